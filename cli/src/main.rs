@@ -1,0 +1,3 @@
+//! The castra program.
+
+fn main() {}

@@ -1,0 +1,408 @@
+//! The core's only door: what goes in, what comes out.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+use core::net::SocketAddr;
+use core::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::auth::Key;
+use crate::event::Event;
+use crate::id::{ConnId, EffectId, GuestName};
+use crate::legacy::Record;
+use crate::time::{Now, Time};
+
+/// A pure state machine behind the boundary: [`crate::Broker`] or [`crate::Agent`].
+///
+/// **Single-mutation rule:** after each [`Engine::handle`], call
+/// [`Engine::poll_output`] until it returns [`Output::Wait`] before the next
+/// `handle`.
+pub trait Engine {
+    /// The configuration that [`Input::Reload`] brings.
+    type Config;
+
+    /// Takes one input. Infallible: peer nonsense is a state change and an
+    /// event; an input for a connection or effect that is gone is a counted no-op.
+    fn handle(&mut self, now: Now, input: Input<'_, Self::Config>);
+
+    /// The next output, in order; [`Output::Wait`] ends the drain.
+    fn poll_output(&mut self) -> Output<'_>;
+}
+
+/// What the shell tells an engine.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input<'a, C> {
+    /// A connection exists.
+    Opened {
+        /// Its id, unused so far.
+        conn: ConnId,
+        /// What it is for and what carries it.
+        via: Via,
+        /// How it came to be.
+        origin: Origin,
+        /// The other end, for display and for counting half-open connections by source.
+        remote: Remote,
+        /// Who the kernel says is there. Always given on control.
+        peer_cred: Option<PeerCred>,
+        /// Free bytes in the shell's send buffer: its capacity.
+        room: usize,
+    },
+    /// Bytes arrived. Any cut of the stream gives the same outputs.
+    Bytes {
+        /// From where.
+        conn: ConnId,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// The other end will send no more (half-close). The engine may still
+    /// transmit, and closes when it has nothing left to say.
+    Finished {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// The send buffer drained. The shell says so whenever the room that the
+    /// engine knows of fell below half the capacity and at least half is free.
+    Writable {
+        /// Which connection.
+        conn: ConnId,
+        /// Free bytes in the send buffer now (absolute).
+        room: usize,
+    },
+    /// The connection is gone; nothing more can be sent.
+    Closed {
+        /// Which connection.
+        conn: ConnId,
+        /// Why.
+        why: CloseCause,
+    },
+    /// An effect ended. Each [`Output::Effect`] gets exactly one.
+    Done {
+        /// Which effect.
+        effect: EffectId,
+        /// How it ended.
+        result: Result<(), EffectError>,
+    },
+    /// Time passed; sent at the latest when the last [`Output::Wait`] says.
+    Tick,
+    /// Stop: refuse new work, take leave, and be done by `deadline`
+    /// ([`Output::Stopped`] says so).
+    Drain {
+        /// When everything ends at the latest.
+        deadline: Time,
+    },
+    /// A new configuration, already checked.
+    Reload(Box<C>),
+}
+
+/// What an engine wants done, in this order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output<'a> {
+    /// Append `bytes` to the connection's send buffer. Never more than its room.
+    Transmit {
+        /// Where to.
+        conn: ConnId,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// Drop what of the send buffer the kernel has not taken yet (serial
+    /// resynchronisation), then say [`Input::Writable`].
+    Discard {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// From now on read at most this much per turn; 0 stops. A source that was
+    /// never named reads freely.
+    Read {
+        /// Connections, or the doors that accept them.
+        source: Source,
+        /// Bytes (connection) or connections (door) per turn.
+        credit: usize,
+    },
+    /// Send what is buffered (within a second), then close. The id is dead from
+    /// here on: the shell says nothing more about it.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// Why, for the shell's own log.
+        why: CloseReason,
+    },
+    /// Do this outside and answer with [`Input::Done`] (a dial that succeeds is
+    /// answered by [`Input::Opened`] alone).
+    Effect {
+        /// Its number.
+        id: EffectId,
+        /// What to do.
+        effect: Effect,
+    },
+    /// The effect's result no longer matters; still answered by [`Input::Done`].
+    Cancel {
+        /// Which effect.
+        effect: EffectId,
+    },
+    /// Something worth writing down.
+    Event(Event),
+    /// The drain is over: the process may end.
+    Stopped,
+    /// Nothing more. Call `handle` with an input, at the latest at the deadline.
+    Wait(Option<Deadline>),
+}
+
+/// When to wake the engine, and for what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deadline {
+    /// When, on the boot-time clock.
+    pub at: Time,
+    /// Which obligation asked for it.
+    pub why: Wakeup,
+}
+
+/// Why an engine wants to be woken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Wakeup {
+    /// A handshake must end.
+    Handshake,
+    /// A half-open connection may be evicted.
+    Eviction,
+    /// A session's next challenge, its window, or one of its other deadlines.
+    Session,
+    /// A one-shot proof leaves its window.
+    OneShot,
+    /// An incumbent must have answered a conflict challenge.
+    Conflict,
+    /// A control command must be answered.
+    Command,
+    /// A 0.1 record may be written.
+    Record,
+    /// A drain must end.
+    Drain,
+    /// The agent dials again.
+    Redial,
+    /// A dial must end.
+    Dial,
+    /// Work was cut off at the turn's bound and goes on at once.
+    More,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Via {
+    /// Guest ↔ broker.
+    Link(Transport),
+    /// Local clients.
+    Control,
+}
+
+/// What carries a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// A unix socket.
+    Unix,
+    /// A VM socket.
+    Vsock,
+    /// A stream without connections: virtio-serial, or `unix:PATH,serial`.
+    Serial,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Unix => "unix",
+            Self::Vsock => "vsock",
+            Self::Serial => "serial",
+        })
+    }
+}
+
+/// How a connection came to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A listener took it.
+    Accepted,
+    /// The engine asked for it.
+    Dialled(EffectId),
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Remote {
+    /// Nothing is known.
+    Unknown,
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A local process.
+    Process {
+        /// User id.
+        uid: u32,
+        /// Process id, when the kernel told.
+        pid: u32,
+    },
+    /// A VM socket address.
+    Vsock {
+        /// Context id.
+        cid: u32,
+        /// Port.
+        port: u32,
+    },
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("-"),
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Process { uid, pid } => write!(f, "uid:{uid},pid:{pid}"),
+            Self::Vsock { cid, port } => write!(f, "cid:{cid},port:{port}"),
+        }
+    }
+}
+
+impl FromStr for Remote {
+    type Err = core::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let pair = |first: &str, second: &str| {
+            let (left, right) = text.split_once(',')?;
+            let left = left.strip_prefix(first)?.parse().ok()?;
+            let right = right.strip_prefix(second)?.parse().ok()?;
+            Some((left, right))
+        };
+        Ok(if let Ok(address) = text.parse() {
+            Self::Ip(address)
+        } else if let Some((uid, pid)) = pair("uid:", "pid:") {
+            Self::Process { uid, pid }
+        } else if let Some((cid, port)) = pair("cid:", "port:") {
+            Self::Vsock { cid, port }
+        } else {
+            Self::Unknown
+        })
+    }
+}
+
+impl Serialize for Remote {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Remote {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Ok(text.parse().unwrap_or(Self::Unknown))
+    }
+}
+
+/// Who the kernel says is at the other end of a unix socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerCred {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Process id at the time of connecting; informative only.
+    pub pid: u32,
+}
+
+/// What can be told to read less.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// One connection.
+    Conn(ConnId),
+    /// All listeners for links.
+    LinkDoor,
+    /// The control listener.
+    ControlDoor,
+}
+
+/// Why a connection is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseCause {
+    /// The other end closed it.
+    Eof,
+    /// It was reset, or a read or write failed.
+    Reset,
+    /// The shell gave it up (it shuts down, or its own table is full).
+    Shell,
+}
+
+/// Why an engine closes a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// Everything was said.
+    Finished,
+    /// A handshake was refused, or a client may not be here.
+    Refused,
+    /// The session ended with a `bye`.
+    Ended,
+    /// The engine drains.
+    Drained,
+}
+
+/// Work that an engine can't do itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Commit these changes together, durably, in order of effect ids.
+    Persist(Batch),
+    /// Write a castra 0.1 record file, whole, by temporary file and rename.
+    WriteRecord(Box<Record>),
+    /// Delete a castra 0.1 record file. One that is not there is a success.
+    RemoveRecord(GuestName),
+    /// Read the configuration and reopen the log files; a changed configuration
+    /// also arrives as [`Input::Reload`], before the `Done`.
+    Reload,
+    /// Open the configured link before `deadline`.
+    Dial {
+        /// When to give up.
+        deadline: Time,
+    },
+}
+
+/// Changes that become durable together or not at all.
+pub type Batch = alloc::vec::Vec<Change>;
+
+/// One change of durable state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// The name's token; `None` keeps the name keyed for ever without a valid one.
+    SetToken {
+        /// Whose.
+        guest: GuestName,
+        /// The key.
+        key: Option<Key>,
+    },
+}
+
+/// Why an effect failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct EffectError {
+    /// What kind of failure.
+    pub kind: EffectErrorKind,
+    /// What happened, for people; bounded and escaped by whoever shows it.
+    pub message: String,
+}
+
+/// Kinds of failed effects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum EffectErrorKind {
+    /// Disk full, I/O error, damaged file.
+    Storage,
+    /// Nobody answers there, or the address can't be used.
+    Unreachable,
+    /// The deadline passed.
+    TimedOut,
+    /// It was cancelled.
+    Cancelled,
+}

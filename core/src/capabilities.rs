@@ -1,0 +1,98 @@
+//! The words a guest says of itself in its hello.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A guest's capabilities: sorted without regard to case, each once, visible
+/// ASCII without commas; at most [`Capabilities::MAX_COUNT`] of them and
+/// [`Capabilities::MAX_BYTES`] bytes in all, what is over is dropped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capabilities(Arc<str>);
+
+impl Capabilities {
+    /// Most capabilities that are kept.
+    pub const MAX_COUNT: usize = 16;
+    /// Most bytes that are kept, commas included.
+    pub const MAX_BYTES: usize = 128;
+
+    /// From a hello's comma list. Words that aren't visible ASCII are dropped.
+    #[must_use]
+    pub fn parse(list: &str) -> Self {
+        Self::collect(list.split(','))
+    }
+
+    /// From single words, with the same rules.
+    #[must_use]
+    pub fn collect<'a>(words: impl Iterator<Item = &'a str>) -> Self {
+        let mut kept: Vec<&str> = Vec::new();
+        let mut bytes = 0;
+        for word in words {
+            let fits = !word.is_empty()
+                && word.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\'))
+                && !kept.iter().any(|other| other.eq_ignore_ascii_case(word))
+                && kept.len() < Self::MAX_COUNT
+                && bytes + word.len() < Self::MAX_BYTES;
+            if fits {
+                bytes += word.len() + 1;
+                kept.push(word);
+            }
+        }
+        kept.sort_by(|a, b| {
+            let lower = |word: &str| word.bytes().map(|b| b.to_ascii_lowercase()).collect::<Vec<_>>();
+            lower(a).cmp(&lower(b))
+        });
+        Self(kept.join(",").into())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each capability.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(',').filter(|word| !word.is_empty())
+    }
+
+    /// Whether `capability` is among them, without regard to case.
+    #[must_use]
+    pub fn has(&self, capability: &str) -> bool {
+        self.iter().any(|word| word.eq_ignore_ascii_case(capability))
+    }
+
+    /// The comma list.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self(Arc::from(""))
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "-" } else { &self.0 })
+    }
+}
+
+impl Serialize for Capabilities {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Capabilities {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = Vec::<String>::deserialize(deserializer)?;
+        Ok(Self::collect(words.iter().map(String::as_str)))
+    }
+}

@@ -1,0 +1,4 @@
+//! The control protocol: JSON lines between local clients and the broker or agent.
+
+pub mod reply;
+pub mod request;

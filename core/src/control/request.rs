@@ -1,0 +1,219 @@
+//! What the control socket is asked.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::Deserialize;
+
+use super::reply::{ErrorBody, ErrorCode, Target};
+use crate::event::{Cursor, Escaped};
+use crate::id::{GuestName, RequestId};
+
+/// Longest request line, in bytes, with its end.
+pub const LINE_MAX: usize = 256 * 1024;
+
+/// Most names in one request.
+pub const NAMES_MAX: usize = 4096;
+
+/// A request with its id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Echoed in the reply.
+    pub id: Option<RequestId>,
+    /// What to do.
+    pub command: Command,
+    /// How long the caller waits at most; `None`: the method's default.
+    pub timeout: Option<Duration>,
+}
+
+/// A request that can't be carried out, with its id as far as it could be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rejected {
+    /// Echoed in the reply.
+    pub id: Option<RequestId>,
+    /// Why.
+    pub error: ErrorBody,
+}
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Command {
+    /// Who are you?
+    Info,
+    /// Who is reachable?
+    Status {
+        /// Only these; empty: all.
+        guests: Vec<GuestName>,
+    },
+    /// Tell me when.
+    Wait {
+        /// Whom; not empty.
+        guests: Vec<GuestName>,
+        /// What for.
+        target: Target,
+        /// One of them is enough.
+        any: bool,
+    },
+    /// Ask a guest for a sign of life.
+    Ping {
+        /// Whom.
+        guest: GuestName,
+    },
+    /// What happened?
+    Events {
+        /// After this one; `None`: the oldest kept, or now with `follow`.
+        since: Option<Cursor>,
+        /// Go on with what happens from now on.
+        follow: bool,
+        /// Only these kinds, or with a trailing `.*` these families; empty: all.
+        kinds: Vec<String>,
+        /// Only about these; empty: all.
+        guests: Vec<GuestName>,
+        /// At most this many in the reply.
+        limit: usize,
+    },
+    /// Give a guest a new token.
+    TokenIssue {
+        /// Whom.
+        guest: GuestName,
+    },
+    /// Take a guest's token away; the name stays keyed.
+    TokenRevoke {
+        /// Whose.
+        guest: GuestName,
+    },
+    /// Who has one?
+    TokenList,
+    /// Delete a row and its record file.
+    Forget {
+        /// Whose.
+        guest: GuestName,
+    },
+    /// Read the configuration again.
+    Reload,
+    /// Drain and stop.
+    Shutdown,
+}
+
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(default)]
+    id: Option<RequestId>,
+    #[serde(borrow)]
+    method: alloc::borrow::Cow<'a, str>,
+    #[serde(default)]
+    params: Option<Params>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Params {
+    guest: Option<GuestName>,
+    guests: Option<Vec<GuestName>>,
+    #[serde(rename = "for")]
+    target: Option<Target>,
+    any: Option<bool>,
+    timeout_ms: Option<u64>,
+    since: Option<Cursor>,
+    follow: Option<bool>,
+    kinds: Option<Vec<String>>,
+    limit: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct OnlyId {
+    #[serde(default)]
+    id: Option<RequestId>,
+}
+
+/// Most events in one reply.
+pub const EVENTS_LIMIT: usize = 8192;
+
+impl Request {
+    /// Reads one line, without its end. `timeout_max` bounds `timeout_ms`.
+    ///
+    /// # Errors
+    /// `invalid_request` or `unknown_method`, with a message that says what is wrong.
+    pub fn parse(line: &[u8], timeout_max: Duration) -> Result<Self, Rejected> {
+        let raw: Raw<'_> = serde_json::from_slice(line).map_err(|error| Rejected {
+            id: serde_json::from_slice::<OnlyId>(line).ok().and_then(|only| only.id).filter(id_fits),
+            error: invalid(format!("not a request: {}", Escaped(&error.to_string()))),
+        })?;
+        let id = raw.id.filter(id_fits);
+        let params = raw.params.unwrap_or_default();
+        let timeout = params.timeout_ms.map(Duration::from_millis);
+        let parsed = match timeout {
+            Some(timeout) if timeout > timeout_max => {
+                Err(invalid(format!("timeout_ms may be at most {}", crate::time::millis(timeout_max))))
+            }
+            _ => Command::parse(&raw.method, params),
+        };
+        match parsed {
+            Ok(command) => Ok(Self { id, command, timeout }),
+            Err(error) => Err(Rejected { id, error }),
+        }
+    }
+}
+
+impl Command {
+    fn parse(method: &str, params: Params) -> Result<Self, ErrorBody> {
+        let guest =
+            |params: &Params| params.guest.ok_or_else(|| invalid(format!("{method} needs params.guest")));
+        let guests = params.guests.clone().unwrap_or_default();
+        if guests.len() > NAMES_MAX {
+            return Err(invalid(format!("at most {NAMES_MAX} names in one request")));
+        }
+        Ok(match method {
+            "info" => Self::Info,
+            "status" => Self::Status { guests },
+            "wait" if guests.is_empty() => return Err(invalid("wait needs params.guests".into())),
+            "wait" => Self::Wait {
+                guests,
+                target: params
+                    .target
+                    .ok_or_else(|| invalid("wait needs params.for: reachable or waiting".into()))?,
+                any: params.any.unwrap_or(false),
+            },
+            "ping" => Self::Ping { guest: guest(&params)? },
+            "events" => Self::Events {
+                since: params.since,
+                follow: params.follow.unwrap_or(false),
+                kinds: params.kinds.unwrap_or_default(),
+                guests,
+                limit: params
+                    .limit
+                    .and_then(|limit| usize::try_from(limit).ok())
+                    .unwrap_or(EVENTS_LIMIT)
+                    .min(EVENTS_LIMIT),
+            },
+            "token_issue" => Self::TokenIssue { guest: guest(&params)? },
+            "token_revoke" => Self::TokenRevoke { guest: guest(&params)? },
+            "token_list" => Self::TokenList,
+            "forget" => Self::Forget { guest: guest(&params)? },
+            "reload" => Self::Reload,
+            "shutdown" => Self::Shutdown,
+            other => {
+                let mut name: String = other.chars().take(64).collect();
+                name = Escaped(&name).to_string();
+                return Err(ErrorBody {
+                    code: ErrorCode::UnknownMethod,
+                    message: format!("there is no method \"{name}\" in control protocol v1"),
+                });
+            }
+        })
+    }
+}
+
+fn id_fits(id: &RequestId) -> bool {
+    match id {
+        RequestId::Number(_) => true,
+        RequestId::Text(text) => text.len() <= RequestId::MAX_TEXT,
+    }
+}
+
+fn invalid(message: String) -> ErrorBody {
+    ErrorBody { code: ErrorCode::InvalidRequest, message }
+}

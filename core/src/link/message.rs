@@ -1,0 +1,318 @@
+//! The frames of phase B. Each is read twice, borrowed: its type, then its body.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::control::reply::{ErrorCode, Target};
+use crate::event::SessionEnd;
+use crate::id::{GuestName, Nonce};
+use crate::link::line::append_number;
+
+/// The JSON is not an object with the fields its type asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not a JSON object of this protocol")]
+pub struct BadJson;
+
+impl From<serde_json::Error> for BadJson {
+    fn from(_: serde_json::Error) -> Self {
+        Self
+    }
+}
+
+/// What a guest sends.
+#[derive(Debug)]
+pub enum GuestFrame<'a> {
+    /// Evidence.
+    Proof(Proof),
+    /// Leave-taking.
+    Goodbye,
+    /// Round-trip time, asked by the guest.
+    Ping {
+        /// Returned.
+        id: u64,
+    },
+    /// The answer to our ping.
+    Pong {
+        /// Ours.
+        id: u64,
+    },
+    /// 0.1: keeps a 0.1 session open. Never evidence of a proven one.
+    Heartbeat,
+    /// 0.1.
+    Subscribe {
+        /// What to; absent or blank is answered with an error.
+        topic: Option<Cow<'a, str>>,
+    },
+    /// 0.1.
+    Publish(Publish<'a>),
+    /// `status`, `wait`, `ping_guest`: as on control, for itself and its peers.
+    Request(GuestRequest),
+    /// A type nobody knows (here), or none at all.
+    Unknown(Option<Cow<'a, str>>),
+}
+
+/// `proof`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub struct Proof {
+    /// Which challenge.
+    pub seq: u64,
+    /// Its nonce.
+    pub proof: Nonce,
+}
+
+/// `publish`.
+#[derive(Debug, Deserialize)]
+pub struct Publish<'a> {
+    /// Where to; `broadcast` if absent.
+    #[serde(borrow, default)]
+    pub topic: Option<Cow<'a, str>>,
+    /// What.
+    #[serde(borrow, default)]
+    pub payload: Option<&'a RawValue>,
+}
+
+/// A question that a guest asks the broker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GuestRequest {
+    /// Which.
+    #[serde(rename = "type")]
+    pub kind: GuestRequestKind,
+    /// Returned in the answer.
+    pub id: u64,
+    /// Whom; empty: itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<GuestName>,
+    /// `wait`: what for.
+    #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// `wait`: one is enough.
+    #[serde(default)]
+    pub any: bool,
+    /// The caller's bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Which question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestRequestKind {
+    /// `status`.
+    Status,
+    /// `wait`.
+    Wait,
+    /// `ping_guest`.
+    PingGuest,
+}
+
+impl GuestRequestKind {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Wait => "wait",
+            Self::PingGuest => "ping_guest",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TypeOf<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct IdOnly {
+    id: u64,
+}
+
+#[derive(Deserialize)]
+struct TopicOnly<'a> {
+    #[serde(borrow, default)]
+    topic: Option<Cow<'a, str>>,
+}
+
+impl<'a> GuestFrame<'a> {
+    /// Reads a frame's JSON.
+    ///
+    /// # Errors
+    /// Not a JSON object, or a known type without its fields.
+    pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
+        let Some(kind) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+            return Ok(Self::Unknown(None));
+        };
+        Ok(match &*kind {
+            "proof" => Self::Proof(serde_json::from_slice(json)?),
+            "goodbye" => Self::Goodbye,
+            "ping" => Self::Ping { id: serde_json::from_slice::<IdOnly>(json)?.id },
+            "pong" => Self::Pong { id: serde_json::from_slice::<IdOnly>(json)?.id },
+            "heartbeat" => Self::Heartbeat,
+            "subscribe" => Self::Subscribe { topic: serde_json::from_slice::<TopicOnly<'_>>(json)?.topic },
+            "publish" => Self::Publish(serde_json::from_slice(json)?),
+            "status" | "wait" | "ping_guest" => Self::Request(serde_json::from_slice(json)?),
+            _ => Self::Unknown(Some(kind)),
+        })
+    }
+}
+
+/// What a broker sends.
+#[derive(Debug)]
+pub enum BrokerFrame<'a> {
+    /// Prove yourself.
+    Challenge {
+        /// Its number.
+        seq: u64,
+        /// What to return.
+        nonce: Nonce,
+    },
+    /// The broker closes.
+    Bye(Bye<'a>),
+    /// Round-trip time, asked by the broker.
+    Ping {
+        /// Returned.
+        id: u64,
+    },
+    /// The answer to our ping.
+    Pong {
+        /// Ours.
+        id: u64,
+    },
+    /// The answer to a [`GuestRequest`].
+    Result {
+        /// Its id.
+        id: u64,
+        /// The document.
+        data: &'a RawValue,
+    },
+    /// A failed [`GuestRequest`].
+    Error {
+        /// Its id.
+        id: u64,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// Anything else.
+    Unknown,
+}
+
+/// `bye`.
+#[derive(Debug, Deserialize)]
+pub struct Bye<'a> {
+    /// Why.
+    #[serde(borrow)]
+    pub code: Cow<'a, str>,
+    /// When to come back at the earliest.
+    #[serde(default)]
+    pub retry_after_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct ChallengeBody {
+    seq: u64,
+    nonce: Nonce,
+}
+
+#[derive(Deserialize)]
+struct ResultBody<'a> {
+    id: u64,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    id: Option<u64>,
+    #[serde(default)]
+    code: Option<ErrorCode>,
+}
+
+impl<'a> BrokerFrame<'a> {
+    /// Reads a frame's JSON.
+    ///
+    /// # Errors
+    /// Not a JSON object, or a known type without its fields.
+    pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
+        let Some(kind) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+            return Ok(Self::Unknown);
+        };
+        Ok(match &*kind {
+            "challenge" => {
+                let ChallengeBody { seq, nonce } = serde_json::from_slice(json)?;
+                Self::Challenge { seq, nonce }
+            }
+            "bye" => Self::Bye(serde_json::from_slice(json)?),
+            "ping" => Self::Ping { id: serde_json::from_slice::<IdOnly>(json)?.id },
+            "pong" => Self::Pong { id: serde_json::from_slice::<IdOnly>(json)?.id },
+            "result" => {
+                let ResultBody { id, data } = serde_json::from_slice(json)?;
+                Self::Result { id, data }
+            }
+            // An error without an id of ours answers a frame we don't wait for.
+            "error" => match serde_json::from_slice::<ErrorBody>(json) {
+                Ok(ErrorBody { id: Some(id), code }) => {
+                    Self::Error { id, code: code.unwrap_or(ErrorCode::Internal) }
+                }
+                Ok(_) | Err(_) => Self::Unknown,
+            },
+            _ => Self::Unknown,
+        })
+    }
+}
+
+/// Appends `{"type":"challenge",…}`.
+pub fn append_challenge(out: &mut Vec<u8>, seq: u64, nonce: &Nonce) {
+    out.extend_from_slice(br#"{"type":"challenge","seq":"#);
+    append_number(out, seq);
+    out.extend_from_slice(br#","nonce":""#);
+    crate::hex::append(out, &nonce.0);
+    out.extend_from_slice(br#""}"#);
+}
+
+/// Appends `{"type":"proof",…}`.
+pub fn append_proof(out: &mut Vec<u8>, seq: u64, nonce: &Nonce) {
+    out.extend_from_slice(br#"{"type":"proof","seq":"#);
+    append_number(out, seq);
+    out.extend_from_slice(br#","proof":""#);
+    crate::hex::append(out, &nonce.0);
+    out.extend_from_slice(br#""}"#);
+}
+
+/// Appends `{"type":"ping","id":…}`, or `pong` if `answer`.
+pub fn append_ping(out: &mut Vec<u8>, id: u64, answer: bool) {
+    out.extend_from_slice(if answer { br#"{"type":"pong","id":"# } else { br#"{"type":"ping","id":"# });
+    append_number(out, id);
+    out.push(b'}');
+}
+
+/// Appends `{"type":"goodbye"}`.
+pub fn append_goodbye(out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"type":"goodbye"}"#);
+}
+
+/// Appends `{"type":"bye",…}`.
+pub fn append_bye(out: &mut Vec<u8>, code: SessionEnd, retry_after: Option<Duration>) {
+    out.extend_from_slice(br#"{"type":"bye","code":""#);
+    out.extend_from_slice(code.as_str().as_bytes());
+    out.push(b'"');
+    if let Some(retry_after) = retry_after {
+        out.extend_from_slice(br#","retry_after_ms":"#);
+        append_number(out, crate::time::millis(retry_after));
+    }
+    out.push(b'}');
+}
+
+/// Appends any serialisable value as JSON.
+pub fn append_json(out: &mut Vec<u8>, value: &impl Serialize) {
+    let before = out.len();
+    // Our documents have string keys only and a vector takes every write.
+    if value.serialize(&mut serde_json::Serializer::new(&mut *out)).is_err() {
+        out.truncate(before);
+    }
+}

@@ -1,0 +1,227 @@
+//! The status document (schema 1): what `castra status --json` prints.
+//! Meaning of every field: `docs/PROTOCOL.md`, "Status document".
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::boundary::{Remote, Transport};
+use crate::capabilities::Capabilities;
+use crate::id::{BootTag, Epoch, GuestName};
+use crate::time::WallTime;
+
+/// The document's version.
+pub const SCHEMA: u32 = 1;
+
+/// Whether a guest's agent is there now.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No broker is serving. Only a client can say this.
+    Offline,
+    /// Not proven within the window; the reason says why.
+    Waiting,
+    /// Proven within the window.
+    Reachable,
+}
+
+impl State {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Waiting => "waiting",
+            Self::Reachable => "reachable",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a guest is not reachable.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// No proof of it was ever known.
+    NeverSeen,
+    /// It said hello and has not proven itself yet.
+    Handshaking,
+    /// Its newest proof is older than the window.
+    Stale,
+    /// Its link ended without a goodbye.
+    Disconnected,
+    /// It took leave.
+    Goodbye,
+    /// Its last handshake was refused.
+    Refused,
+    /// It speaks castra 0.1, which proves nothing.
+    Unproven,
+    /// It was known before this broker started, and has not proven itself since.
+    BrokerStarted,
+    /// The broker itself was not running for a while, and the guest has not had its chance yet.
+    BrokerStalled,
+    /// The host was suspended, and the guest has not had its chance yet.
+    ClockJumped,
+    /// Several guests fight for the name.
+    NameConflict,
+    /// No broker serves (said by a client).
+    NoBroker,
+    /// A broker is there and doesn't answer (said by a client).
+    BrokerNotAnswering,
+}
+
+impl Reason {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverSeen => "never_seen",
+            Self::Handshaking => "handshaking",
+            Self::Stale => "stale",
+            Self::Disconnected => "disconnected",
+            Self::Goodbye => "goodbye",
+            Self::Refused => "refused",
+            Self::Unproven => "unproven",
+            Self::BrokerStarted => "broker_started",
+            Self::BrokerStalled => "broker_stalled",
+            Self::ClockJumped => "clock_jumped",
+            Self::NameConflict => "name_conflict",
+            Self::NoBroker => "no_broker",
+            Self::BrokerNotAnswering => "broker_not_answering",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Something to know beside any state.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warning {
+    /// The evidence is a claim, not a proof.
+    Unproven,
+    /// More than three takeovers in ten seconds.
+    NameConflict,
+    /// Agent and broker are of different protocol versions.
+    VersionSkew,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unproven => "unproven",
+            Self::NameConflict => "name_conflict",
+            Self::VersionSkew => "version_skew",
+        })
+    }
+}
+
+/// The whole answer to `status`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StatusOutcome {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// When the walk over the guests started.
+    pub as_of: WallTime,
+    /// One row a guest, by name.
+    pub guests: Vec<GuestStatus>,
+    /// The broker.
+    pub broker: BrokerStatus,
+}
+
+/// One guest. Ages are milliseconds on the suspend-counting clock.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct GuestStatus {
+    /// Its name.
+    pub name: GuestName,
+    /// The verdict.
+    pub state: State,
+    /// Whether the state is `reachable`.
+    pub reachable: bool,
+    /// Why not; null exactly when reachable.
+    pub reason: Option<Reason>,
+    /// Things to know beside the state.
+    pub warnings: Vec<Warning>,
+    /// Whether the newest evidence was a challenge's answer.
+    pub proven: bool,
+    /// Whether it was proven with a key.
+    pub authenticated: bool,
+    /// Age of the newest proof, from the sending of its challenge; null if this broker has none.
+    pub last_handshake_age_ms: Option<u64>,
+    /// Wall time of the newest proof ever known; null only if there never was one.
+    pub last_handshake_at: Option<WallTime>,
+    /// Since `ok`; null without a session.
+    pub session_age_ms: Option<u64>,
+    /// The window the verdict was judged by.
+    pub window_ms: u64,
+    /// How often it is challenged.
+    pub interval_ms: u64,
+    /// Its session's number; the last one's when there is none now.
+    pub epoch: Option<Epoch>,
+    /// The guest's boot id, shortened.
+    pub boot: Option<BootTag>,
+    /// What carries its link.
+    pub transport: Option<Transport>,
+    /// The other end of its link.
+    pub remote: Option<Remote>,
+    /// From the newest answered challenge's sending to its answer, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Completed exchanges, keepalives included.
+    pub handshakes: u64,
+    /// Refused handshakes under this name.
+    pub refusals: u64,
+    /// How often a session was superseded by another connection.
+    pub takeovers: u64,
+    /// What it says it can do.
+    pub capabilities: Capabilities,
+    /// Its peers.
+    pub peers: Vec<GuestName>,
+    /// Its managed attachment.
+    pub attachment: Option<serde_json::Value>,
+}
+
+/// The broker's part of the document.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    /// Whether it serves.
+    pub state: BrokerState,
+    /// Its process; null when there is none.
+    pub pid: Option<u32>,
+    /// Its version; null when unknown.
+    pub version: Option<String>,
+    /// When it started; null when unknown.
+    pub started_at: Option<WallTime>,
+    /// How often a broker was started on this state directory; null when unknown.
+    pub incarnation: Option<u32>,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// Rows as written in this document.
+    pub guests: u64,
+    /// Reachable ones of them.
+    pub reachable: u64,
+}
+
+/// Whether the broker serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokerState {
+    /// It does.
+    Serving,
+    /// It is taking leave.
+    Draining,
+    /// It is there and doesn't answer within the client's bound (said by the client).
+    NotAnswering,
+    /// It is not there (said by the client).
+    Offline,
+}
