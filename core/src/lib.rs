@@ -21,10 +21,13 @@ pub mod hex;
 pub mod id;
 pub mod legacy;
 pub mod link;
+mod liveness;
 mod queue;
+mod slab;
 pub mod status;
 pub mod time;
+mod timers;
 
 pub use agent::Agent;
 pub use boundary::{Engine, Input, Output};
-pub use broker::{Broker, Restored};
+pub use broker::{Broker, Restored, Sizes, Statistics};
