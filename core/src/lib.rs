@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod agent;
 pub mod auth;
+mod backoff;
 pub mod boundary;
 mod broker;
 pub mod capabilities;
@@ -22,6 +23,7 @@ pub mod id;
 pub mod legacy;
 pub mod link;
 mod queue;
+mod sender;
 pub mod status;
 pub mod time;
 

@@ -59,7 +59,7 @@ impl Outbox {
         self.transmit(conn, |bytes| {
             let start = bytes.len();
             write(bytes);
-            let end = bytes.len().min(start + room);
+            let end = bytes.len().min(start.saturating_add(room));
             spill.extend_from_slice(&bytes[end..]);
             bytes.truncate(end);
         })

@@ -1,37 +1,44 @@
 //! One local client's connection: request lines in, reply lines out, within the
 //! room that the shell has for them. Knows nothing of what the lines mean.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::Serialize;
+
+use super::reply::{ErrorBody, ErrorCode};
 use super::request::LINE_MAX;
-use crate::boundary::Source;
-use crate::id::ConnId;
+use crate::id::{ConnId, RequestId};
 use crate::link::inbox::{Inbox, LineTooLong};
+use crate::link::message::append_json;
 use crate::queue::Outbox;
+use crate::sender::Sender;
 
-/// A client that reads its replies is read from at this pace, in bytes per turn.
-pub(crate) const READ_CREDIT: usize = 64 * 1024;
-
-/// A control connection. What doesn't fit the shell's room waits here, and while
-/// it does nothing more is read from the client: the backlog is bounded by the
-/// replies that were already promised.
+/// A control connection. While replies wait for room ([`Client::is_blocked`]) no
+/// line is handled: the backlog is bounded by the replies already promised.
 #[derive(Debug)]
 pub(crate) struct Client {
-    conn: ConnId,
-    room: usize,
+    sender: Sender,
     inbox: Inbox,
-    backlog: Vec<u8>,
     unread: Vec<u8>,
     finished: bool,
 }
 
+#[derive(Serialize)]
+struct Line<'a, D> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RequestId>,
+    event: &'a str,
+    data: D,
+}
+
 impl Client {
     pub(crate) fn new(conn: ConnId, room: usize) -> Self {
-        Self { conn, room, inbox: Inbox::default(), backlog: Vec::new(), unread: Vec::new(), finished: false }
+        Self { sender: Sender::new(conn, room), inbox: Inbox::default(), unread: Vec::new(), finished: false }
     }
 
     pub(crate) fn conn(&self) -> ConnId {
-        self.conn
+        self.sender.conn()
     }
 
     /// The next whole line, without its end. `input` moves past what was taken.
@@ -58,38 +65,43 @@ impl Client {
 
     /// Sends what `write` appends, now or as soon as there is room.
     pub(crate) fn send(&mut self, out: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.is_blocked() {
-            write(&mut self.backlog);
-            return;
-        }
-        self.room -= out.transmit_within(self.conn, self.room, &mut self.backlog, write);
-        if self.is_blocked() {
-            out.read(Source::Conn(self.conn), 0);
-        }
+        self.sender.send(out, write);
     }
 
-    /// The shell has `room` bytes free.
+    /// Sends one line: `{"id":…,"event":…,"data":…}`.
+    pub(crate) fn reply(
+        &mut self,
+        out: &mut Outbox,
+        id: Option<&RequestId>,
+        event: &str,
+        data: impl Serialize,
+    ) {
+        self.send(out, |bytes| {
+            append_json(bytes, &Line { id, event, data });
+            bytes.push(b'\n');
+        });
+    }
+
+    /// Sends one `error` line.
+    pub(crate) fn error(
+        &mut self,
+        out: &mut Outbox,
+        id: Option<&RequestId>,
+        code: ErrorCode,
+        message: impl Into<String>,
+    ) {
+        self.reply(out, id, "error", ErrorBody { code, message: message.into() });
+    }
+
+    /// The shell has `room` bytes free. If that unblocks the client, what it
+    /// said meanwhile is to be handled: [`Client::take_unread`].
     pub(crate) fn writable(&mut self, out: &mut Outbox, room: usize) {
-        self.room = room;
-        if !self.is_blocked() {
-            return;
-        }
-        let fits = room.min(self.backlog.len());
-        self.room -= out.transmit(self.conn, |bytes| bytes.extend(self.backlog.drain(..fits)));
-        if !self.is_blocked() {
-            self.backlog = Vec::new();
-            out.read(Source::Conn(self.conn), READ_CREDIT);
-        }
+        self.sender.writable(out, room);
     }
 
     /// Whether replies wait for room.
     pub(crate) fn is_blocked(&self) -> bool {
-        !self.backlog.is_empty()
-    }
-
-    /// Free bytes in the shell's send buffer, when nothing waits.
-    pub(crate) fn room(&self) -> usize {
-        self.room
+        self.sender.is_blocked()
     }
 
     /// The client will send no more.
@@ -100,6 +112,6 @@ impl Client {
     /// Whether nothing is left to read or to write: once every request is
     /// answered, too, the connection can be closed.
     pub(crate) fn is_finished(&self) -> bool {
-        self.finished && self.backlog.is_empty() && self.unread.is_empty()
+        self.finished && !self.is_blocked() && self.unread.is_empty()
     }
 }
