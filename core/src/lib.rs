@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod agent;
 pub mod auth;
+mod backoff;
 pub mod boundary;
 mod broker;
 pub mod capabilities;
@@ -24,6 +25,7 @@ pub mod link;
 mod liveness;
 mod queue;
 mod slab;
+mod sender;
 pub mod status;
 pub mod time;
 mod timers;
