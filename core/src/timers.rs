@@ -193,7 +193,7 @@ mod tests {
         timers.arm_by(id, Time::from_nanos(10), Wakeup::Session);
         timers.arm_by(id, Time::from_nanos(20), Wakeup::Session);
         assert_eq!(drain(&mut timers, 10), [7]);
-        assert_eq!(drain(&mut timers, 100), []);
+        assert!(drain(&mut timers, 100).is_empty());
         timers.remove(id);
         assert_eq!(timers.len(), 0);
     }

@@ -22,7 +22,10 @@ fn a_proven_guest_is_reachable_and_greeted_once_before_its_verdict() {
     assert_eq!(world.verdict("devbox"), REACHABLE);
     assert_eq!(world.kinds(), ["broker.started", "handshake.start", "handshake.success", "verdict.changed"]);
     let greeting = world.events[2].to_string();
-    assert!(greeting.starts_with("hello from vm:devbox session=sess-7-1 epoch=30064771073 via=tcp"), "{greeting}");
+    assert!(
+        greeting.starts_with("hello from vm:devbox session=sess-7-1 epoch=30064771073 via=tcp"),
+        "{greeting}"
+    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use castra_core::boundary::{
-    CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote, Source,
-    Transport, Via,
+    CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote,
+    Source, Transport, Via,
 };
 use castra_core::config::BrokerConfig;
 use castra_core::entropy::Entropy;
