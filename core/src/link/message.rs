@@ -144,13 +144,21 @@ struct TopicOnly<'a> {
     topic: Option<Text<'a>>,
 }
 
+/// Its type. serde reads structs from arrays, too: those are no frames.
+fn type_of(json: &[u8]) -> Result<Option<Cow<'_, str>>, BadJson> {
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err(BadJson);
+    }
+    Ok(serde_json::from_slice::<TypeOf<'_>>(json)?.kind.map(|Text(kind)| kind))
+}
+
 impl<'a> GuestFrame<'a> {
     /// Reads a frame's JSON.
     ///
     /// # Errors
     /// Not a JSON object, or a known type without its fields.
     pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
-        let Some(Text(kind)) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+        let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown(None));
         };
         Ok(match &*kind {
@@ -247,7 +255,7 @@ impl<'a> BrokerFrame<'a> {
     /// # Errors
     /// Not a JSON object, or a known type without its fields.
     pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
-        let Some(Text(kind)) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+        let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown);
         };
         Ok(match &*kind {
