@@ -15,7 +15,7 @@ use crate::run::{ConnectAddress, ListenAddress};
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
 #[command(name = "castra", version, long_about = help::CASTRA, after_help = help::EXIT_CODES)]
-#[command(propagate_version = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

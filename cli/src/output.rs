@@ -98,7 +98,8 @@ pub(crate) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            ' '..='~' => safe.push(character),
+            // The sign is in a message of the core.
+            ' '..='~' | '×' => safe.push(character),
             _ => safe.extend(character.escape_unicode()),
         }
     }

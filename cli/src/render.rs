@@ -8,8 +8,8 @@ use crate::duration::{age, age_or_never};
 use crate::output::printable;
 
 /// What the columns mean, in one line.
-pub(crate) const LEGEND: &str = "reachable = proved itself within WINDOW; waiting = it did not, REASON says why; \
-     offline = no broker serves. AGE = since the newest proof. More: castra status --help";
+pub(crate) const LEGEND: &str =
+    "reachable: proven within WINDOW; waiting: not, see REASON; offline: no broker. More: status --help";
 
 const HEADER: [&str; 7] = ["GUEST", "BROKER", "REASON", "AGE", "WINDOW", "SESSION", "VIA"];
 const STATE_COLUMN: usize = 1;
