@@ -19,13 +19,11 @@ use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::say;
 use crate::paths::Surroundings;
-use crate::run::ConnectAddress;
 use crate::run::agent::{AgentError, AgentOptions};
 
 /// Default of `--timeout` with `--once`.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const FIRMWARE_TOKEN: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/castra/token/raw";
 
 pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
@@ -33,17 +31,9 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
     let config = AgentConfig {
         capabilities: capabilities(&args.capabilities)?,
         token: token(args.token_file.as_deref(), &around)?,
-        boot: boot()?,
         once: args.once,
-        serial: matches!(args.connect, ConnectAddress::Serial { .. }),
-        identity: Identity {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uid: rustix::process::geteuid().as_raw(),
-            state_dir: String::new(),
-            listen: vec![args.connect.to_string()],
-            started_at: crate::offline::wall_now(),
-        },
+        // The driver fills in the rest, the boot id included.
+        identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..AgentConfig::new(args.name)
     };
     args.child.apply();
@@ -52,7 +42,8 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
     if args.once {
         return once(options, cx.timeout(TIMEOUT));
     }
-    crate::run::agent::run(options, tell).map(|_| Exit::Yes).map_err(|error| failed(&error))
+    crate::run::agent::run(options, tell)?;
+    Ok(Exit::Yes)
 }
 
 /// What the events of a single handshake came to.
@@ -65,7 +56,7 @@ struct Single {
 impl Single {
     fn note(&mut self, fact: &Fact) {
         match fact {
-            Fact::LinkUp { .. } | Fact::LinkDown { reason: LinkEnd::Finished, .. } => self.proven = true,
+            Fact::LinkDown { reason: LinkEnd::Finished, .. } => self.proven = true,
             Fact::LinkRefused { code, .. } => self.refused = Some(code.clone()),
             Fact::BrokerUnproven { .. } => {
                 self.refused = Some("the broker does not know this guest's token".into());
@@ -110,14 +101,10 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
                 single.note(&event.fact);
             }
             Ok(Word::End(Ok(()))) => return single.outcome(None),
-            Ok(Word::End(Err(error))) => return Err(failed(&error)),
+            Ok(Word::End(Err(error))) => return Err(error.into()),
             Err(_) => return single.outcome(Some(bound)),
         }
     }
-}
-
-fn failed(error: &AgentError) -> Failure {
-    Failure::new(Exit::Internal, error.to_string())
 }
 
 fn tell(event: &Event) {
@@ -133,22 +120,6 @@ fn capabilities(words: &[String]) -> Result<Capabilities, Failure> {
             Capabilities::MAX_COUNT,
             Capabilities::MAX_BYTES
         ))),
-    }
-}
-
-/// The kernel's id of this boot: 32 hex digits with dashes.
-fn boot() -> Result<[u8; 16], Failure> {
-    let unreadable = |error: &io::Error| Failure::io("can't tell one boot from another", error);
-    match fs::read_to_string(BOOT_ID) {
-        Ok(text) => castra_core::hex::decode(text.trim().replace('-', "").as_bytes())
-            .map_err(|error| Failure::new(Exit::Internal, format!("{BOOT_ID} is not a boot id: {error}"))),
-        // No /proc: random per start is the nearest thing.
-        Err(_) => {
-            let mut bytes = [0; 16];
-            let mut random = File::open("/dev/urandom").map_err(|error| unreadable(&error))?;
-            random.read_exact(&mut bytes).map_err(|error| unreadable(&error))?;
-            Ok(bytes)
-        }
     }
 }
 

@@ -4,17 +4,16 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use castra_core::config::{BrokerConfig, Identity};
-use rustix::process::{Signal, geteuid, set_parent_process_death_signal, setsid};
+use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 use serde_json::json;
 
 use crate::Context;
 use crate::args::{Broker, Child, Settings};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::offline::wall_now;
 use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
-use crate::run::broker::{BrokerError, BrokerOptions, Serving};
+use crate::run::broker::{BrokerOptions, Serving};
 
 /// castra 0.1's port.
 const PORT: u16 = 7070;
@@ -28,12 +27,8 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
     let options = options(&args.settings, state_dir, !args.child.background)?;
     args.child.apply();
-    let ended = crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json));
-    match ended {
-        Ok(()) => Ok(Exit::Yes),
-        Err(error @ BrokerError::AlreadyRunning) => Err(Failure::new(Exit::Taken, error.to_string())),
-        Err(error) => Err(Failure::new(Exit::Internal, error.to_string())),
-    }
+    crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
+    Ok(Exit::Yes)
 }
 
 impl Child {
@@ -71,14 +66,8 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         only_known: settings.only_known,
         guests: settings.guests.clone(),
         max_guests: usize::try_from(settings.max_guests).unwrap_or(usize::MAX),
-        identity: Identity {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uid: geteuid().as_raw(),
-            state_dir: state_dir.display().to_string(),
-            listen: vec![],
-            started_at: wall_now(),
-        },
+        // The driver fills in the rest.
+        identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..BrokerConfig::default()
     };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;

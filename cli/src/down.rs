@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use castra_core::control::reply::ErrorCode;
+use castra_driver::lock::{Holder, LOCK_FILE};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::Context;
@@ -29,9 +29,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// From TERM to KILL: a drain takes 3 s at most.
 const TERM: Duration = Duration::from_secs(4);
-
-/// The lock's file in a state directory.
-const LOCK: &str = "broker.lock";
 
 /// A process that can't be mistaken for another one with the same number.
 struct Process {
@@ -172,22 +169,16 @@ fn socket_gone(place: &Place, span: Duration) -> bool {
     false
 }
 
-/// What a broker writes into its lock.
-#[derive(Deserialize)]
-struct Holder {
-    pid: i32,
-}
-
 /// The process that the state directory's lock names, if it really has that
 /// file open: the number alone could be anybody's by now.
 fn lock_holder(state_dir: &Path) -> Option<Pid> {
-    let lock = state_dir.join(LOCK);
+    let lock = state_dir.join(LOCK_FILE);
     if !lock.symlink_metadata().ok()?.is_file() {
         return None;
     }
     let mut text = String::new();
     File::open(&lock).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
-    let pid = Pid::from_raw(serde_json::from_str::<Holder>(&text).ok()?.pid)?;
+    let pid = Pid::from_raw(i32::try_from(serde_json::from_str::<Holder>(&text).ok()?.pid?).ok()?)?;
     // Itself it never is, and has the file open only if somebody gave it to it.
     (pid != getpid() && has_open(pid, &lock)).then_some(pid)
 }
@@ -206,7 +197,7 @@ mod tests {
     #[test]
     fn only_a_process_that_has_the_lock_open_is_taken_for_the_broker() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LOCK);
+        let path = dir.path().join(LOCK_FILE);
         assert_eq!(lock_holder(dir.path()), None);
         let lock = File::create(&path).unwrap();
         let mut holder = std::process::Command::new("cat")

@@ -6,34 +6,56 @@ use std::process::ExitCode;
 use castra_core::control::reply::ErrorCode;
 
 use crate::client::ClientError;
+use crate::run::agent::AgentError;
+use crate::run::broker::BrokerError;
 
 /// What a command's exit tells its caller. The numbers never change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub(crate) enum Exit {
     /// Yes, or done.
-    Yes = 0,
+    Yes,
     /// No: not reachable, not as expected.
-    No = 1,
+    No,
     /// The command line or the request makes no sense.
-    Usage = 2,
+    Usage,
     /// No broker serves, or it does not answer within the bound.
-    Offline = 3,
+    Offline,
     /// What was waited for did not come in time.
-    Timeout = 4,
+    Timeout,
     /// Refused or forbidden.
-    Refused = 5,
+    Refused,
     /// No such guest.
-    Unknown = 6,
+    Unknown,
     /// Something broke: a bug, a full disk, an address that can't be bound.
-    Internal = 70,
+    Internal,
     /// Another broker owns the state directory.
-    Taken = 73,
+    Taken,
+    /// A second signal of this number cut a leave-taking short.
+    Signalled(i32),
+}
+
+impl Exit {
+    /// The frozen number.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Yes => 0,
+            Self::No => 1,
+            Self::Usage => 2,
+            Self::Offline => 3,
+            Self::Timeout => 4,
+            Self::Refused => 5,
+            Self::Unknown => 6,
+            Self::Internal => 70,
+            Self::Taken => 73,
+            // As a shell would report it.
+            Self::Signalled(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -92,5 +114,71 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        let exit = match &error {
+            BrokerError::AlreadyRunning { .. } => Exit::Taken,
+            BrokerError::Config(_) | BrokerError::Listen(_) => Exit::Usage,
+            BrokerError::Signalled(signal) => Exit::Signalled(*signal),
+            _ => Exit::Internal,
+        };
+        Self { exit, message: error.to_string() }
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        let exit = match &error {
+            AgentError::Listen(_) => Exit::Usage,
+            AgentError::Signalled(signal) => Exit::Signalled(*signal),
+            _ => Exit::Internal,
+        };
+        Self { exit, message: error.to_string() }
+    }
+}
+
 /// What every command returns.
 pub(crate) type Outcome = Result<Exit, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_the_frozen_ones() {
+        let all = [
+            (Exit::Yes, 0),
+            (Exit::No, 1),
+            (Exit::Usage, 2),
+            (Exit::Offline, 3),
+            (Exit::Timeout, 4),
+            (Exit::Refused, 5),
+            (Exit::Unknown, 6),
+            (Exit::Internal, 70),
+            (Exit::Taken, 73),
+            (Exit::Signalled(15), 143),
+        ];
+        for (exit, code) in all {
+            assert_eq!(exit.code(), code, "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn every_error_of_the_broker_has_its_code() {
+        for (code, exit) in [
+            (ErrorCode::InvalidRequest, Exit::Usage),
+            (ErrorCode::UnknownMethod, Exit::Internal),
+            (ErrorCode::UnknownGuest, Exit::Unknown),
+            (ErrorCode::NotReachable, Exit::No),
+            (ErrorCode::Timeout, Exit::Timeout),
+            (ErrorCode::Forbidden, Exit::Refused),
+            (ErrorCode::Refused, Exit::Refused),
+            (ErrorCode::Busy, Exit::Refused),
+            (ErrorCode::StorageFailed, Exit::Internal),
+            (ErrorCode::ShuttingDown, Exit::Offline),
+            (ErrorCode::Internal, Exit::Internal),
+        ] {
+            assert_eq!(Exit::from(code), exit, "{code}");
+        }
+    }
+}

@@ -4,11 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use castra_core::id::GuestName;
+use castra_driver::broker::CONTROL_SOCKET;
 
 use crate::exit::Failure;
-
-/// The control socket's name in a state directory.
-pub(crate) const SOCKET: &str = "control.sock";
 
 /// Where to ask.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,7 +83,7 @@ impl Surroundings<'_> {
 impl Place {
     /// The broker of a state directory.
     pub(crate) fn in_dir(state_dir: PathBuf) -> Self {
-        Self { socket: state_dir.join(SOCKET), state_dir }
+        Self { socket: state_dir.join(CONTROL_SOCKET), state_dir }
     }
 
     fn at_socket(socket: &Path, state_dir: Option<PathBuf>) -> Self {
