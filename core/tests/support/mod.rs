@@ -235,7 +235,7 @@ impl World {
         self.say(conn, challenge_line("hmac-sha256"));
         self.say(conn, ok_line(&format!(" proof={}", transcript.broker_proof(&token()))));
         assert!(self.events().iter().any(|fact| matches!(fact, Fact::LinkUp { authenticated: true, .. })));
-        (conn, BrokerEnd { key: transcript.session_key(&token()), sent: 0, received: 0 })
+        (conn, BrokerEnd::new(transcript.session_key(&token())))
     }
 
     pub fn client(&mut self) -> ConnId {
@@ -265,6 +265,10 @@ pub struct BrokerEnd {
 }
 
 impl BrokerEnd {
+    pub fn new(key: SessionKey) -> Self {
+        Self { key, sent: 0, received: 0 }
+    }
+
     pub fn frame(&mut self, json: &str) -> Vec<u8> {
         let mut bytes = json.as_bytes().to_vec();
         let length = bytes.len();
