@@ -242,11 +242,11 @@ struct ResultBody<'a> {
 }
 
 #[derive(Deserialize)]
-struct ErrorBody {
+struct ErrorBody<'a> {
     #[serde(default)]
     id: Option<u64>,
-    #[serde(default)]
-    code: Option<ErrorCode>,
+    #[serde(borrow, default)]
+    code: Option<Text<'a>>,
 }
 
 impl<'a> BrokerFrame<'a> {
@@ -271,8 +271,9 @@ impl<'a> BrokerFrame<'a> {
                 Self::Result { id, data }
             }
             // An error without an id of ours answers a frame we don't wait for.
-            "error" => match serde_json::from_slice::<ErrorBody>(json) {
+            "error" => match serde_json::from_slice::<ErrorBody<'_>>(json) {
                 Ok(ErrorBody { id: Some(id), code }) => {
+                    let code = code.and_then(|Text(word)| ErrorCode::from_word(&word));
                     Self::Error { id, code: code.unwrap_or(ErrorCode::Internal) }
                 }
                 Ok(_) | Err(_) => Self::Unknown,
