@@ -184,12 +184,12 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let ended = service.run(|| Some(config.clone()), |_| {});
     let (_, net, work) = shell.into_parts();
     drop(net);
+    if matches!(ended, Ok(Ended::Drained)) {
+        work.stop(LAST_JOBS);
+    }
     drop(cleanup);
     match ended {
-        Ok(Ended::Drained) => {
-            work.stop(LAST_JOBS);
-            Ok(())
-        }
+        Ok(Ended::Drained) => Ok(()),
         Ok(Ended::Signalled(number)) => Err(BrokerError::Signalled(number)),
         Err(error) => Err(BrokerError::Internal { what: "waiting for the network", error }),
     }
