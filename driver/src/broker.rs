@@ -70,7 +70,9 @@ pub struct Serving {
 #[non_exhaustive]
 pub enum BrokerError {
     /// Exit code 73: the state directory is taken.
-    #[error("a broker already serves {state_dir:?} ({holder}): use it, stop it with `castra down`, or choose another --state-dir")]
+    #[error(
+        "a broker already serves {state_dir:?} ({holder}): use it, stop it with `castra down`, or choose another --state-dir"
+    )]
     AlreadyRunning {
         /// The state directory.
         state_dir: PathBuf,
@@ -158,7 +160,8 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let mut config = options.config.clone();
     fill_identity(&mut config, &options.state_dir, &listen, started.wall);
     let files = paths.work_files(options.echo);
-    let work = ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
+    let work =
+        ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let engine = Broker::new(config.clone(), restored, Entropy::seeded(seed), clock::now());

@@ -219,10 +219,7 @@ pub fn record_path(directory: &Path, guest: &GuestName) -> PathBuf {
 ///
 /// # Errors
 /// The directory itself can't be read; a missing one is empty.
-pub fn read_records(
-    directory: &Path,
-    problems: &mut Vec<String>,
-) -> io::Result<Vec<(GuestName, WallTime)>> {
+pub fn read_records(directory: &Path, problems: &mut Vec<String>) -> io::Result<Vec<(GuestName, WallTime)>> {
     #[derive(Deserialize)]
     struct Seen {
         vm: Option<String>,
@@ -239,7 +236,10 @@ pub fn read_records(
             continue;
         }
         if seen.len() == RECORDS_MAX {
-            problems.push(format!("{}: more than {RECORDS_MAX} records; the rest is ignored", directory.display()));
+            problems.push(format!(
+                "{}: more than {RECORDS_MAX} records; the rest is ignored",
+                directory.display()
+            ));
             break;
         }
         let record = read_small(&path)
@@ -368,7 +368,8 @@ mod tests {
     #[test]
     fn records_are_read_tolerantly() {
         let directory = scratch();
-        let put = |name: &str, content: &str| fs::write(directory.path().join(name), content).expect("a file");
+        let put =
+            |name: &str, content: &str| fs::write(directory.path().join(name), content).expect("a file");
         put("devbox.json", r#"{"vm":"devbox","timestamp":100,"capabilities":["x"],"new":{"field":1}}"#);
         put("whatever.json", r#"{"vm":"devbox","timestamp":90}"#);
         put("stem.json", r#"{"timestamp":7}"#);

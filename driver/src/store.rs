@@ -222,8 +222,8 @@ impl Store {
         let transaction = database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let incarnation = meta.get(INCARNATION)?.map_or(0, |value| value.value());
-        let incarnation =
-            u32::try_from(incarnation).map_err(|_| redb::Error::Corrupted("the incarnation is no u32".into()))?;
+        let incarnation = u32::try_from(incarnation)
+            .map_err(|_| redb::Error::Corrupted("the incarnation is no u32".into()))?;
         let mut tokens = Vec::new();
         for row in transaction.open_table(TOKENS)?.iter()? {
             let (name, value) = row?;

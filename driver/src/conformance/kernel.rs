@@ -74,6 +74,8 @@ impl World for Tcp {
 }
 
 impl Peer for TcpStream {
+    const RESETS: bool = true;
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Write::write(self, bytes)
     }
@@ -126,6 +128,8 @@ impl World for Unix {
 }
 
 impl Peer for UnixStream {
+    const RESETS: bool = false;
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Write::write(self, bytes)
     }

@@ -197,6 +197,8 @@ impl Net for MemoryNet {
 }
 
 impl Peer for MemoryPeer {
+    const RESETS: bool = true;
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut hub = self.hub.borrow_mut();
         let pipe = &mut hub.pipes[self.pipe];

@@ -6,8 +6,8 @@
 
 pub mod failing;
 pub mod memory;
-pub mod scripts;
 mod scripted;
+pub mod scripts;
 
 use std::io;
 use std::time::Duration;
@@ -59,8 +59,10 @@ pub trait Peer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Half-closes.
     fn finish(&mut self);
-    /// Ends it so that the shell sees an error, not an end.
+    /// Ends both directions at once, as an error where [`Peer::RESETS`].
     fn reset(self);
+    /// Whether this kind of connection can end with an error.
+    const RESETS: bool;
 }
 
 /// Workers that only remember what they were asked for.

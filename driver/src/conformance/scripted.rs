@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use castra_core::boundary::{
-    CloseCause, CloseReason, Deadline, Effect, EffectErrorKind, Engine, Input, Origin, Output, PeerCred, Source,
-    Via, Wakeup,
+    CloseCause, CloseReason, Deadline, Effect, EffectErrorKind, Engine, Input, Origin, Output, PeerCred,
+    Source, Via, Wakeup,
 };
 use castra_core::id::{ConnId, EffectId};
 use castra_core::time::{Now, Time};
@@ -62,6 +62,8 @@ pub struct Scripted {
     pub room: BTreeMap<ConnId, usize>,
     /// When to tick.
     pub wake: Option<Time>,
+    /// Stop at the first tick.
+    pub stop_on_tick: bool,
     acts: VecDeque<Act>,
     current: Vec<u8>,
     undrained: bool,
@@ -140,6 +142,9 @@ impl Engine for Scripted {
             Input::Done { effect, result } => Seen::Done(effect, result.map_err(|error| error.kind)),
             Input::Tick => {
                 self.wake = None;
+                if self.stop_on_tick {
+                    self.acts.push_back(Act::Stopped);
+                }
                 Seen::Tick
             }
             Input::Drain { .. } => Seen::Drain,

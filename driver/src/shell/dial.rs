@@ -77,7 +77,13 @@ impl<N: Net, W: Work> Ports<N, W> {
     /// Begins a dial to the configured address.
     pub(crate) fn dial(&mut self, now: Time, effect: EffectId, deadline: Time) {
         let targets = match self.dials.address.clone() {
-            None => return self.dial_failed(effect, EffectErrorKind::Unreachable, "no address to dial".to_owned()),
+            None => {
+                return self.dial_failed(
+                    effect,
+                    EffectErrorKind::Unreachable,
+                    "no address to dial".to_owned(),
+                );
+            }
             Some(ConnectAddress::Unix { path }) => vec![Target::Unix(path)],
             Some(ConnectAddress::Vsock { cid, port }) => vec![Target::Vsock { cid, port }],
             Some(ConnectAddress::Serial { device }) => vec![Target::Serial(device)],
@@ -196,9 +202,11 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     fn dial_check(&mut self, now: Time, conn: ConnId) {
-        let found = self.dials.active.iter_mut().find(
-            |dial| matches!(dial.phase, Phase::Connecting { conn: other, .. } if other == conn),
-        );
+        let found = self
+            .dials
+            .active
+            .iter_mut()
+            .find(|dial| matches!(dial.phase, Phase::Connecting { conn: other, .. } if other == conn));
         let Some(dial) = found else { return };
         let effect = dial.effect;
         match self.net.connected(conn) {

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use castra_core::boundary::{
-    CloseCause, Effect, EffectError, EffectErrorKind, Output, Remote, Source, Via,
-};
+use castra_core::boundary::{CloseCause, Effect, EffectError, EffectErrorKind, Output, Remote, Source, Via};
 use castra_core::event::{Event, Level};
 use castra_core::id::{ConnId, EffectId};
 use castra_core::time::{Now, Time};

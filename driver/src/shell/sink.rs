@@ -223,7 +223,9 @@ const fn legacy_reason(failure: Failure) -> (&'static str, &'static str) {
         Failure::UnknownName | Failure::TokenRequired | Failure::BadProof | Failure::NameInUse => {
             ("denied", "reserved-identity")
         }
-        Failure::Busy | Failure::Disconnected | Failure::Evicted | Failure::Shutdown => ("denied", "io-error"),
+        Failure::Busy | Failure::Disconnected | Failure::Evicted | Failure::Shutdown => {
+            ("denied", "io-error")
+        }
     }
 }
 
@@ -276,7 +278,9 @@ mod tests {
         let lines = sink.take(Time::ZERO, true).expect("lines");
         let log = String::from_utf8(lines.log).expect("text");
         assert!(
-            log.starts_with("2026-11-20T15:24:17.042Z [host-broker] INFO hello from vm:devbox session=sess-7-1 "),
+            log.starts_with(
+                "2026-11-20T15:24:17.042Z [host-broker] INFO hello from vm:devbox session=sess-7-1 "
+            ),
             "{log}"
         );
         assert!(log.ends_with('\n') && log.lines().count() == 1);
@@ -346,7 +350,11 @@ mod tests {
         }
         let lines = sink.take(Time::from_millis(2), true).expect("the last ones");
         let log = String::from_utf8(lines.log).expect("text");
-        assert!(log.contains(&format!("WARN {} lines suppressed", sink.suppressed())), "{}", &log[log.len() - 200..]);
+        assert!(
+            log.contains(&format!("WARN {} lines suppressed", sink.suppressed())),
+            "{}",
+            &log[log.len() - 200..]
+        );
     }
 
     #[test]
