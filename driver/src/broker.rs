@@ -13,7 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::address::ListenAddress;
 use crate::clock;
 use crate::files::{
-    LogFile, Rotation, create_private_directory, ignore_missing, make_private, read_records, write_whole,
+    LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, read_records,
+    write_whole,
 };
 use crate::listen::{ListenError, listen_for_clients, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
@@ -130,6 +131,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         LockError::Failed { path, error } => BrokerError::File { path, error },
     })?;
     let mut warnings = Vec::new();
+    paths.check(&mut warnings)?;
     let mut holder =
         Holder { pid: Some(std::process::id()), started_at: Some(started.wall), listen: Vec::new() };
     describe(&mut lock, &holder, &mut warnings);
@@ -138,11 +140,11 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
-    let mut cleanup = Cleanup(Vec::new());
+    let mut sockets = Cleanup(Vec::new());
     let mut doors = Vec::new();
     let mut listen = Vec::new();
     let mut add = |bound: crate::listen::Bound, net: &mut MioNet| {
-        cleanup.0.extend(bound.path.clone());
+        sockets.0.extend(bound.path.clone());
         let via = bound.via;
         let id = net.listen(bound).map_err(internal("watching a listener"))?;
         doors.push((id, via));
@@ -175,7 +177,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
 
     write_whole(&paths.pid, format!("{}\n", std::process::id()).as_bytes(), false)
         .map_err(|error| BrokerError::File { path: paths.pid.clone(), error })?;
-    cleanup.0.push(paths.pid.clone());
+    let pid = Cleanup(vec![paths.pid.clone()]);
     let now = clock::now();
     shell.log(now, Level::Info, &format!("listening on {}", listen.join(" ")));
     for warning in &warnings {
@@ -186,11 +188,14 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let mut service = Service { shell: &mut shell, signals: Some(&mut signals) };
     let ended = service.run(|| Some(config.clone()), |_| {});
     let (_, net, work) = shell.into_parts();
+    // In this order: as long as we listen, nobody takes the file for a stale one
+    // and puts its own in its place.
+    drop(sockets);
     drop(net);
     if matches!(ended, Ok(Ended::Drained)) {
         work.stop(LAST_JOBS);
     }
-    drop(cleanup);
+    drop(pid);
     match ended {
         Ok(Ended::Drained) => Ok(()),
         Ok(Ended::Signalled(number)) => Err(BrokerError::Signalled(number)),
@@ -229,7 +234,18 @@ impl Paths {
         for directory in all.filter(|directory| !directory.as_os_str().is_empty()) {
             create_private_directory(directory).map_err(file_error(directory))?;
         }
-        make_private(&self.state).map_err(file_error(&self.state))
+        Ok(())
+    }
+
+    /// A directory that was there before is not ours to close; but it should be said.
+    fn check(&self, warnings: &mut Vec<String>) -> Result<(), BrokerError> {
+        if is_writable_by_others(&self.state).map_err(file_error(&self.state))? {
+            warnings.push(format!(
+                "the state directory {} can be written by others: give it mode 0700",
+                self.state.display()
+            ));
+        }
+        Ok(())
     }
 
     fn work_files(&self, echo: bool) -> WorkFiles {

@@ -196,16 +196,12 @@ pub fn create_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes sure that nobody else can enter a directory that is ours alone.
+/// Whether others than the owner may create and remove files there.
 ///
 /// # Errors
-/// It belongs to somebody else.
-pub fn make_private(path: &Path) -> io::Result<()> {
-    let mode = fs::metadata(path)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
+/// It can't be looked at.
+pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o022 != 0)
 }
 
 /// The path of a guest's castra 0.1 record.

@@ -23,6 +23,9 @@ pub(crate) struct Dials {
     address: Option<ConnectAddress>,
     active: Vec<Dial>,
     noticed: Vec<ConnId>,
+    /// A look-up is under way. It may outlive the dial that asked, and then
+    /// serves the next one: a dead name server must not pile up questions.
+    looking_up: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,7 @@ enum Phase {
 
 impl Dials {
     pub(crate) const fn new(address: Option<ConnectAddress>) -> Self {
-        Self { address, active: Vec::new(), noticed: Vec::new() }
+        Self { address, active: Vec::new(), noticed: Vec::new(), looking_up: false }
     }
 
     pub(crate) fn notice(&mut self, conn: ConnId) {
@@ -90,7 +93,9 @@ impl<N: Net, W: Work> Ports<N, W> {
             Some(ConnectAddress::Tcp { host, port }) => match host.parse::<IpAddr>() {
                 Ok(ip) => vec![Target::Tcp(SocketAddr::new(ip, port))],
                 Err(_) => {
-                    self.work.submit(JobId::Effect(effect), Job::Resolve { host, port });
+                    if !std::mem::replace(&mut self.dials.looking_up, true) {
+                        self.work.submit(JobId::Effect(effect), Job::Resolve { host, port });
+                    }
                     Vec::new()
                 }
             },
@@ -109,21 +114,21 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     /// A look-up ended. Of a dial that ended first, nothing is said again.
-    pub(crate) fn resolved(
-        &mut self,
-        now: Time,
-        effect: EffectId,
-        result: &Result<Vec<SocketAddr>, EffectError>,
-    ) {
-        let Some(at) = self.dials.position(effect) else { return };
-        match result {
-            Ok(addresses) => {
-                self.dials.active[at].rest = addresses.iter().copied().map(Target::Tcp).collect();
-                self.dial_next(now, effect);
-            }
-            Err(error) => {
-                self.dials.active.swap_remove(at);
-                self.dial_failed(effect, error.kind, error.message.clone());
+    pub(crate) fn resolved(&mut self, now: Time, result: &Result<Vec<SocketAddr>, EffectError>) {
+        self.dials.looking_up = false;
+        let waiting = |dial: &Dial| matches!(dial.phase, Phase::Resolving);
+        while let Some(at) = self.dials.active.iter().position(waiting) {
+            match result {
+                Ok(addresses) => {
+                    let dial = &mut self.dials.active[at];
+                    dial.rest = addresses.iter().copied().map(Target::Tcp).collect();
+                    let effect = dial.effect;
+                    self.dial_next(now, effect);
+                }
+                Err(error) => {
+                    let effect = self.dials.active.swap_remove(at).effect;
+                    self.dial_failed(effect, error.kind, error.message.clone());
+                }
             }
         }
     }

@@ -185,21 +185,17 @@ impl<N: Net, W: Work> Ports<N, W> {
 
     /// Puts a connection on the list of those to flush.
     pub(crate) fn soil(&mut self, conn: ConnId) {
-        if let Some(slot) = self.slots.get(conn) {
-            if !slot.flags.dirty {
-                slot.flags.dirty = true;
-                self.dirty.push(conn);
-            }
+        let Some(slot) = self.slots.get(conn) else { return };
+        if !std::mem::replace(&mut slot.flags.dirty, true) {
+            self.dirty.push(conn);
         }
     }
 
     /// Gives a closing connection its last second.
     pub(crate) fn linger(&mut self, conn: ConnId, now: Time) {
-        if let Some(slot) = self.slots.get(conn) {
-            if !slot.flags.lingering {
-                slot.flags.lingering = true;
-                self.closing.push_back((now + LINGER, conn));
-            }
+        let Some(slot) = self.slots.get(conn) else { return };
+        if !std::mem::replace(&mut slot.flags.lingering, true) {
+            self.closing.push_back((now + LINGER, conn));
         }
     }
 

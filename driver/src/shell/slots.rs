@@ -238,6 +238,6 @@ mod tests {
 
     #[test]
     fn a_slot_is_small() {
-        assert!(std::mem::size_of::<Slot>() <= 72, "{}", std::mem::size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 72, "{}", size_of::<Slot>());
     }
 }
