@@ -3,7 +3,7 @@ use redb::StorageBackend;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
@@ -129,12 +129,14 @@ fn a_database_that_cannot_be_read_is_an_error_and_stays_where_it_is() {
 #[derive(Debug)]
 struct Disk {
     file: File,
-    full: Arc<AtomicBool>,
+    /// Writes that will fail.
+    full: Arc<AtomicUsize>,
 }
 
 impl Disk {
     fn check(&self) -> io::Result<()> {
-        if self.full.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        let fails = self.full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if fails.is_ok() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
@@ -160,7 +162,7 @@ impl StorageBackend for Disk {
 fn a_failed_commit_changes_nothing_and_the_next_one_works() {
     let directory = scratch();
     let path = directory.path().join(DATABASE_FILE);
-    let full = Arc::new(AtomicBool::new(false));
+    let full = Arc::new(AtomicUsize::new(0));
     let disk = Arc::clone(&full);
     let opener: Opener = Box::new(move || {
         let file = OpenOptions::new()
@@ -175,10 +177,13 @@ fn a_failed_commit_changes_nothing_and_the_next_one_works() {
     });
     let mut store = Store { open: opener, database: None };
     store.commit(&[&set("devbox", Some(1))]).expect("a commit");
-    full.store(true, Ordering::SeqCst);
+    full.store(1, Ordering::SeqCst);
+    store.commit(&[&set("devbox", Some(2))]).expect_err("one write fails");
+    assert!(store.database.is_some(), "open again before the failure is told");
+    full.store(usize::MAX, Ordering::SeqCst);
     store.commit(&[&set("devbox", Some(2))]).expect_err("a full disk");
     store.commit(&[&set("devbox", Some(3))]).expect_err("still full");
-    full.store(false, Ordering::SeqCst);
+    full.store(0, Ordering::SeqCst);
     store.read().expect("the file is sound");
     store.commit(&[&set("second", Some(4))]).expect("it works again at once");
     let (_, tokens) = store.read().expect("rows");

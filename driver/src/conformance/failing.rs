@@ -14,6 +14,10 @@ pub struct Failing<N> {
     inner: N,
     /// Errors (raw) that the next accepts give instead of a connection.
     pub accept_errors: Vec<i32>,
+    /// How often a connect that has ended says that it has not.
+    pub pending_connects: usize,
+    /// Errors that the next connects give.
+    pub connect_errors: Vec<io::ErrorKind>,
     /// Accepts tried.
     pub accepts: usize,
     /// Reads.
@@ -27,7 +31,16 @@ pub struct Failing<N> {
 impl<N> Failing<N> {
     /// Around `inner`.
     pub const fn new(inner: N) -> Self {
-        Self { inner, accept_errors: Vec::new(), accepts: 0, reads: 0, writes: 0, interests: 0 }
+        Self {
+            inner,
+            accept_errors: Vec::new(),
+            pending_connects: 0,
+            connect_errors: Vec::new(),
+            accepts: 0,
+            reads: 0,
+            writes: 0,
+            interests: 0,
+        }
     }
 }
 
@@ -47,10 +60,17 @@ impl<N: Net> Net for Failing<N> {
     }
 
     fn connect(&mut self, conn: ConnId, target: &Target) -> io::Result<()> {
-        self.inner.connect(conn, target)
+        match self.connect_errors.pop() {
+            Some(error) => Err(error.into()),
+            None => self.inner.connect(conn, target),
+        }
     }
 
     fn connected(&mut self, conn: ConnId) -> io::Result<Remote> {
+        if let Some(fewer) = self.pending_connects.checked_sub(1) {
+            self.pending_connects = fewer;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.inner.connected(conn)
     }
 

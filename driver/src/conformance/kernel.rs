@@ -162,6 +162,8 @@ conformance!(
     a_peer_that_does_not_read_blocks_only_itself,
     what_was_said_before_the_close_arrives,
     a_close_that_cannot_be_said_is_given_up,
+    a_close_cut_short_by_a_full_buffer_has_a_deadline,
+    bytes_that_come_with_the_connect_are_not_forgotten,
     a_refusal_is_read_by_a_peer_that_said_too_much,
     a_burst_is_accepted_in_batches_and_within_credit,
     running_out_of_descriptors_heals_itself,

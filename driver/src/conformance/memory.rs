@@ -59,7 +59,7 @@ impl Hub {
         let Some(conn) = held.conn else { return };
         self.edges.push(Ready {
             source: Endpoint::Conn(conn),
-            readable: !writable || held.reset,
+            readable: !writable || held.reset || !held.to_shell.is_empty(),
             writable: writable || held.reset,
             finished: held.peer_finished || held.reset,
             hangup: held.reset,

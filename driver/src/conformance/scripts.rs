@@ -26,6 +26,8 @@ pub fn all<W: World>() {
     a_peer_that_does_not_read_blocks_only_itself::<W>();
     what_was_said_before_the_close_arrives::<W>();
     a_close_that_cannot_be_said_is_given_up::<W>();
+    a_close_cut_short_by_a_full_buffer_has_a_deadline::<W>();
+    bytes_that_come_with_the_connect_are_not_forgotten::<W>();
     a_refusal_is_read_by_a_peer_that_said_too_much::<W>();
     a_burst_is_accepted_in_batches_and_within_credit::<W>();
     running_out_of_descriptors_heals_itself::<W>();
@@ -227,6 +229,38 @@ pub fn a_close_that_cannot_be_said_is_given_up<W: World>() {
     it.turn_with(&[]);
     assert_eq!(it.shell.connections(), (0, 0));
     assert_eq!(it.next.deadline, None);
+}
+
+/// See the name.
+pub fn a_close_cut_short_by_a_full_buffer_has_a_deadline<W: World>() {
+    let mut it = Harness::<W, W::Net>::new();
+    let (_peer, conn) = it.connection();
+    it.act([Act::Transmit(conn, pattern(ROOM)), Act::Close(conn, CloseReason::Ended)]);
+    it.quiet();
+    // Unless the network swallowed it all.
+    if it.shell.connections() != (0, 0) {
+        assert_eq!(it.next.deadline, Some(it.now + Duration::from_secs(1)));
+    }
+}
+
+/// See the name.
+pub fn bytes_that_come_with_the_connect_are_not_forgotten<W: World>() {
+    let mut it = Harness::<W, Failing<W::Net>>::with(Failing::new);
+    if it.world.elsewhere().is_none() {
+        return;
+    }
+    it.shell.net().pending_connects = 1;
+    let deadline = it.now + Duration::from_secs(5);
+    it.act([Act::Effect(EffectId(1), Effect::Dial { deadline })]);
+    assert_eq!(it.shell.engine().opened(), []);
+    let mut peer = None;
+    while peer.is_none() {
+        peer = it.world.answer();
+    }
+    let mut peer = peer.expect("a peer");
+    push(&mut peer, &mut b"greeting".as_slice());
+    it.until("the greeting", |it| it.shell.engine().bytes.values().any(|bytes| bytes == b"greeting"));
+    assert!(matches!(it.shell.engine().seen[..], [Seen::Opened(..), Seen::Bytes(..)]));
 }
 
 /// See the name.

@@ -11,6 +11,9 @@ mod ports;
 mod sink;
 mod slots;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
 use castra_core::boundary::{CloseCause, Deadline, Engine, Input, Origin, Output, Via};
