@@ -301,3 +301,7 @@ fn refused(address: String, error: io::Error) -> ListenError {
         ListenError::Refused { address, error }
     }
 }
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

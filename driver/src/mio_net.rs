@@ -175,7 +175,13 @@ impl Net for MioNet {
 
     fn connect(&mut self, conn: ConnId, target: &Target) -> io::Result<()> {
         let (fd, carrier) = connect(target)?;
-        self.insert(conn, fd, carrier, Interest::READABLE | Interest::WRITABLE)
+        self.insert(conn, fd, carrier, Interest::READABLE | Interest::WRITABLE).map_err(|error| match error {
+            // epoll's word for files that are always ready.
+            error if carrier == Carrier::Device && error.kind() == io::ErrorKind::PermissionDenied => {
+                io::Error::new(io::ErrorKind::InvalidInput, "the kernel can't wait for this device")
+            }
+            error => error,
+        })
     }
 
     fn connected(&mut self, conn: ConnId) -> io::Result<Remote> {
