@@ -138,6 +138,13 @@ impl Request {
     /// # Errors
     /// `invalid_request` or `unknown_method`, with a message that says what is wrong.
     pub fn parse(line: &[u8], timeout_max: Duration) -> Result<Self, Rejected> {
+        // serde reads structs from arrays, too: those are no requests.
+        if !line.trim_ascii_start().starts_with(b"{") {
+            return Err(Rejected {
+                id: None,
+                error: invalid("not a request: expected a JSON object".into()),
+            });
+        }
         let raw: Raw<'_> = serde_json::from_slice(line).map_err(|error| Rejected {
             id: serde_json::from_slice::<OnlyId>(line).ok().and_then(|only| only.id).filter(id_fits),
             error: invalid(format!("not a request: {}", Escaped(&error.to_string()))),

@@ -124,8 +124,14 @@ impl GuestRequestKind {
 #[derive(Deserialize)]
 struct TypeOf<'a> {
     #[serde(rename = "type", borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
 }
+
+/// Borrows where it can. serde borrows a `Cow` only as a direct field: inside an
+/// `Option` it allocates.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct IdOnly {
@@ -135,7 +141,15 @@ struct IdOnly {
 #[derive(Deserialize)]
 struct TopicOnly<'a> {
     #[serde(borrow, default)]
-    topic: Option<Cow<'a, str>>,
+    topic: Option<Text<'a>>,
+}
+
+/// Its type. serde reads structs from arrays, too: those are no frames.
+fn type_of(json: &[u8]) -> Result<Option<Cow<'_, str>>, BadJson> {
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err(BadJson);
+    }
+    Ok(serde_json::from_slice::<TypeOf<'_>>(json)?.kind.map(|Text(kind)| kind))
 }
 
 impl<'a> GuestFrame<'a> {
@@ -144,7 +158,7 @@ impl<'a> GuestFrame<'a> {
     /// # Errors
     /// Not a JSON object, or a known type without its fields.
     pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
-        let Some(kind) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+        let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown(None));
         };
         Ok(match &*kind {
@@ -153,7 +167,9 @@ impl<'a> GuestFrame<'a> {
             "ping" => Self::Ping { id: serde_json::from_slice::<IdOnly>(json)?.id },
             "pong" => Self::Pong { id: serde_json::from_slice::<IdOnly>(json)?.id },
             "heartbeat" => Self::Heartbeat,
-            "subscribe" => Self::Subscribe { topic: serde_json::from_slice::<TopicOnly<'_>>(json)?.topic },
+            "subscribe" => Self::Subscribe {
+                topic: serde_json::from_slice::<TopicOnly<'_>>(json)?.topic.map(|Text(topic)| topic),
+            },
             "publish" => Self::Publish(serde_json::from_slice(json)?),
             "status" | "wait" | "ping_guest" => Self::Request(serde_json::from_slice(json)?),
             _ => Self::Unknown(Some(kind)),
@@ -239,7 +255,7 @@ impl<'a> BrokerFrame<'a> {
     /// # Errors
     /// Not a JSON object, or a known type without its fields.
     pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
-        let Some(kind) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+        let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown);
         };
         Ok(match &*kind {
