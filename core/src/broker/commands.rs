@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -13,6 +14,7 @@ use crate::broker::cx::{Cx, Notice, TimerKey};
 use crate::broker::guests::{Guests, RowId};
 use crate::broker::walk::{Envelope, Names, Walk};
 use crate::control::reply::{Empty, ErrorBody, ErrorCode, GuestOnly, Pong, Target, TokenIssued};
+use crate::event::{MESSAGE_MAX, shortened};
 use crate::id::{ConnId, EffectId, GuestName, RequestId};
 use crate::link::message::{GuestRequest, GuestRequestKind, append_json};
 use crate::time::Time;
@@ -453,7 +455,6 @@ fn not_reachable(guest: &GuestName) -> ErrorBody {
     )
 }
 
-fn bounded(error: &EffectError) -> &str {
-    let message = error.message.as_str();
-    &message[..message.floor_char_boundary(128)]
+fn bounded(error: &EffectError) -> String {
+    shortened(&error.message, MESSAGE_MAX)
 }

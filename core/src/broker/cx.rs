@@ -11,7 +11,7 @@ use crate::broker::ring::Ring;
 use crate::config::BrokerConfig;
 use crate::control::reply::ErrorCode;
 use crate::entropy::Entropy;
-use crate::event::{Cursor, Event, Fact, SessionEnd, Storage};
+use crate::event::{Cursor, Event, Fact, MESSAGE_MAX, SessionEnd, Storage, shortened};
 use crate::id::{ConnId, EffectId, Epoch, GuestName};
 use crate::link::message::{GuestRequest, GuestRequestKind};
 use crate::liveness::Stall;
@@ -202,7 +202,7 @@ impl Cx {
     pub(crate) fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) -> bool {
         let ours = self.background.remove(&effect);
         if let (true, Err(error)) = (ours, result) {
-            let message = error.message[..error.message.floor_char_boundary(128)].into();
+            let message = shortened(&error.message, MESSAGE_MAX);
             self.event(None, Fact::StorageFailed { what: Storage::Database, message });
         }
         ours
