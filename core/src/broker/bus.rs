@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::boundary::CloseReason;
-use crate::broker::cx::{Cx, Notice, Urgency};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{Notice, Urgency};
 use crate::broker::guests::Guests;
 use crate::broker::links::{Attempt, Link, Links, Stage};
 use crate::broker::session::{QUESTIONS_MAX, Session};

@@ -7,8 +7,9 @@ use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;
 
 use crate::boundary::{Effect, EffectError, Wakeup};
-use crate::broker::cx::{Cx, TimerKey, Urgency};
-use crate::broker::guests::{Guests, RowId};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{RowId, TimerKey, Urgency};
+use crate::broker::guests::Guests;
 use crate::event::{Fact, MESSAGE_MAX, Storage, shortened};
 use crate::id::EffectId;
 use crate::legacy::Record;
