@@ -9,7 +9,7 @@ use crate::broker::ring::Ring;
 use crate::config::BrokerConfig;
 use crate::entropy::Entropy;
 use crate::event::{Cursor, Event, Fact, MESSAGE_MAX, SessionEnd, Storage, shortened};
-use crate::id::{ConnId, EffectId, Epoch, GuestName};
+use crate::id::{EffectId, Epoch, GuestName};
 use crate::liveness::Stall;
 use crate::queue::Outbox;
 use crate::status::Reason;
