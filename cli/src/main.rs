@@ -1,3 +1,86 @@
-//! The castra program.
+//! The castra program: reads the command line, does the one thing, ends with a frozen exit code.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod agent;
+mod args;
+mod broker;
+mod client;
+mod demo;
+mod down;
+mod duration;
+mod events;
+mod exit;
+mod help;
+mod logs;
+mod offline;
+mod output;
+mod paths;
+mod ping;
+mod render;
+mod run;
+mod simple;
+mod status;
+mod token;
+mod up;
+mod wait;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use args::{Cli, Command, Global};
+use exit::{Failure, Outcome};
+use output::Out;
+use paths::{Place, Surroundings};
+
+/// What every command gets.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) out: Out,
+}
+
+impl Context {
+    /// Whom to ask.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        Surroundings::real().place(self.global.state_dir.as_deref(), self.global.socket.as_deref())
+    }
+
+    /// `--timeout`, or the command's own default.
+    pub(crate) fn timeout(&self, default: Duration) -> Duration {
+        self.global.timeout.unwrap_or(default)
+    }
+}
+
+fn main() -> ExitCode {
+    // Usage errors end here with 2, help and version with 0.
+    let Cli { global, command } = Cli::parse();
+    let out = Out::new(global.color);
+    match dispatch(&mut Context { global, out }, command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::say(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cx: &mut Context, command: Command) -> Outcome {
+    match command {
+        Command::Status(args) => status::run(cx, &args),
+        Command::Wait(args) => wait::run(cx, &args),
+        Command::Ping(args) => ping::run(cx, &args),
+        Command::Events(args) => events::run(cx, &args),
+        Command::Logs(args) => logs::run(cx, &args),
+        Command::Token(args) => token::run(cx, &args),
+        Command::Info(args) => simple::info(cx, args),
+        Command::Forget(args) => simple::forget(cx, &args),
+        Command::Reload(args) => simple::reload(cx, args),
+        Command::Up(args) => up::run(cx, &args),
+        Command::Down(args) => down::run(cx, &args),
+        Command::Broker(args) => broker::run(cx, &args),
+        Command::Agent(args) => agent::run(cx, &args),
+        Command::Demo(args) => demo::run(cx, &args),
+    }
+}

@@ -374,12 +374,20 @@ pub type Batch = alloc::vec::Vec<Change>;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Change {
+    /// The next start gets a higher incarnation than this.
+    Incarnation(u32),
     /// The name's token; `None` keeps the name keyed for ever without a valid one.
     SetToken {
         /// Whose.
         guest: GuestName,
         /// The key.
         key: Option<Key>,
+    },
+    /// Everything about the name goes, except that a name that ever had a token
+    /// stays keyed, now without a valid one.
+    Forget {
+        /// Whose.
+        guest: GuestName,
     },
 }
 

@@ -207,6 +207,8 @@ pub struct AgentConfig {
     pub backoff_most: Duration,
     /// A session this long resets the backoff.
     pub backoff_reset: Duration,
+    /// A broker's `retry_after_ms` is honoured up to this.
+    pub retry_after_max: Duration,
     /// Most local clients at once.
     pub control_clients_max: usize,
     /// Most unanswered requests of one local client.
@@ -238,6 +240,7 @@ impl AgentConfig {
             backoff_first: Duration::from_secs(1),
             backoff_most: Duration::from_secs(10),
             backoff_reset: Duration::from_secs(30),
+            retry_after_max: Duration::from_secs(60),
             control_clients_max: 16,
             control_requests_max: 64,
             request_timeout_max: Duration::from_secs(24 * 3600),

@@ -12,6 +12,7 @@ use crate::id::Nonce;
 pub struct Entropy(Source);
 
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one in an engine")]
 enum Source {
     Seeded(ChaCha20Rng),
     Chosen { next: u64, fraction: u32 },

@@ -15,6 +15,26 @@ use crate::time::WallTime;
 /// Greatest length of an event's JSON, in bytes.
 pub const EVENT_BYTES_MAX: usize = 512;
 
+/// Greatest length of an error message in an event, in bytes.
+pub const MESSAGE_MAX: usize = 128;
+
+/// Greatest length of a foreign code in an event, in bytes.
+pub const CODE_MAX: usize = 32;
+
+/// Foreign text for an event: at most `most` bytes, without control characters,
+/// which JSON writes as six bytes each.
+#[must_use]
+pub fn shortened(text: &str, most: usize) -> String {
+    let mut short = String::new();
+    for character in text.chars() {
+        if short.len() + character.len_utf8() > most {
+            break;
+        }
+        short.push(if character.is_control() { '?' } else { character });
+    }
+    short
+}
+
 /// An event's place: `INCARNATION-N`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Cursor {
@@ -211,7 +231,7 @@ pub enum Fact {
     StorageFailed {
         /// What.
         what: Storage,
-        /// The error, at most 128 bytes.
+        /// The error: [`shortened`] to [`MESSAGE_MAX`].
         message: String,
     },
     /// It can be written again.
@@ -249,7 +269,7 @@ pub enum Fact {
     /// The broker refused the agent.
     #[serde(rename = "link.refused")]
     LinkRefused {
-        /// The broker's code, at most 32 bytes.
+        /// The broker's code: [`shortened`] to [`CODE_MAX`].
         code: String,
         /// When the agent dials again; null when it does not.
         retry_ms: Option<u64>,

@@ -3,6 +3,7 @@
 use alloc::string::{String, ToString};
 use core::borrow::Borrow;
 use core::fmt;
+use core::marker::PhantomData;
 use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -104,8 +105,7 @@ impl Serialize for GuestName {
 
 impl<'de> Deserialize<'de> for GuestName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        parse_text(deserializer)
     }
 }
 
@@ -189,8 +189,7 @@ impl Serialize for Nonce {
 
 impl<'de> Deserialize<'de> for Nonce {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        parse_text(deserializer)
     }
 }
 
@@ -240,4 +239,26 @@ impl fmt::Display for RequestId {
             Self::Text(text) => text.escape_debug().to_string().fmt(f),
         }
     }
+}
+
+/// Reads a text and parses it, without allocating (`Cow<str>` would: serde reads
+/// it as owned).
+fn parse_text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    struct Parse<T>(PhantomData<T>);
+
+    impl<T: FromStr<Err: fmt::Display>> de::Visitor<'_> for Parse<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_str(Parse(PhantomData))
 }

@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod agent;
 pub mod auth;
+mod backoff;
 pub mod boundary;
 mod broker;
 pub mod capabilities;
@@ -21,10 +22,14 @@ pub mod hex;
 pub mod id;
 pub mod legacy;
 pub mod link;
+mod liveness;
 mod queue;
+mod sender;
+mod slab;
 pub mod status;
 pub mod time;
+mod timers;
 
 pub use agent::Agent;
 pub use boundary::{Engine, Input, Output};
-pub use broker::{Broker, Restored};
+pub use broker::{Broker, Restored, Sizes, Statistics};

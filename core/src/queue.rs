@@ -47,6 +47,24 @@ impl Outbox {
         end - start
     }
 
+    /// As [`Outbox::transmit`], but what goes beyond `room` is appended to `spill`.
+    /// Returns how much is transmitted.
+    pub(crate) fn transmit_within(
+        &mut self,
+        conn: ConnId,
+        room: usize,
+        spill: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
+        self.transmit(conn, |bytes| {
+            let start = bytes.len();
+            write(bytes);
+            let end = bytes.len().min(start.saturating_add(room));
+            spill.extend_from_slice(&bytes[end..]);
+            bytes.truncate(end);
+        })
+    }
+
     pub(crate) fn discard(&mut self, conn: ConnId) {
         self.items.push_back(Item::Discard(conn));
     }

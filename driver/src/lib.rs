@@ -1,1 +1,24 @@
-//! The shell around the core.
+#![deny(unsafe_code)]
+#![deny(missing_docs)]
+//! The shell around castra's core: sockets, files, clocks, threads and signals.
+//!
+//! [`shell::Shell`] turns readiness into inputs and outputs into writes; it is
+//! pure enough to run in a simulator. [`mio_net`] and [`work`] are its kernel side.
+
+pub mod address;
+pub mod agent;
+pub mod broker;
+pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod files;
+pub mod listen;
+pub mod lock;
+pub mod mio_net;
+pub mod net;
+mod service;
+pub mod shell;
+pub mod signals;
+pub mod store;
+pub mod threads;
+pub mod work;

@@ -1,14 +1,40 @@
-//! The broker's engine.
+//! The broker's engine: routes inputs to the machines and facts between them.
+
+mod bus;
+mod claim;
+mod clients;
+pub(crate) mod commands;
+mod control;
+pub(crate) mod cx;
+mod door;
+pub(crate) mod guests;
+mod handshake;
+mod links;
+mod records;
+mod ring;
+mod session;
+mod walk;
 
 use alloc::vec::Vec;
 
 use crate::auth::Key;
-use crate::boundary::{Engine, Input, Output};
+use crate::boundary::{CloseReason, EffectError, Engine, Input, Output, Source, Via, Wakeup};
 use crate::config::BrokerConfig;
 use crate::entropy::Entropy;
-use crate::id::GuestName;
-use crate::queue::Outbox;
-use crate::time::{Now, WallTime};
+use crate::event::{Fact, Failure, SessionEnd};
+use crate::id::{ConnId, EffectId, GuestName};
+use crate::status::GuestStatus;
+use crate::time::{Now, Time, WallTime};
+use crate::timers::TimerId;
+
+use clients::Clients;
+use commands::Commands;
+use cx::{Cx, Notice, TimerKey};
+use guests::Guests;
+use links::Links;
+use records::Records;
+
+pub use cx::Statistics;
 
 /// What survives a restart. Reachability never does.
 #[derive(Debug, Default)]
@@ -22,26 +48,329 @@ pub struct Restored {
     pub last_seen: Vec<(GuestName, WallTime)>,
 }
 
-/// The broker.
+/// The broker: who is reachable, and why not.
 #[derive(Debug)]
 pub struct Broker {
-    out: Outbox,
+    cx: Cx,
+    guests: Guests,
+    links: Links,
+    clients: Clients,
+    commands: Commands,
+    records: Records,
+    drain: Option<Drain>,
+    drain_timer: TimerId,
+    more: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    deadline: Time,
+    stopped: bool,
+}
+
+/// Most timers fired in one call.
+const TIMERS: usize = 256;
+
+/// How long a drain asked for over control may take.
+const DRAIN_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(3);
+
 impl Broker {
-    /// A broker that has heard of nobody yet. `config` was checked.
+    /// A broker that has heard of nobody yet in this incarnation. `config` was checked.
     #[must_use]
-    pub fn new(_config: BrokerConfig, _restored: Restored, _entropy: Entropy, _now: Now) -> Self {
-        Self { out: Outbox::default() }
+    pub fn new(config: BrokerConfig, restored: Restored, entropy: Entropy, now: Now) -> Self {
+        let mut cx = Cx::new(config, restored.incarnation, entropy, now);
+        let mut guests = Guests::default();
+        for (name, seen) in restored.last_seen {
+            if let Ok(id) = guests.ensure(&mut cx, name)
+                && let Some(row) = guests.get_mut(id)
+            {
+                row.last_wall = row.last_wall.max(Some(seen));
+                row.record.written = row.last_wall;
+            }
+        }
+        for (name, key) in restored.tokens {
+            if key.is_some() {
+                // A full table only means that the row appears when the guest does.
+                let _ = guests.ensure(&mut cx, name);
+            }
+            guests.set_token(name, key);
+        }
+        let links = Links::new(&mut cx);
+        let records = Records::new(&mut cx);
+        let drain_timer = cx.timers.insert(TimerKey::Drain);
+        let mut broker = Self {
+            cx,
+            guests,
+            links,
+            clients: Clients::default(),
+            commands: Commands::default(),
+            records,
+            drain: None,
+            drain_timer,
+            more: false,
+        };
+        broker.configure();
+        for id in broker.guests.ids().collect::<Vec<_>>() {
+            broker.guests.prime(&broker.cx, id);
+        }
+        let guests = broker.guests.len() as u64;
+        broker.cx.event(None, Fact::BrokerStarted { guests });
+        broker
     }
+
+    /// Every guest as it is at `now`: a pure read, which the next `handle` can't
+    /// contradict. Doesn't block and doesn't allocate per guest.
+    pub fn status(&self, now: Now) -> impl Iterator<Item = GuestStatus> {
+        self.guests.ids().filter_map(move |id| self.guests.status(&self.cx, id, now))
+    }
+
+    /// Counters that nothing depends on.
+    #[must_use]
+    pub const fn statistics(&self) -> Statistics {
+        self.cx.statistics
+    }
+
+    /// Sizes of the tables, for checks of their bounds.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            guests: self.guests.len(),
+            links: self.links.table.len(),
+            half_open: self.links.door.len(),
+            clients: self.clients.len(),
+            timers: self.cx.timers.len(),
+        }
+    }
+
+    fn configure(&mut self) {
+        for id in self.guests.ids().collect::<Vec<_>>() {
+            if let Some(row) = self.guests.get_mut(id) {
+                row.configured = false;
+            }
+        }
+        for name in self.cx.config.guests.clone() {
+            if let Ok(id) = self.guests.ensure(&mut self.cx, name)
+                && let Some(row) = self.guests.get_mut(id)
+            {
+                row.configured = true;
+            }
+        }
+    }
+
+    fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) {
+        let Self { cx, guests, clients, commands, records, .. } = self;
+        let ours = records.on_done(cx, guests, effect, result)
+            || commands.on_done(cx, clients, guests, effect, result)
+            || cx.on_done(effect, result);
+        if !ours {
+            cx.statistics.stale_inputs += 1;
+        }
+    }
+
+    fn on_timers(&mut self) {
+        self.more = false;
+        for fired in 0.. {
+            if fired == TIMERS {
+                self.more = self.cx.timers.next().is_some_and(|next| next.at <= self.cx.at());
+                return;
+            }
+            let Self { cx, guests, links, clients, commands, records, .. } = self;
+            let Some(key) = cx.timers.pop_due(cx.at()) else { return };
+            match key {
+                TimerKey::Link(conn) => links.on_timer(cx, guests, conn),
+                TimerKey::Row(row) => guests.announce(cx, row),
+                TimerKey::Command(command) => commands.on_timer(cx, clients, command),
+                TimerKey::Door => links.on_door_timer(cx, guests),
+                TimerKey::Records => records.pump(cx, guests, false),
+                TimerKey::Drain => {}
+            }
+        }
+    }
+
+    /// Machines meet here, and nowhere else.
+    fn route(&mut self) {
+        while let Some(notice) = self.cx.notices.pop_front() {
+            let Self { cx, guests, links, clients, commands, records, .. } = self;
+            match notice {
+                Notice::Verdict(row) => commands.on_verdict(cx, clients, guests, row),
+                Notice::Evidence(row, urgency) => records.mark(guests, row, urgency),
+                Notice::Pong { conn, command } => commands.on_pong(cx, clients, conn, command),
+                Notice::Lost(conn) => commands.on_lost(cx, clients, conn),
+                Notice::Asked { conn, row, request } => {
+                    commands.on_asked(cx, clients, guests, conn, row, request);
+                }
+                Notice::Answer { conn, kind, id, answer } => {
+                    links.settle(cx, conn, kind, id, answer.as_deref().map_err(|code| *code));
+                }
+                Notice::Ping { conn, command } => {
+                    let sent = links.send(cx, conn, links::SMALL, |out| {
+                        crate::link::message::append_ping(out, command.0, false);
+                    });
+                    if !sent {
+                        commands.on_unsent(cx, clients, command);
+                    }
+                }
+                Notice::TokenChanged(name) => self.end_name(&name, SessionEnd::TokenChanged),
+                Notice::Forget(name) => self.forget(&name),
+                Notice::Shutdown => {
+                    let deadline = self.cx.at() + DRAIN_TIMEOUT;
+                    self.begin_drain(deadline);
+                }
+            }
+        }
+    }
+
+    /// Ends everything that goes on under a name.
+    fn end_name(&mut self, name: &GuestName, why: SessionEnd) {
+        let Self { cx, guests, links, .. } = self;
+        links.abort_handshakes(cx, guests, name);
+        let conns = guests.find(name).and_then(|id| guests.get(id)).map(|row| [row.session, row.legacy]);
+        for conn in conns.into_iter().flatten().flatten() {
+            links.end_session_with_bye(cx, guests, conn, why);
+        }
+    }
+
+    fn forget(&mut self, name: &GuestName) {
+        self.end_name(name, SessionEnd::Forgotten);
+        let Self { cx, guests, .. } = self;
+        let Some(id) = guests.find(name) else { return };
+        guests.remove(cx, id);
+        cx.remove_record(*name);
+        if cx.config.guests.contains(name) {
+            self.configure();
+        }
+    }
+
+    fn begin_drain(&mut self, deadline: Time) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.drain = Some(Drain { deadline, stopped: false });
+        self.cx.event(None, Fact::BrokerStopping);
+        self.cx.draining = true;
+        self.cx.out.read(Source::LinkDoor, 0);
+        self.cx.out.read(Source::ControlDoor, 0);
+        self.cx.timers.arm(self.drain_timer, deadline, Wakeup::Drain);
+        let Self { cx, guests, links, clients, commands, .. } = self;
+        commands.on_drain(cx, clients);
+        for conn in links.table.ids().collect::<Vec<_>>() {
+            links.leave(cx, guests, conn);
+        }
+        clients.dismiss();
+    }
+
+    fn on_drain(&mut self) {
+        let Some(drain) = &mut self.drain else { return };
+        if drain.stopped {
+            return;
+        }
+        let Self { cx, guests, clients, commands, records, .. } = self;
+        records.pump(cx, guests, true);
+        let idle = clients.len() == 0 && !commands.is_storing() && !records.is_busy() && !cx.is_busy();
+        if idle || cx.at() >= drain.deadline {
+            clients.close_all(cx);
+            drain.stopped = true;
+            cx.timers.disarm(self.drain_timer);
+            cx.out.stopped();
+        }
+    }
+}
+
+/// Sizes of the engine's tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sizes {
+    /// Rows.
+    pub guests: usize,
+    /// Link connections.
+    pub links: usize,
+    /// Half-open ones of them.
+    pub half_open: usize,
+    /// Control connections.
+    pub clients: usize,
+    /// Timers, armed or not.
+    pub timers: usize,
 }
 
 impl Engine for Broker {
     type Config = BrokerConfig;
 
-    fn handle(&mut self, _now: Now, _input: Input<'_, BrokerConfig>) {}
+    fn handle(&mut self, now: Now, input: Input<'_, BrokerConfig>) {
+        let seen = self.cx.stall_seen(now);
+        let late = self.cx.timers.next().map(|next| now.boot.since(next.at));
+        let suspended = now.suspended.saturating_sub(self.cx.now.suspended);
+        self.cx.advance(now);
+        if let (Some(stall), Some(late)) = (seen, late) {
+            self.cx.note_stall(stall, late, suspended);
+            self.links.challenge_everybody(&mut self.cx);
+        }
+        self.take(input);
+        self.on_timers();
+        self.route();
+        self.records.pump(&mut self.cx, &mut self.guests, false);
+        self.more |= self.clients.pump(&mut self.cx, &self.guests);
+        self.resume_clients();
+        self.on_drain();
+    }
 
     fn poll_output(&mut self) -> Output<'_> {
-        self.out.poll(|| None)
+        let Self { cx, more, .. } = self;
+        let wait = if *more { Some(cx.more()) } else { cx.timers.next() };
+        cx.out.poll(|| wait)
+    }
+}
+
+impl Broker {
+    fn take(&mut self, input: Input<'_, BrokerConfig>) {
+        let Self { cx, guests, links, clients, .. } = self;
+        match input {
+            Input::Opened { conn, via: Via::Link(transport), origin, remote, room, .. } => {
+                links.on_opened(cx, conn, transport, origin, remote, room);
+            }
+            Input::Opened { conn, via: Via::Control, peer_cred, room, .. } => {
+                clients.on_opened(cx, conn, peer_cred, room);
+            }
+            Input::Bytes { conn, bytes } if clients.contains(conn) => self.on_request_bytes(conn, bytes),
+            Input::Bytes { conn, bytes } => links.on_bytes(cx, guests, conn, bytes),
+            Input::Finished { conn } if clients.contains(conn) => clients.on_finished(conn),
+            Input::Finished { conn } => links.on_finished(cx, guests, conn),
+            Input::Writable { conn, room } if clients.contains(conn) => clients.on_writable(conn, room),
+            Input::Writable { conn, room } => links.on_writable(cx, guests, conn, room),
+            Input::Closed { conn, .. } => self.on_closed(conn),
+            Input::Done { effect, result } => self.on_done(effect, &result),
+            Input::Tick => {}
+            Input::Drain { deadline } => self.begin_drain(deadline),
+            Input::Reload(config) => {
+                let identity = core::mem::take(&mut cx.config.identity);
+                cx.config = BrokerConfig { identity, ..*config };
+                self.configure();
+                self.cx.event(None, Fact::BrokerReloaded);
+            }
+        }
+    }
+
+    fn on_closed(&mut self, conn: ConnId) {
+        let Self { cx, guests, links, clients, .. } = self;
+        if clients.contains(conn) {
+            clients.on_closed(conn);
+            cx.notify(Notice::Lost(conn));
+        } else if links.table.get(conn).is_some() {
+            links.on_closed(cx, guests, conn);
+        } else {
+            cx.statistics.stale_inputs += 1;
+        }
+    }
+}
+
+impl Links {
+    /// The broker stops: the guest is told when to come back.
+    fn leave(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
+        let Some(link) = self.table.get(conn) else { return };
+        if link.session.is_some() {
+            self.say_bye(cx, conn, SessionEnd::Shutdown);
+            self.end_session(cx, guests, conn, SessionEnd::Shutdown);
+        } else if matches!(link.stage, links::Stage::Proving(_)) {
+            self.fail(cx, guests, conn, Failure::Shutdown);
+        }
+        self.hang_up(cx, conn, CloseReason::Drained);
     }
 }

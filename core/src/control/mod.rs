@@ -1,4 +1,5 @@
 //! The control protocol: JSON lines between local clients and the broker or agent.
 
+pub(crate) mod client;
 pub mod reply;
 pub mod request;

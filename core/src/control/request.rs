@@ -138,9 +138,16 @@ impl Request {
     /// # Errors
     /// `invalid_request` or `unknown_method`, with a message that says what is wrong.
     pub fn parse(line: &[u8], timeout_max: Duration) -> Result<Self, Rejected> {
+        // serde reads structs from arrays, too: those are no requests.
+        if !line.trim_ascii_start().starts_with(b"{") {
+            return Err(Rejected {
+                id: None,
+                error: invalid("not a request: expected a JSON object".into()),
+            });
+        }
         let raw: Raw<'_> = serde_json::from_slice(line).map_err(|error| Rejected {
             id: serde_json::from_slice::<OnlyId>(line).ok().and_then(|only| only.id).filter(id_fits),
-            error: invalid(format!("not a request: {}", Escaped(&error.to_string()))),
+            error: invalid(format!("not a request: {}", shortened(&error.to_string()))),
         })?;
         let id = raw.id.filter(id_fits);
         let params = raw.params.unwrap_or_default();
@@ -196,11 +203,9 @@ impl Command {
             "reload" => Self::Reload,
             "shutdown" => Self::Shutdown,
             other => {
-                let mut name: String = other.chars().take(64).collect();
-                name = Escaped(&name).to_string();
                 return Err(ErrorBody {
                     code: ErrorCode::UnknownMethod,
-                    message: format!("there is no method \"{name}\" in control protocol v1"),
+                    message: format!("there is no method \"{}\" in control protocol v1", shortened(other)),
                 });
             }
         })
@@ -212,6 +217,12 @@ fn id_fits(id: &RequestId) -> bool {
         RequestId::Number(_) => true,
         RequestId::Text(text) => text.len() <= RequestId::MAX_TEXT,
     }
+}
+
+/// The caller's own text, fit to be shown: it may be as long as the line.
+fn shortened(text: &str) -> String {
+    let head: String = text.chars().take(128).collect();
+    Escaped(&head).to_string()
 }
 
 fn invalid(message: String) -> ErrorBody {

@@ -49,9 +49,9 @@ impl Inbox {
     ///
     /// # Errors
     /// A line over `limit`. The stream can't be followed after that.
-    pub fn line<'a>(
+    pub fn line<'a, 'b: 'a>(
         &'a mut self,
-        input: &mut &'a [u8],
+        input: &mut &'b [u8],
         limit: usize,
     ) -> Result<Option<&'a [u8]>, LineTooLong> {
         self.recycle();
@@ -82,7 +82,7 @@ impl Inbox {
     ///
     /// # Errors
     /// A length out of bounds. The stream can't be followed after that.
-    pub fn frame<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, BadLength> {
+    pub fn frame<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8]) -> Result<Option<&'a [u8]>, BadLength> {
         self.recycle();
         if self.partial.is_empty()
             && let Some(length) = announced(input)?

@@ -124,8 +124,14 @@ impl GuestRequestKind {
 #[derive(Deserialize)]
 struct TypeOf<'a> {
     #[serde(rename = "type", borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
 }
+
+/// Borrows where it can. serde borrows a `Cow` only as a direct field: inside an
+/// `Option` it allocates.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct IdOnly {
@@ -135,7 +141,15 @@ struct IdOnly {
 #[derive(Deserialize)]
 struct TopicOnly<'a> {
     #[serde(borrow, default)]
-    topic: Option<Cow<'a, str>>,
+    topic: Option<Text<'a>>,
+}
+
+/// Its type. serde reads structs from arrays, too: those are no frames.
+fn type_of(json: &[u8]) -> Result<Option<Cow<'_, str>>, BadJson> {
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err(BadJson);
+    }
+    Ok(serde_json::from_slice::<TypeOf<'_>>(json)?.kind.map(|Text(kind)| kind))
 }
 
 impl<'a> GuestFrame<'a> {
@@ -144,7 +158,7 @@ impl<'a> GuestFrame<'a> {
     /// # Errors
     /// Not a JSON object, or a known type without its fields.
     pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
-        let Some(kind) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+        let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown(None));
         };
         Ok(match &*kind {
@@ -153,7 +167,9 @@ impl<'a> GuestFrame<'a> {
             "ping" => Self::Ping { id: serde_json::from_slice::<IdOnly>(json)?.id },
             "pong" => Self::Pong { id: serde_json::from_slice::<IdOnly>(json)?.id },
             "heartbeat" => Self::Heartbeat,
-            "subscribe" => Self::Subscribe { topic: serde_json::from_slice::<TopicOnly<'_>>(json)?.topic },
+            "subscribe" => Self::Subscribe {
+                topic: serde_json::from_slice::<TopicOnly<'_>>(json)?.topic.map(|Text(topic)| topic),
+            },
             "publish" => Self::Publish(serde_json::from_slice(json)?),
             "status" | "wait" | "ping_guest" => Self::Request(serde_json::from_slice(json)?),
             _ => Self::Unknown(Some(kind)),
@@ -226,11 +242,11 @@ struct ResultBody<'a> {
 }
 
 #[derive(Deserialize)]
-struct ErrorBody {
+struct ErrorBody<'a> {
     #[serde(default)]
     id: Option<u64>,
-    #[serde(default)]
-    code: Option<ErrorCode>,
+    #[serde(borrow, default)]
+    code: Option<Text<'a>>,
 }
 
 impl<'a> BrokerFrame<'a> {
@@ -239,7 +255,7 @@ impl<'a> BrokerFrame<'a> {
     /// # Errors
     /// Not a JSON object, or a known type without its fields.
     pub fn parse(json: &'a [u8]) -> Result<Self, BadJson> {
-        let Some(kind) = serde_json::from_slice::<TypeOf<'_>>(json)?.kind else {
+        let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown);
         };
         Ok(match &*kind {
@@ -255,8 +271,9 @@ impl<'a> BrokerFrame<'a> {
                 Self::Result { id, data }
             }
             // An error without an id of ours answers a frame we don't wait for.
-            "error" => match serde_json::from_slice::<ErrorBody>(json) {
+            "error" => match serde_json::from_slice::<ErrorBody<'_>>(json) {
                 Ok(ErrorBody { id: Some(id), code }) => {
+                    let code = code.and_then(|Text(word)| ErrorCode::from_word(&word));
                     Self::Error { id, code: code.unwrap_or(ErrorCode::Internal) }
                 }
                 Ok(_) | Err(_) => Self::Unknown,

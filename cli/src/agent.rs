@@ -1,0 +1,244 @@
+//! `castra agent`: the command line as the driver wants it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use castra_core::auth::Key;
+use castra_core::capabilities::Capabilities;
+use castra_core::config::{AgentConfig, Identity};
+use castra_core::event::{Event, Fact, LinkEnd};
+
+use crate::Context;
+use crate::args::Agent;
+use crate::client::shown;
+use crate::duration::format;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::say;
+use crate::paths::Surroundings;
+use crate::run::agent::{AgentError, AgentOptions};
+
+/// Default of `--timeout` with `--once`.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+const FIRMWARE_TOKEN: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/castra/token/raw";
+
+pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
+    let around = Surroundings::real();
+    let config = AgentConfig {
+        capabilities: capabilities(&args.capabilities)?,
+        token: token(args.token_file.as_deref(), &around)?,
+        once: args.once,
+        // The driver fills in the rest, the boot id included.
+        identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
+        ..AgentConfig::new(args.name)
+    };
+    args.child.apply();
+    let socket = if args.once { None } else { socket(cx, args, &around)? };
+    let options = AgentOptions { config, connect: args.connect.clone(), socket };
+    if args.once {
+        return once(options, cx.timeout(TIMEOUT));
+    }
+    crate::run::agent::run(options, tell)?;
+    Ok(Exit::Yes)
+}
+
+/// What the events of a single handshake came to.
+#[derive(Default)]
+struct Single {
+    proven: bool,
+    refused: Option<String>,
+}
+
+impl Single {
+    fn note(&mut self, fact: &Fact) {
+        match fact {
+            Fact::LinkDown { reason: LinkEnd::Finished, .. } => self.proven = true,
+            Fact::LinkRefused { code, .. } => self.refused = Some(code.clone()),
+            Fact::BrokerUnproven { .. } => {
+                self.refused = Some("the broker does not know this guest's token".into());
+            }
+            // A later try that found nobody does not undo what the broker said.
+            _ => {}
+        }
+    }
+
+    fn outcome(self, late: Option<Duration>) -> Outcome {
+        match (self.proven, self.refused, late) {
+            (true, _, _) => Ok(Exit::Yes),
+            (false, Some(code), _) => Err(Failure::new(Exit::Refused, format!("refused: {code}"))),
+            (false, None, Some(bound)) => {
+                Err(Failure::new(Exit::Timeout, format!("not proven within {}", format(bound))))
+            }
+            (false, None, None) => Err(Failure::new(Exit::No, "ended without a proof")),
+        }
+    }
+}
+
+enum Word {
+    Event(Box<Event>),
+    End(Result<(), AgentError>),
+}
+
+/// The driver runs on a thread of its own, so that the bound holds whatever it does.
+fn once(options: AgentOptions, bound: Duration) -> Outcome {
+    let deadline = Instant::now() + bound;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let ended = crate::run::agent::run(options, |event| {
+            let _ = sender.send(Word::Event(Box::new(event.clone())));
+        });
+        let _ = sender.send(Word::End(ended.map(drop)));
+    });
+    let mut single = Single::default();
+    loop {
+        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Word::Event(event)) => {
+                tell(&event);
+                single.note(&event.fact);
+            }
+            Ok(Word::End(Ok(()))) => return single.outcome(None),
+            Ok(Word::End(Err(error))) => return Err(error.into()),
+            Err(_) => return single.outcome(Some(bound)),
+        }
+    }
+}
+
+fn tell(event: &Event) {
+    let _ = writeln!(io::stderr().lock(), "{}", crate::events::log_line(event, ""));
+}
+
+fn capabilities(words: &[String]) -> Result<Capabilities, Failure> {
+    let kept = Capabilities::collect(words.iter().map(String::as_str));
+    match words.iter().find(|word| !kept.has(word)) {
+        None => Ok(kept),
+        Some(word) => Err(Failure::usage(format!(
+            "the capability \"{word}\" can't be told: at most {} words of visible ASCII without commas and quotes, {} bytes in all",
+            Capabilities::MAX_COUNT,
+            Capabilities::MAX_BYTES
+        ))),
+    }
+}
+
+/// Where the agent listens; nowhere when the default place can't be had.
+fn socket(cx: &Context, args: &Agent, around: &Surroundings<'_>) -> Result<Option<PathBuf>, Failure> {
+    if let Some(path) = &cx.global.socket {
+        return Ok(Some(path.clone()));
+    }
+    let path = around.agent_socket(&args.name)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    match DirBuilder::new().recursive(true).mode(0o700).create(folder) {
+        Ok(()) => Ok(Some(path)),
+        Err(error) => {
+            say(format_args!(
+                "no local control socket: can't make {}: {error}; --socket chooses a place",
+                shown(folder)
+            ));
+            Ok(None)
+        }
+    }
+}
+
+/// The first token there is: file, systemd credential, QEMU firmware entry, environment.
+fn token(file: Option<&Path>, around: &Surroundings<'_>) -> Result<Option<Key>, Failure> {
+    if let Some(path) = file {
+        let text = read(path)
+            .map_err(|error| Failure::io(format_args!("can't read the token in {}", shown(path)), &error))?;
+        if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+            say(format_args!("warning: others may read {0}: chmod 600 {0}", shown(path)));
+        }
+        return key(&text, &shown(path)).map(Some);
+    }
+    let credential = (around.env)("CREDENTIALS_DIRECTORY").map(|dir| PathBuf::from(dir).join("castra.token"));
+    for path in credential.into_iter().chain([PathBuf::from(FIRMWARE_TOKEN)]) {
+        match read(&path) {
+            Ok(text) => return key(&text, &shown(&path)).map(Some),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            // Somebody meant this guest to have a token: going on without one would be a lie.
+            Err(error) => {
+                return Err(Failure::io(format_args!("can't read the token in {}", shown(&path)), &error));
+            }
+        }
+    }
+    match (around.env)("CASTRA_TOKEN") {
+        Some(text) => key(&text.to_string_lossy(), "CASTRA_TOKEN").map(Some),
+        None => Ok(None),
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(256).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The text itself is never shown, right or wrong.
+fn key(text: &str, source: &str) -> Result<Key, Failure> {
+    text.trim_matches(['\0', ' ', '\t', '\r', '\n']).parse().map_err(|_| {
+        Failure::usage(format!(
+            "what is in {source} is no token: it must be the 64 hex digits of `castra token issue`"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    const C: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
+
+    fn found(file: Option<&Path>, vars: &[(&str, OsString)]) -> Result<Option<String>, Failure> {
+        let env = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        let around = Surroundings { env: &env, root: false };
+        token(file, &around).map(|key| key.map(|key| key.expose_token()))
+    }
+
+    #[test]
+    fn the_token_comes_from_the_first_source_that_has_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t");
+        fs::write(&file, format!("{A}\n")).unwrap();
+        fs::write(dir.path().join("castra.token"), B).unwrap();
+        let both = [("CREDENTIALS_DIRECTORY", dir.path().into()), ("CASTRA_TOKEN", C.into())];
+        assert_eq!(found(Some(&file), &both).unwrap().as_deref(), Some(A));
+        assert_eq!(found(None, &both).unwrap().as_deref(), Some(B));
+        assert_eq!(found(None, &both[1..]).unwrap().as_deref(), Some(C));
+        assert_eq!(found(None, &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_broken_token_is_an_error_that_does_not_show_it() {
+        let secret = &A[..63];
+        let failure = found(None, &[("CASTRA_TOKEN", secret.into())]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(!failure.message.contains(&secret[..8]), "{}", failure.message);
+        assert!(found(Some(Path::new("/nonexistent/token")), &[("CASTRA_TOKEN", C.into())]).is_err());
+    }
+
+    #[test]
+    fn a_single_handshake_ends_as_the_broker_said() {
+        let refused = Fact::LinkRefused { code: "bad-proof".into(), retry_ms: None };
+        let end = |facts: &[Fact], late| {
+            let mut single = Single::default();
+            facts.iter().for_each(|fact| single.note(fact));
+            single.outcome(late).unwrap_or_else(|failure| failure.exit)
+        };
+        let bound = Some(Duration::from_secs(1));
+        assert_eq!(end(&[Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None }], None), Exit::Yes);
+        assert_eq!(end(std::slice::from_ref(&refused), None), Exit::Refused);
+        assert_eq!(end(&[refused, Fact::LinkDialing { attempt: 2 }], bound), Exit::Refused);
+        assert_eq!(end(&[Fact::LinkDialing { attempt: 1 }], bound), Exit::Timeout);
+    }
+
+    #[test]
+    fn a_capability_that_can_not_be_told_is_refused_rather_than_dropped() {
+        assert_eq!(capabilities(&["metrics".into(), "exec".into()]).unwrap().as_str(), "exec,metrics");
+        assert_eq!(capabilities(&["a,b".into()]).unwrap_err().exit, Exit::Usage);
+    }
+}

@@ -1,0 +1,334 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use castra_core::control::reply::Target;
+use castra_core::event::Cursor;
+use castra_core::id::GuestName;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration::parse as duration;
+use crate::help;
+use crate::run::{ConnectAddress, ListenAddress};
+
+/// Tells the truth about guests: who is reachable now, since when, and if not, why not.
+#[derive(Parser, Debug)]
+#[command(name = "castra", version, long_about = help::CASTRA, after_help = help::EXIT_CODES)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The broker's state directory [env: CASTRA_STATE_DIR]
+    ///
+    /// Without it: CASTRA_STATE_DIR, else the socket in CASTRA_AGENT_SOCKET, else
+    /// $XDG_RUNTIME_DIR/castra, else /run/castra for root or ~/.local/state/castra.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Ask this control socket instead (for `agent`: where it listens) [env: CASTRA_AGENT_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// How long to wait at most, like 500ms, 15s or 2m; each command has its own default
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// When to colour; `auto` is on a terminal and without NO_COLOR
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub(crate) color: ColorWhen,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ColorWhen {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Who is reachable? Never blocks
+    #[command(long_about = help::STATUS)]
+    Status(Status),
+    /// Wait until guests are reachable, or no longer are
+    #[command(long_about = help::WAIT)]
+    Wait(Wait),
+    /// Ask a guest for a sign of life, and time it
+    #[command(long_about = help::PING)]
+    Ping(Ping),
+    /// What happened, from the broker
+    #[command(long_about = help::EVENTS)]
+    Events(Events),
+    /// What happened, from the log files; works without a broker
+    #[command(long_about = help::LOGS)]
+    Logs(Logs),
+    /// Secrets by which guests prove who they are
+    #[command(subcommand)]
+    Token(Token),
+    /// What the broker is and how it is set
+    Info(Json),
+    /// Delete a guest's row and its record
+    #[command(long_about = help::FORGET)]
+    Forget(OneGuest),
+    /// Make the broker read its configuration again and reopen its logs
+    Reload(Json),
+    /// Start a broker in the background, unless one serves
+    #[command(long_about = help::UP)]
+    Up(Up),
+    /// Stop the broker
+    #[command(long_about = help::DOWN)]
+    Down(Down),
+    /// Be the broker, in the foreground
+    #[command(long_about = help::BROKER)]
+    Broker(Broker),
+    /// Be a guest's agent
+    #[command(long_about = help::AGENT)]
+    Agent(Agent),
+    /// See it work: a real broker, three real agents, and what can happen to them
+    #[command(long_about = help::DEMO)]
+    Demo(Demo),
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Json {
+    /// Print the broker's document as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OneGuest {
+    /// The guest
+    #[arg(value_name = "NAME")]
+    pub(crate) name: GuestName,
+    #[command(flatten)]
+    pub(crate) format: Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Only these guests; exit code 0 then means that all of them are reachable
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<GuestName>,
+    #[command(flatten)]
+    pub(crate) format: Json,
+    /// Go on: repaint every second and on every change; with --json one document a line
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Wait {
+    /// Whom to wait for; names that were never seen are waited for like the others
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<GuestName>,
+    /// What for
+    #[arg(long = "for", value_name = "STATE", value_enum, default_value = "reachable")]
+    pub(crate) target: WaitFor,
+    /// One of them is enough
+    #[arg(long)]
+    pub(crate) any: bool,
+    #[command(flatten)]
+    pub(crate) format: Json,
+}
+
+/// What `wait` waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum WaitFor {
+    Reachable,
+    Waiting,
+}
+
+impl From<WaitFor> for Target {
+    fn from(target: WaitFor) -> Self {
+        match target {
+            WaitFor::Reachable => Self::Reachable,
+            WaitFor::Waiting => Self::Waiting,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Ping {
+    /// Whom to ask
+    #[arg(value_name = "NAME")]
+    pub(crate) name: GuestName,
+    /// How often
+    #[arg(long, short, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    /// From one question to the next
+    #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    #[command(flatten)]
+    pub(crate) format: Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Events {
+    /// Go on with what happens from now on
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only what came after this one, like 7-1042; a cursor is in every JSON event
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) since: Option<Cursor>,
+    /// Only this kind, like verdict.changed, or a family, like 'handshake.*'
+    #[arg(long = "kind", value_name = "KIND")]
+    pub(crate) kinds: Vec<String>,
+    /// Only about this guest
+    #[arg(long = "guest", value_name = "NAME")]
+    pub(crate) guests: Vec<GuestName>,
+    /// Print each event as one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    /// Go on as the log grows, also when its file is rotated
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only lines of the last so long, like 5m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) since: Option<Duration>,
+    /// Only lines about this guest
+    #[arg(long = "guest", value_name = "NAME")]
+    pub(crate) guests: Vec<GuestName>,
+    /// Only the last N lines [default: 200; all with --since]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) lines: Option<usize>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Token {
+    /// Give a guest a new token; the old one and its session end
+    #[command(long_about = help::TOKEN_ISSUE)]
+    Issue(TokenIssue),
+    /// Which names have, or had, a token
+    List(Json),
+    /// Take a guest's token away; nobody can prove the name until a new one is issued
+    Revoke(OneGuest),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenIssue {
+    #[command(flatten)]
+    pub(crate) guest: OneGuest,
+    /// Write the token to FILE (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) format: Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Down {
+    /// End a broker that does not answer: TERM, then KILL
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Broker {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Say on the first line of standard output, as JSON, that the broker is ready, and where
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) child: Child,
+}
+
+/// What a parent process of our own asks for.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Child {
+    /// Leave the terminal's session, and keep quiet
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+    /// End when the parent does
+    #[arg(long, hide = true)]
+    pub(crate) die_with_parent: bool,
+}
+
+/// The broker's settings, for `broker` and `up` alike.
+#[derive(Args, Clone, PartialEq, Debug)]
+pub(crate) struct Settings {
+    /// Where guests connect: tcp:HOST:PORT, unix:PATH[,serial] or vsock:PORT [default: tcp:127.0.0.1:7070]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "port")]
+    pub(crate) listen: Vec<ListenAddress>,
+    /// How old the newest proof of a reachable guest may be; at least three intervals
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
+    pub(crate) window: Duration,
+    /// How often guests are challenged
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// How long a guest may take to prove itself after it connected
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub(crate) handshake_timeout: Duration,
+    /// Every guest must have a token
+    #[arg(long)]
+    pub(crate) require_token: bool,
+    /// Let castra 0.1 guests, which prove nothing, count as reachable
+    #[arg(long)]
+    pub(crate) accept_unproven: bool,
+    /// A name to know from the start
+    #[arg(long = "guest", value_name = "NAME")]
+    pub(crate) guests: Vec<GuestName>,
+    /// Refuse every name but those of --guest and those with a token
+    #[arg(long)]
+    pub(crate) only_known: bool,
+    /// Most guests to remember
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_guests: u32,
+    /// castra 0.1's form: listen on this port of 127.0.0.1
+    #[arg(long, value_name = "PORT", help_heading = "castra 0.1's form")]
+    pub(crate) port: Option<u16>,
+    /// castra 0.1's form: write the process id here; its folder is the state directory
+    #[arg(long, value_name = "FILE", help_heading = "castra 0.1's form")]
+    pub(crate) pidfile: Option<PathBuf>,
+    /// castra 0.1's form: where the log goes
+    #[arg(long, value_name = "FILE", help_heading = "castra 0.1's form")]
+    pub(crate) logfile: Option<PathBuf>,
+    /// castra 0.1's form: where the records go
+    #[arg(long, value_name = "DIR", help_heading = "castra 0.1's form")]
+    pub(crate) handshake_dir: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Agent {
+    /// The guest's name: 1 to 64 of A-Z a-z 0-9 . _ -
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: GuestName,
+    /// The broker: tcp:HOST:PORT, unix:PATH, vsock:CID:PORT or serial:DEVICE
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) connect: ConnectAddress,
+    /// Prove once that the guest is there, then stop
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// A file with the guest's token, readable for its owner only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Something the guest can do, told to the broker
+    #[arg(long = "capability", value_name = "WORD", action = ArgAction::Append)]
+    pub(crate) capabilities: Vec<String>,
+    #[command(flatten)]
+    pub(crate) child: Child,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// Without a live table or pauses; exits with 1 if anything was not as expected
+    #[arg(long)]
+    pub(crate) once: bool,
+}

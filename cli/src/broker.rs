@@ -1,0 +1,217 @@
+//! `castra broker`: the command line as the driver wants it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use castra_core::config::{BrokerConfig, Identity};
+use rustix::process::{Signal, set_parent_process_death_signal, setsid};
+use serde_json::json;
+
+use crate::Context;
+use crate::args::{Broker, Child, Settings};
+use crate::duration::format;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::{Out, printable, say};
+use crate::paths::Surroundings;
+use crate::run::broker::{BrokerOptions, Serving};
+
+/// castra 0.1's port.
+const PORT: u16 = 7070;
+
+pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
+    if cx.global.socket.is_some() {
+        return Err(Failure::usage(
+            "a broker's control socket is control.sock in its state directory: use --state-dir instead of --socket",
+        ));
+    }
+    let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
+    let options = options(&args.settings, state_dir, !args.child.background)?;
+    args.child.apply();
+    crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
+    Ok(Exit::Yes)
+}
+
+impl Child {
+    /// Does what the parent asked for.
+    pub(crate) fn apply(self) {
+        if self.background {
+            // Fails only for who leads a session already: then there is nothing to leave.
+            let _ = setsid();
+        }
+        if self.die_with_parent {
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        }
+    }
+}
+
+/// castra 0.1's form keeps its state beside the pidfile.
+pub(crate) fn state_dir(settings: &Settings, given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match (given, &settings.pidfile) {
+        (None, Some(pidfile)) => {
+            let folder = pidfile.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(folder.unwrap_or(Path::new(".")).to_path_buf())
+        }
+        _ => Surroundings::real().state_dir(given),
+    }
+}
+
+/// Checked options for the driver.
+pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Result<BrokerOptions, Failure> {
+    let config = BrokerConfig {
+        window: settings.window,
+        interval: settings.interval,
+        handshake_timeout: settings.handshake_timeout,
+        require_token: settings.require_token,
+        accept_unproven: settings.accept_unproven,
+        only_known: settings.only_known,
+        guests: settings.guests.clone(),
+        max_guests: usize::try_from(settings.max_guests).unwrap_or(usize::MAX),
+        // The driver fills in the rest.
+        identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
+        ..BrokerConfig::default()
+    };
+    config.check().map_err(|error| Failure::usage(error.to_string()))?;
+    let mut listen = settings.listen.clone();
+    if listen.is_empty() {
+        let port = settings.port.unwrap_or(PORT);
+        let address = format!("tcp:127.0.0.1:{port}");
+        listen.push(address.parse().map_err(|error| Failure::usage(format!("{address}: {error}")))?);
+    }
+    Ok(BrokerOptions {
+        config,
+        state_dir,
+        listen,
+        pidfile: settings.pidfile.clone(),
+        logfile: settings.logfile.clone(),
+        handshake_dir: settings.handshake_dir.clone(),
+        echo,
+    })
+}
+
+/// Says where it serves: the first line of standard output.
+fn ready(out: &mut Out, serving: &Serving, json: bool) {
+    let text = if json {
+        document(serving).to_string()
+    } else {
+        printable(&format!(
+            "serving on {} (control {}, pid {})",
+            serving.listen.join(" "),
+            serving.control.display(),
+            serving.pid
+        ))
+    };
+    // A broker serves whether or not somebody reads this.
+    let _ = out.line(&text);
+    for warning in &serving.warnings {
+        say(format_args!("warning: {warning}"));
+    }
+}
+
+fn document(serving: &Serving) -> serde_json::Value {
+    json!({
+        "ready": true,
+        "listen": serving.listen,
+        "control": serving.control.display().to_string(),
+        "pid": serving.pid,
+    })
+}
+
+impl Settings {
+    /// The arguments that mean these settings, for `castra up`.
+    pub(crate) fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec![];
+        let mut option = |name: &str, value: OsString| {
+            args.push(name.into());
+            args.push(value);
+        };
+        for address in &self.listen {
+            option("--listen", address.to_string().into());
+        }
+        for name in &self.guests {
+            option("--guest", name.as_str().into());
+        }
+        option("--window", format(self.window).into());
+        option("--interval", format(self.interval).into());
+        option("--handshake-timeout", format(self.handshake_timeout).into());
+        option("--max-guests", self.max_guests.to_string().into());
+        if let Some(port) = self.port {
+            option("--port", port.to_string().into());
+        }
+        for (name, path) in [
+            ("--pidfile", &self.pidfile),
+            ("--logfile", &self.logfile),
+            ("--handshake-dir", &self.handshake_dir),
+        ] {
+            if let Some(path) = path {
+                option(name, path.into());
+            }
+        }
+        for (name, on) in [
+            ("--require-token", self.require_token),
+            ("--accept-unproven", self.accept_unproven),
+            ("--only-known", self.only_known),
+        ] {
+            if on {
+                args.push(name.into());
+            }
+        }
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn parse(args: &[&str]) -> Settings {
+        let line = ["castra", "broker"].iter().chain(args);
+        match Cli::try_parse_from(line).unwrap().command {
+            Command::Broker(broker) => broker.settings,
+            other => panic!("not a broker: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn settings_survive_the_way_through_a_command_line() {
+        for args in [
+            &[][..],
+            &["--listen", "tcp:127.0.0.1:0", "--listen", "unix:/x,serial", "--guest", "a", "--guest", "b"],
+            &[
+                "--window",
+                "90s",
+                "--interval",
+                "1.5s",
+                "--require-token",
+                "--accept-unproven",
+                "--only-known",
+            ],
+            &["--port", "1", "--pidfile", "/s/p", "--logfile", "/s/l", "--handshake-dir", "/s/h"],
+            &["--handshake-timeout", "250ms", "--max-guests", "7"],
+        ] {
+            let settings = parse(args);
+            let again = settings.to_args();
+            let again: Vec<&str> = again.iter().map(|arg| arg.to_str().unwrap()).collect();
+            assert_eq!(parse(&again), settings, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_under_three_intervals_is_refused_with_the_rule() {
+        let settings = parse(&["--window", "14s"]);
+        let failure = options(&settings, "/s".into(), true).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message.contains("three intervals"), "{}", failure.message);
+    }
+
+    #[test]
+    fn the_old_form_means_loopback_and_a_state_directory_beside_the_pidfile() {
+        let settings = parse(&["--port", "7171", "--pidfile", "/s/broker.pid"]);
+        let dir = state_dir(&settings, None).unwrap();
+        assert_eq!(dir, Path::new("/s"));
+        let options = options(&settings, dir, true).unwrap();
+        assert_eq!(options.listen[0].to_string(), "tcp:127.0.0.1:7171");
+        assert_eq!(state_dir(&settings, Some(Path::new("/d"))).unwrap(), Path::new("/d"));
+    }
+}

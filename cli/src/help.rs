@@ -1,0 +1,217 @@
+//! The long texts of `--help`.
+
+pub(crate) const CASTRA: &str = "\
+Tells the truth about guests: who is reachable now, since when, and if not, why not.
+
+A broker on the host (`castra up`) challenges an agent in every guest (`castra agent`); \
+`castra status` says who answered within the window. Try `castra demo`.";
+
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+   0  yes, or done       4  timeout
+   1  no                 5  refused or forbidden
+   2  usage              6  unknown guest
+   3  no broker serves, or it does not answer in time
+  70  internal error    73  another broker owns the state directory";
+
+pub(crate) const STATUS: &str = "\
+Who is reachable? Never blocks: an absent broker is noticed at once, a stopped one after \
+--timeout (default 1s), and then every known guest is offline.
+
+Columns of the table:
+  GUEST    the guest's name
+  BROKER   its state, see below
+  REASON   why it is not reachable, see below; warnings in brackets
+  AGE      since the newest completed exchange of challenge and proof, counted from when the
+           challenge was sent, on a clock that runs through suspend; - if this broker has none
+  WINDOW   how old that may be while the guest counts as reachable
+  SESSION  how long its session has lasted; - without one
+  VIA      what carries its link, from where; `keyed` if it proved itself with a token
+
+States:
+  reachable  a session (or one-shot proof) exists and AGE is within WINDOW, judged when asked
+  waiting    the broker serves, and the guest has not proven itself within the window
+  offline    no broker serves: nobody can tell
+
+Reasons:
+  never_seen            no proof of it was ever known
+  handshaking           it said hello and has not proven itself yet
+  stale                 its newest proof is older than the window
+  disconnected          its link ended without a goodbye
+  goodbye               it took leave
+  refused               its last handshake was refused
+  unproven              it speaks castra 0.1, which proves nothing
+  broker_started        known from before this broker started, not proven since
+  broker_stalled        the broker itself did not run for a while; the guest is being asked
+  clock_jumped          the host was suspended; the guest is being asked
+  name_conflict         several guests fight for the name
+  no_broker             no broker serves
+  broker_not_answering  a broker is there and does not answer within --timeout
+
+Warnings, beside any state: unproven (the evidence is a claim, not a proof), name_conflict (more \
+than three takeovers in ten seconds), version_skew (agent and broker of different versions).
+
+Fields of --json (schema 1; ages count suspend; null means there is none):
+  schema, as_of           the document's version; when it was begun
+  name, state, reachable, reason, warnings
+                          as above; reason is null exactly when reachable is true
+  proven, authenticated   whether the evidence answered a challenge; whether with a key
+  last_handshake_age_ms   AGE
+  last_handshake_at       wall-clock time of the newest proof ever known
+  session_age_ms          SESSION
+  window_ms, interval_ms  the window; how often the guest is challenged
+  epoch, boot             the session's number; the guest's boot, shortened
+  transport, remote       VIA
+  rtt_us                  from the newest answered challenge to its answer
+  handshakes, refusals, takeovers
+                          exchanges completed, handshakes refused, sessions superseded
+  capabilities, peers, attachment
+                          what it says it can do; its peers; its managed attachment
+  broker                  state (serving, draining, not_answering, offline), pid, version,
+                          started_at, incarnation, listen, and how many guests are reachable
+
+Exit code: without names 0 if the broker serves; with names 0 only if all are reachable, else 1; \
+3 if no broker serves or it does not answer; 6 if a name is unknown.
+
+Examples:
+  castra status
+  castra status devbox && ssh devbox
+  castra status --json | jq -r '.guests[] | select(.reachable) | .name'";
+
+pub(crate) const WAIT: &str = "\
+Wait until guests are reachable, or no longer are. The broker answers the moment it is so; \
+nothing is polled.
+
+Names that were never seen are waited for like the others. --timeout is 30s if not given; then \
+the exit code is 4, on time, even if the broker stopped answering.
+
+Examples:
+  castra wait devbox
+  castra wait devbox builder --timeout 2m
+  castra wait devbox builder --for waiting --any";
+
+pub(crate) const PING: &str = "\
+Ask a guest for a sign of life, and time it. The answer's time is not evidence for `castra \
+status`; it tells how long the way is.
+
+--timeout (default 2s) bounds each question. Exit code: 0 if any was answered, 4 if none was, \
+1 if the guest is not reachable, 6 if it is unknown.";
+
+pub(crate) const EVENTS: &str = "\
+What happened, from the broker, which keeps the newest 8192 events: every handshake, session, \
+change of verdict, conflict, stall. Text lines are those of the log.
+
+Without --follow: what is kept, oldest first. With it: what happens from now on, after \
+what came after --since. --timeout (default 5s) bounds the first answer.
+
+Examples:
+  castra events --follow --kind verdict.changed
+  castra events --json --since 7-1042";
+
+pub(crate) const LOGS: &str = "\
+What happened, from logs/broker.log in the state directory and its rotated predecessors. It \
+works without a broker.
+
+Examples:
+  castra logs --since 5m --guest devbox
+  castra logs -f";
+
+pub(crate) const FORGET: &str = "\
+Delete a guest's row and its record. Its session, if it has one, ends. Its token, if it had \
+one, stays: a name that was ever keyed is never believed without a key.";
+
+pub(crate) const TOKEN_ISSUE: &str = "\
+Give a guest a new token: 64 hex digits, printed alone on standard output, this once. The old \
+token and the guest's session end. From then on the name is never believed without a key.
+
+Example:
+  castra token issue devbox --out devbox.token";
+
+pub(crate) const UP: &str = "\
+Start a broker in the background, unless one serves already: then say so and change nothing. \
+It is ready when the command ends; --timeout (default 5s) bounds the wait, and if it fails the \
+broker's own words are shown.";
+
+pub(crate) const DOWN: &str = "\
+Stop the broker: it takes leave of its guests and ends. --timeout (default 10s) bounds the \
+wait. Without a broker there is nothing to do, which is no error.
+
+A broker that does not answer is left alone and named; --force ends it: TERM, then KILL, and \
+only the process that is seen to hold the state directory's lock.";
+
+pub(crate) const BROKER: &str = "\
+Be the broker, in the foreground. TERM and INT take leave of all guests and end it, a second one \
+ends it at once; HUP reads the configuration again and reopens the logs. A second broker on one \
+state directory says who is there and ends with 73.
+
+Examples:
+  castra broker --listen tcp:127.0.0.1:7070 --guest devbox
+  castra broker --listen unix:/run/vm/devbox.sock,serial --window 6s --interval 2s
+  castra broker --listen tcp:127.0.0.1:0 --json";
+
+pub(crate) const AGENT: &str = "\
+Be a guest's agent: answer the broker's challenges, reconnect for ever, take leave on TERM and \
+INT. What happens is told on standard error.
+
+The guest's token comes from --token-file, else the systemd credential castra.token, else the \
+QEMU firmware entry opt/castra/token, else CASTRA_TOKEN. It is never an argument. An agent with \
+a token tells nothing to a broker that does not know it.
+
+Inside the guest the agent offers a control socket of its own, where `castra status`, `wait` and \
+`ping` work for the guest and its peers: --socket, else NAME/agent.sock in the default state \
+directory.
+
+With --once: exit code 0 when proven, 5 when refused, 4 after --timeout (default 30s).
+
+Examples:
+  castra agent --name devbox --connect tcp:10.0.2.2:7070
+  castra agent --name devbox --connect serial:/dev/virtio-ports/castra.0
+  castra agent --name devbox --connect vsock:2:7070 --once";
+
+pub(crate) const DEMO: &str = "\
+See it work: a real broker and three real agents, each a process of its own, in a temporary \
+directory. One agent is frozen, one is killed, one says goodbye, all come back, and the table \
+tells the truth meanwhile. Ctrl-C ends and removes everything.
+
+--once tells the same story without a live table, checks every state and reason, and exits with \
+1 if any was not as expected.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castra_core::status::{BrokerState, Reason};
+
+    #[test]
+    fn status_help_explains_every_field_of_the_document_and_every_reason() {
+        let guest = crate::offline::absent_guest("devbox".parse().unwrap(), None, Reason::NoBroker);
+        let document = crate::offline::document(vec![guest], BrokerState::Offline);
+        let json = serde_json::to_value(&document).unwrap();
+        let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let mut words = keys(&json);
+        words.extend(keys(&json["guests"][0]));
+        words.extend(keys(&json["broker"]));
+        for reason in [
+            Reason::NeverSeen,
+            Reason::Handshaking,
+            Reason::Stale,
+            Reason::Disconnected,
+            Reason::Goodbye,
+            Reason::Refused,
+            Reason::Unproven,
+            Reason::BrokerStarted,
+            Reason::BrokerStalled,
+            Reason::ClockJumped,
+            Reason::NameConflict,
+            Reason::NoBroker,
+            Reason::BrokerNotAnswering,
+        ] {
+            words.push(reason.to_string());
+        }
+        for word in words {
+            let explained = STATUS
+                .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .any(|candidate| candidate == word);
+            assert!(explained, "`castra status --help` does not mention {word}");
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! Requests that take time: wait, ping, and changes of durable state.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::auth::Key;
+use crate::boundary::{Change, Effect, EffectError, Wakeup};
+use crate::broker::clients::{Clients, problem};
+use crate::broker::cx::{Cx, Notice, TimerKey};
+use crate::broker::guests::{Guests, RowId};
+use crate::broker::walk::{Envelope, Names, Walk};
+use crate::control::reply::{Empty, ErrorBody, ErrorCode, GuestOnly, Pong, Target, TokenIssued};
+use crate::id::{ConnId, EffectId, GuestName, RequestId};
+use crate::link::message::{GuestRequest, GuestRequestKind, append_json};
+use crate::time::Time;
+use crate::timers::TimerId;
+
+/// A command's number; on the wire, the id of its ping.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct CommandId(pub(crate) u64);
+
+/// Commands in progress. Each has an armed deadline and gets exactly one answer.
+#[derive(Debug, Default)]
+pub(crate) struct Commands {
+    open: BTreeMap<CommandId, Command>,
+    last: u64,
+    /// Changes of durable state, one at a time, in order.
+    changes: VecDeque<(Option<CommandId>, StoreOp)>,
+    storing: Option<(EffectId, Option<CommandId>, StoreOp)>,
+    reloads: BTreeMap<EffectId, CommandId>,
+}
+
+#[derive(Debug)]
+struct Command {
+    asker: Asker,
+    kind: Kind,
+    timer: TimerId,
+}
+
+/// Who gets the answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Asker {
+    Client { conn: ConnId, id: Option<RequestId> },
+    Guest { conn: ConnId, kind: GuestRequestKind, id: u64 },
+}
+
+#[derive(Debug)]
+enum Kind {
+    Wait(Wait),
+    Ping { guest: GuestName, conn: ConnId, sent_at: Time },
+    Store,
+    Reload,
+}
+
+#[derive(Debug)]
+struct Wait {
+    /// Sorted.
+    names: Vec<GuestName>,
+    met: Vec<bool>,
+    count: usize,
+    target: Target,
+    any: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum StoreOp {
+    Issue { guest: GuestName, key: Key },
+    Revoke { guest: GuestName },
+    Forget { guest: GuestName },
+}
+
+/// Most changes that wait for their turn.
+const CHANGES_MAX: usize = 64;
+
+impl Commands {
+    pub(crate) fn wait(
+        &mut self,
+        cx: &mut Cx,
+        clients: &mut Clients,
+        guests: &Guests,
+        asker: Asker,
+        (mut names, target, any): (Vec<GuestName>, Target, bool),
+        timeout: Option<Duration>,
+    ) {
+        names.sort_unstable();
+        names.dedup();
+        let wait = Wait { met: vec![false; names.len()], names, count: 0, target, any };
+        let timeout = timeout.unwrap_or(cx.config.wait_timeout);
+        let id = self.open(cx, asker, Kind::Wait(wait), timeout);
+        self.recheck(cx, clients, guests, id);
+    }
+
+    pub(crate) fn ping(
+        &mut self,
+        cx: &mut Cx,
+        clients: &mut Clients,
+        guests: &Guests,
+        asker: Asker,
+        guest: GuestName,
+        timeout: Option<Duration>,
+    ) {
+        let Some(row) = guests.find(&guest).and_then(|id| guests.get(id)) else {
+            return self.answer(cx, clients, asker, Err(unknown(&guest)));
+        };
+        let Some(conn) = row.session.filter(|_| row.proven) else {
+            return self.answer(cx, clients, asker, Err(not_reachable(&guest)));
+        };
+        let timeout = timeout.unwrap_or(cx.config.ping_timeout);
+        let sent_at = cx.at();
+        let command = self.open(cx, asker, Kind::Ping { guest, conn, sent_at }, timeout);
+        cx.notify(Notice::Ping { conn, command });
+    }
+
+    pub(crate) fn store(
+        &mut self,
+        cx: &mut Cx,
+        clients: &mut Clients,
+        asker: Asker,
+        op: StoreOp,
+        timeout: Option<Duration>,
+    ) {
+        if self.changes.len() >= CHANGES_MAX {
+            let error = problem(ErrorCode::Busy, format!("{CHANGES_MAX} changes wait already; try again"));
+            return self.answer(cx, clients, asker, Err(error));
+        }
+        let timeout = timeout.unwrap_or(cx.config.storage_timeout);
+        let id = self.open(cx, asker, Kind::Store, timeout);
+        self.changes.push_back((Some(id), op));
+        self.next_change(cx);
+    }
+
+    pub(crate) fn reload(&mut self, cx: &mut Cx, asker: Asker, timeout: Option<Duration>) {
+        let timeout = timeout.unwrap_or(cx.config.storage_timeout);
+        let id = self.open(cx, asker, Kind::Reload, timeout);
+        let effect = cx.out.effect(Effect::Reload);
+        self.reloads.insert(effect, id);
+    }
+
+    /// A guest asks over its link: about itself only, until it has peers.
+    pub(crate) fn on_asked(
+        &mut self,
+        cx: &mut Cx,
+        clients: &mut Clients,
+        guests: &Guests,
+        conn: ConnId,
+        row: RowId,
+        request: GuestRequest,
+    ) {
+        let asker = Asker::Guest { conn, kind: request.kind, id: request.id };
+        let Some(name) = guests.get(row).map(|row| row.name) else { return };
+        let timeout = request.timeout_ms.map(Duration::from_millis);
+        let mut names = request.guests;
+        if names.is_empty() {
+            names.push(name);
+        }
+        if let Some(stranger) = names.iter().find(|other| **other != name) {
+            return self.answer(cx, clients, asker, Err(unknown(stranger)));
+        }
+        if timeout.is_some_and(|timeout| timeout > cx.config.request_timeout_max) {
+            return self.answer(cx, clients, asker, Err(problem(ErrorCode::InvalidRequest, "")));
+        }
+        match request.kind {
+            GuestRequestKind::Status => {
+                let walk = Walk::status(Envelope::Bare, Names::Listed(vec![name], 0), cx.now.wall);
+                let answer = walk.finish(cx, guests);
+                self.answer(cx, clients, asker, Ok(Document::Json(answer)));
+            }
+            GuestRequestKind::Wait => match request.target {
+                Some(target) => {
+                    self.wait(cx, clients, guests, asker, (vec![name], target, request.any), timeout)
+                }
+                None => self.answer(cx, clients, asker, Err(problem(ErrorCode::InvalidRequest, ""))),
+            },
+            GuestRequestKind::PingGuest => self.ping(cx, clients, guests, asker, name, timeout),
+        }
+    }
+
+    /// A verdict changed: whoever waits for that guest looks again.
+    pub(crate) fn on_verdict(&mut self, cx: &mut Cx, clients: &mut Clients, guests: &Guests, row: RowId) {
+        let Some(row) = guests.get(row) else { return };
+        let concerned = self.open.iter_mut().filter_map(|(id, command)| {
+            let Kind::Wait(wait) = &mut command.kind else { return None };
+            let index = wait.names.binary_search(&row.name).ok()?;
+            Some((*id, index))
+        });
+        for (id, index) in concerned.collect::<Vec<_>>() {
+            let Some(Command { kind: Kind::Wait(wait), .. }) = self.open.get_mut(&id) else { continue };
+            let met = guests
+                .find(&wait.names[index])
+                .and_then(|row| guests.status(cx, row, cx.now))
+                .is_some_and(|status| wait.target.is_met_by(status.state));
+            let before = core::mem::replace(&mut wait.met[index], met);
+            wait.count = wait.count + usize::from(met) - usize::from(before);
+            if wait.is_met() {
+                self.recheck(cx, clients, guests, id);
+            }
+        }
+    }
+
+    /// Judges every name anew, and answers if the wait is over.
+    fn recheck(&mut self, cx: &mut Cx, clients: &mut Clients, guests: &Guests, id: CommandId) {
+        let Some(Command { kind: Kind::Wait(wait), .. }) = self.open.get_mut(&id) else { return };
+        for (name, met) in wait.names.iter().zip(&mut wait.met) {
+            let status = guests.find(name).and_then(|row| guests.status(cx, row, cx.now));
+            *met = status.is_some_and(|status| wait.target.is_met_by(status.state));
+        }
+        wait.count = wait.met.iter().filter(|met| **met).count();
+        if !wait.is_met() {
+            return;
+        }
+        let names = core::mem::take(&mut wait.names);
+        let Some(asker) = self.close(cx, id) else { return };
+        match asker {
+            Asker::Client { conn, id } => clients.walk(conn, Walk::waited(Envelope::Line(id), names), None),
+            Asker::Guest { .. } => {
+                let answer = Walk::waited(Envelope::Bare, names).finish(cx, guests);
+                self.answer(cx, clients, asker, Ok(Document::Json(answer)));
+            }
+        }
+    }
+
+    pub(crate) fn on_pong(&mut self, cx: &mut Cx, clients: &mut Clients, conn: ConnId, id: CommandId) {
+        let Some(Kind::Ping { guest, conn: target, sent_at }) =
+            self.open.get(&id).map(|command| &command.kind)
+        else {
+            return;
+        };
+        if *target != conn {
+            return;
+        }
+        let rtt_us = u64::try_from(cx.at().since(*sent_at).as_micros()).unwrap_or(u64::MAX);
+        let pong = Pong { guest: *guest, rtt_us };
+        if let Some(asker) = self.close(cx, id) {
+            self.answer(cx, clients, asker, Ok(Document::Pong(pong)));
+        }
+    }
+
+    /// A connection is gone: its pings get no answer, its questions need none.
+    pub(crate) fn on_lost(&mut self, cx: &mut Cx, clients: &mut Clients, conn: ConnId) {
+        let mut failed = Vec::new();
+        let mut dropped = Vec::new();
+        for (id, command) in &self.open {
+            match (&command.asker, &command.kind) {
+                (Asker::Guest { conn: asker, .. } | Asker::Client { conn: asker, .. }, _)
+                    if *asker == conn =>
+                {
+                    dropped.push(*id);
+                }
+                (_, Kind::Ping { guest, conn: target, .. }) if *target == conn => failed.push((*id, *guest)),
+                _ => {}
+            }
+        }
+        for id in dropped {
+            self.close(cx, id);
+        }
+        for (id, guest) in failed {
+            self.fail(cx, clients, id, not_reachable(&guest));
+        }
+    }
+
+    /// The guest could not be asked.
+    pub(crate) fn on_unsent(&mut self, cx: &mut Cx, clients: &mut Clients, id: CommandId) {
+        if let Some(Kind::Ping { guest, .. }) = self.open.get(&id).map(|command| &command.kind) {
+            let error = not_reachable(guest);
+            self.fail(cx, clients, id, error);
+        }
+    }
+
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx, clients: &mut Clients, id: CommandId) {
+        let Some(command) = self.open.get(&id) else { return };
+        let message = match &command.kind {
+            Kind::Wait(wait) => format!("{} of {} guests are so", wait.count, wait.names.len()),
+            Kind::Ping { guest, .. } => format!("{guest} did not answer in time"),
+            Kind::Store => "the database did not answer in time; the change may still happen".into(),
+            Kind::Reload => "the reload did not end in time".into(),
+        };
+        self.fail(cx, clients, id, problem(ErrorCode::Timeout, message));
+    }
+
+    /// The drain: everything open is answered.
+    pub(crate) fn on_drain(&mut self, cx: &mut Cx, clients: &mut Clients) {
+        for id in self.open.keys().copied().collect::<Vec<_>>() {
+            self.fail(cx, clients, id, problem(ErrorCode::ShuttingDown, "the broker is stopping"));
+        }
+    }
+
+    /// Whether a change is on its way to the disk.
+    pub(crate) const fn is_storing(&self) -> bool {
+        self.storing.is_some()
+    }
+
+    fn next_change(&mut self, cx: &mut Cx) {
+        if self.storing.is_some() {
+            return;
+        }
+        let Some((command, op)) = self.changes.pop_front() else { return };
+        let change = match &op {
+            StoreOp::Issue { guest, key } => Change::SetToken { guest: *guest, key: Some(key.clone()) },
+            StoreOp::Revoke { guest } => Change::SetToken { guest: *guest, key: None },
+            StoreOp::Forget { guest } => Change::Forget { guest: *guest },
+        };
+        let effect = cx.out.effect(Effect::Persist(vec![change]));
+        self.storing = Some((effect, command, op));
+    }
+
+    /// An effect of ours ended; false: it isn't ours.
+    pub(crate) fn on_done(
+        &mut self,
+        cx: &mut Cx,
+        clients: &mut Clients,
+        guests: &mut Guests,
+        effect: EffectId,
+        result: &Result<(), EffectError>,
+    ) -> bool {
+        if let Some(id) = self.reloads.remove(&effect) {
+            if let Some(asker) = self.close(cx, id) {
+                let answer = match result {
+                    Ok(()) => Ok(Document::Reloaded),
+                    Err(error) => Err(problem(ErrorCode::Internal, bounded(error))),
+                };
+                self.answer(cx, clients, asker, answer);
+            }
+            return true;
+        }
+        let Some((_, command, op)) = self.storing.take_if(|(storing, ..)| *storing == effect) else {
+            return false;
+        };
+        let answer = match result {
+            Ok(()) => Ok(apply(cx, guests, op)),
+            Err(error) => Err(problem(
+                ErrorCode::StorageFailed,
+                format!("nothing changed: {}; see that the disk has room and works", bounded(error)),
+            )),
+        };
+        if let Some(asker) = command.and_then(|id| self.close(cx, id)) {
+            self.answer(cx, clients, asker, answer);
+        }
+        self.next_change(cx);
+        true
+    }
+
+    fn open(&mut self, cx: &mut Cx, asker: Asker, kind: Kind, timeout: Duration) -> CommandId {
+        self.last += 1;
+        let id = CommandId(self.last);
+        let timer = cx.timers.insert(TimerKey::Command(id));
+        cx.timers.arm(timer, cx.now.boot + timeout, Wakeup::Command);
+        self.open.insert(id, Command { asker, kind, timer });
+        id
+    }
+
+    fn close(&mut self, cx: &mut Cx, id: CommandId) -> Option<Asker> {
+        let command = self.open.remove(&id)?;
+        cx.timers.remove(command.timer);
+        Some(command.asker)
+    }
+
+    fn fail(&mut self, cx: &mut Cx, clients: &mut Clients, id: CommandId, error: ErrorBody) {
+        if let Some(asker) = self.close(cx, id) {
+            self.answer(cx, clients, asker, Err(error));
+        }
+    }
+
+    fn answer(&self, cx: &mut Cx, clients: &mut Clients, asker: Asker, answer: Result<Document, ErrorBody>) {
+        match asker {
+            Asker::Client { conn, id } => match answer {
+                Err(error) => clients.error(conn, id, &error),
+                Ok(Document::Pong(pong)) => clients.reply(conn, id, "pong", &pong),
+                Ok(Document::TokenIssued(issued)) => clients.reply(conn, id, "token_issued", &issued),
+                Ok(Document::TokenRevoked(guest)) => {
+                    clients.reply(conn, id, "token_revoked", &GuestOnly { guest })
+                }
+                Ok(Document::Forgotten(guest)) => clients.reply(conn, id, "forgotten", &GuestOnly { guest }),
+                Ok(Document::Reloaded) => clients.reply(conn, id, "reloaded", &Empty {}),
+                // Documents are walked for clients.
+                Ok(Document::Json(_)) => {}
+            },
+            Asker::Guest { conn, kind, id } => {
+                let answer = match answer {
+                    Ok(Document::Json(json)) => Ok(json),
+                    Ok(Document::Pong(pong)) => {
+                        let mut json = Vec::new();
+                        append_json(&mut json, &pong);
+                        Ok(json)
+                    }
+                    Ok(_) => Err(ErrorCode::Internal),
+                    Err(error) => Err(error.code),
+                };
+                cx.notify(Notice::Answer { conn, kind, id, answer });
+            }
+        }
+    }
+}
+
+/// A successful answer.
+#[derive(Debug)]
+enum Document {
+    Json(Vec<u8>),
+    Pong(Pong),
+    TokenIssued(TokenIssued),
+    TokenRevoked(GuestName),
+    Forgotten(GuestName),
+    Reloaded,
+}
+
+impl Wait {
+    fn is_met(&self) -> bool {
+        if self.any { self.count > 0 } else { self.count == self.names.len() }
+    }
+}
+
+/// The change is durable: memory follows.
+fn apply(cx: &mut Cx, guests: &mut Guests, op: StoreOp) -> Document {
+    match op {
+        StoreOp::Issue { guest, key } => {
+            let token = key.expose_token();
+            guests.set_token(guest, Some(key));
+            // A full table only means that the row appears when the guest does.
+            if let Ok(id) = guests.ensure(cx, guest) {
+                guests.announce(cx, id);
+            }
+            cx.event(Some(guest), crate::event::Fact::TokenIssued);
+            cx.notify(Notice::TokenChanged(guest));
+            Document::TokenIssued(TokenIssued { guest, token })
+        }
+        StoreOp::Revoke { guest } => {
+            guests.set_token(guest, None);
+            cx.event(Some(guest), crate::event::Fact::TokenRevoked);
+            cx.notify(Notice::TokenChanged(guest));
+            Document::TokenRevoked(guest)
+        }
+        StoreOp::Forget { guest } => {
+            if guests.token(&guest).is_some() {
+                guests.set_token(guest, None);
+            }
+            cx.event(Some(guest), crate::event::Fact::GuestForgotten);
+            cx.notify(Notice::Forget(guest));
+            Document::Forgotten(guest)
+        }
+    }
+}
+
+pub(crate) fn unknown(guest: &GuestName) -> ErrorBody {
+    problem(ErrorCode::UnknownGuest, format!("no guest is called {guest}; castra status lists all"))
+}
+
+fn not_reachable(guest: &GuestName) -> ErrorBody {
+    problem(
+        ErrorCode::NotReachable,
+        format!("{guest} has no proven session now; castra status {guest} says why"),
+    )
+}
+
+fn bounded(error: &EffectError) -> &str {
+    let message = error.message.as_str();
+    &message[..message.floor_char_boundary(128)]
+}

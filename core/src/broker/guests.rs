@@ -1,0 +1,369 @@
+//! The rows: one a name, with what is known of the guest.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use crate::auth::Key;
+use crate::boundary::{Remote, Transport};
+use crate::broker::cx::{Cx, Notice, TimerKey, Urgency};
+use crate::capabilities::Capabilities;
+use crate::event::Fact;
+use crate::id::{BootTag, ConnId, Epoch, GuestName};
+use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict};
+use crate::status::{GuestStatus, Reason, State, Warning};
+use crate::time::{Now, Time, WallTime, millis};
+use crate::timers::TimerId;
+
+/// A row's place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct RowId(u32);
+
+/// What is known of one guest.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: GuestName,
+    /// Named by the operator: never dropped to make room.
+    pub(crate) configured: bool,
+    pub(crate) standing: Standing,
+    /// The open session's connection.
+    pub(crate) session: Option<ConnId>,
+    /// Since `ok`.
+    pub(crate) since: Time,
+    /// The open 0.1 session, where those count for nothing.
+    pub(crate) legacy: Option<ConnId>,
+    /// Who proved itself under the name while a session stands.
+    pub(crate) contender: Option<ConnId>,
+    pub(crate) evidence: Option<Evidence>,
+    pub(crate) proven: bool,
+    pub(crate) authenticated: bool,
+    pub(crate) claimed: bool,
+    pub(crate) refused: bool,
+    pub(crate) handshaking: u32,
+    /// Wall time of the newest evidence ever.
+    pub(crate) last_wall: Option<WallTime>,
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) boot: Option<BootTag>,
+    pub(crate) transport: Option<Transport>,
+    pub(crate) remote: Option<Remote>,
+    pub(crate) rtt_us: Option<u32>,
+    pub(crate) handshakes: u64,
+    pub(crate) refusals: u64,
+    pub(crate) takeovers: u64,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) record: RecordState,
+    takeover_times: Option<Box<VecDeque<Time>>>,
+    announced: Verdict,
+    timer: Option<TimerId>,
+    idle_stamp: u64,
+}
+
+/// Where a row's 0.1 record stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct RecordState {
+    /// The wall time that was last handed to the shell.
+    pub(crate) written: Option<WallTime>,
+    pub(crate) written_at: Option<Time>,
+    pub(crate) queued: Option<Urgency>,
+}
+
+/// Every table is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Full;
+
+/// All rows, and who has a token.
+#[derive(Debug, Default)]
+pub(crate) struct Guests {
+    by_name: BTreeMap<GuestName, RowId>,
+    rows: Vec<Option<Row>>,
+    free: Vec<RowId>,
+    /// Every name that has, or ever had (`None`), a token.
+    tokens: BTreeMap<GuestName, Option<Key>>,
+    /// Rows in the order in which they became idle, with the stamp that makes
+    /// an entry void once the row was used again.
+    idle: VecDeque<(RowId, u64)>,
+    stamps: u64,
+}
+
+impl Guests {
+    pub(crate) fn find(&self, name: &GuestName) -> Option<RowId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn get(&self, id: RowId) -> Option<&Row> {
+        self.rows.get(id.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: RowId) -> Option<&mut Row> {
+        self.rows.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// The first row whose name comes after `last`.
+    pub(crate) fn after(&self, last: Option<&GuestName>) -> Option<RowId> {
+        let lower = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_name.range::<GuestName, _>((lower, Bound::Unbounded)).next().map(|(_, id)| *id)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = RowId> {
+        self.by_name.values().copied()
+    }
+
+    /// `None`: never had a token. `Some(None)`: it was taken away.
+    pub(crate) fn token(&self, name: &GuestName) -> Option<Option<&Key>> {
+        self.tokens.get(name).map(Option::as_ref)
+    }
+
+    pub(crate) fn set_token(&mut self, name: GuestName, key: Option<Key>) {
+        self.tokens.insert(name, key);
+    }
+
+    /// The first name after `last` that has, or had, a token, and whether it has one.
+    pub(crate) fn token_after(&self, last: Option<&GuestName>) -> Option<(GuestName, bool)> {
+        let lower = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let (name, key) = self.tokens.range::<GuestName, _>((lower, Bound::Unbounded)).next()?;
+        Some((*name, key.is_some()))
+    }
+
+    /// Whether `--only-known` admits the name.
+    pub(crate) fn is_known(&self, name: &GuestName) -> bool {
+        self.tokens.get(name).is_some_and(Option::is_some)
+            || self.find(name).and_then(|id| self.get(id)).is_some_and(|row| row.configured)
+    }
+
+    /// The name's row; a new one if need be. At the bound the unconfigured row
+    /// longest without a session makes room.
+    pub(crate) fn ensure(&mut self, cx: &mut Cx, name: GuestName) -> Result<RowId, Full> {
+        if let Some(id) = self.find(&name) {
+            return Ok(id);
+        }
+        if self.len() >= cx.config.max_guests && !self.drop_one_idle(cx) {
+            return Err(Full);
+        }
+        let row = Row {
+            name,
+            configured: false,
+            standing: Standing::Absent,
+            session: None,
+            since: Time::ZERO,
+            legacy: None,
+            contender: None,
+            evidence: None,
+            proven: false,
+            authenticated: false,
+            claimed: false,
+            refused: false,
+            handshaking: 0,
+            last_wall: None,
+            epoch: None,
+            boot: None,
+            transport: None,
+            remote: None,
+            rtt_us: None,
+            handshakes: 0,
+            refusals: 0,
+            takeovers: 0,
+            capabilities: Capabilities::default(),
+            record: RecordState::default(),
+            takeover_times: None,
+            announced: Verdict::waiting(Reason::NeverSeen),
+            timer: None,
+            idle_stamp: 0,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.rows[id.0 as usize] = Some(row);
+                id
+            }
+            None => {
+                self.rows.push(Some(row));
+                // Bounded by `max_guests`.
+                RowId((self.rows.len() - 1) as u32)
+            }
+        };
+        self.by_name.insert(name, id);
+        self.mark_idle(id);
+        Ok(id)
+    }
+
+    /// Deletes a row. Its session must have ended.
+    pub(crate) fn remove(&mut self, cx: &mut Cx, id: RowId) {
+        let Some(row) = self.rows.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        self.by_name.remove(&row.name);
+        if let Some(timer) = row.timer {
+            cx.timers.remove(timer);
+        }
+        self.free.push(id);
+    }
+
+    /// The row has no session from now on.
+    pub(crate) fn mark_idle(&mut self, id: RowId) {
+        self.stamps += 1;
+        let stamp = self.stamps;
+        if let Some(row) = self.get_mut(id) {
+            row.idle_stamp = stamp;
+        }
+        self.idle.push_back((id, stamp));
+        if self.idle.len() > 2 * self.rows.len() + 64 {
+            let rows = &self.rows;
+            self.idle.retain(|(id, stamp)| is_idle(rows, *id, *stamp));
+        }
+    }
+
+    fn drop_one_idle(&mut self, cx: &mut Cx) -> bool {
+        let mut configured = Vec::new();
+        let mut found = None;
+        while let Some((id, stamp)) = self.idle.pop_front() {
+            if !is_idle(&self.rows, id, stamp) {
+                continue;
+            }
+            if self.get(id).is_some_and(|row| row.configured) {
+                configured.push((id, stamp));
+                continue;
+            }
+            found = Some(id);
+            break;
+        }
+        for entry in configured.into_iter().rev() {
+            self.idle.push_front(entry);
+        }
+        if let Some(id) = found {
+            self.remove(cx, id);
+        }
+        found.is_some()
+    }
+
+    /// Takes the present verdict as announced: what a start finds is no change.
+    pub(crate) fn prime(&mut self, cx: &Cx, id: RowId) {
+        if let Some(row) = self.get_mut(id) {
+            let facts = row.facts(&cx.config, cx.at());
+            row.announced = liveness::judge(&facts, cx.config.window, None, cx.at());
+        }
+    }
+
+    /// Says so if the verdict changed, and arms the row's own timer if time
+    /// alone can change it (sessions have their connection's timer).
+    pub(crate) fn announce(&mut self, cx: &mut Cx, id: RowId) {
+        let Some(row) = self.rows.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let now = cx.at();
+        let facts = row.facts(&cx.config, now);
+        let verdict = liveness::judge(&facts, cx.config.window, cx.stall.as_ref(), now);
+        if row.standing == Standing::OneShot
+            && let Some(at) = liveness::next_change(&facts, cx.config.window, None, now)
+        {
+            let timer = *row.timer.get_or_insert_with(|| cx.timers.insert(TimerKey::Row(id)));
+            cx.timers.arm(timer, at, crate::boundary::Wakeup::OneShot);
+        }
+        let passing = |reason| matches!(reason, Some(Reason::Handshaking | Reason::Refused));
+        let before = row.announced;
+        if verdict == before || (verdict.state == before.state && passing(verdict.reason)) {
+            return;
+        }
+        row.announced = verdict;
+        let fact = Fact::VerdictChanged {
+            from: before.state,
+            to: verdict.state,
+            reason: verdict.reason,
+            age_ms: row.evidence.map(|evidence| millis(now.since(evidence.at))),
+        };
+        let name = row.name;
+        cx.event(Some(name), fact);
+        cx.notify(Notice::Verdict(id));
+    }
+
+    /// The status document's row, judged at `now`.
+    pub(crate) fn status(&self, cx: &Cx, id: RowId, now: Now) -> Option<GuestStatus> {
+        let seen = cx.stall_seen(now);
+        self.get(id).map(|row| row.status(cx, now.boot.max(cx.at()), seen.as_ref().or(cx.stall.as_ref())))
+    }
+}
+
+fn is_idle(rows: &[Option<Row>], id: RowId, stamp: u64) -> bool {
+    rows[id.0 as usize].as_ref().is_some_and(|row| {
+        row.idle_stamp == stamp
+            && row.handshaking == 0
+            && row.session.is_none()
+            && row.legacy.is_none()
+            && row.contender.is_none()
+    })
+}
+
+impl Row {
+    /// What the verdict is computed from.
+    pub(crate) fn facts(&self, config: &crate::config::BrokerConfig, now: Time) -> Facts {
+        Facts {
+            standing: self.standing,
+            evidence: self.evidence,
+            conflict: self.is_contested(config, now),
+            claimed: self.claimed,
+            handshaking: self.handshaking > 0,
+            refused: self.refused,
+            seen_before: self.last_wall.is_some(),
+        }
+    }
+
+    /// Its session ended.
+    pub(crate) fn end(&mut self, departure: Departure) {
+        self.session = None;
+        self.standing = Standing::Ended(departure);
+    }
+
+    /// Another connection took the name over.
+    pub(crate) fn note_takeover(&mut self, config: &crate::config::BrokerConfig, now: Time) {
+        self.takeovers += 1;
+        let times = self.takeover_times.get_or_insert_default();
+        times.push_back(now);
+        if times.len() > usize::from(config.takeover_max) + 1 {
+            times.pop_front();
+        }
+    }
+
+    fn is_contested(&self, config: &crate::config::BrokerConfig, now: Time) -> bool {
+        self.takeover_times.as_ref().is_some_and(|times| {
+            times.len() > usize::from(config.takeover_max)
+                && times.front().is_some_and(|first| now.since(*first) <= config.takeover_period)
+        })
+    }
+
+    fn status(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> GuestStatus {
+        let facts = self.facts(&cx.config, now);
+        let verdict = liveness::judge(&facts, cx.config.window, stall, now);
+        let mut warnings = Vec::new();
+        let doubtful = self.evidence.is_some() && !self.proven;
+        if doubtful || (self.claimed && self.evidence.is_none()) {
+            warnings.push(Warning::Unproven);
+        }
+        if facts.conflict {
+            warnings.push(Warning::NameConflict);
+        }
+        GuestStatus {
+            name: self.name,
+            state: verdict.state,
+            reachable: verdict.state == State::Reachable,
+            reason: verdict.reason,
+            warnings,
+            proven: self.proven,
+            authenticated: self.authenticated,
+            last_handshake_age_ms: self.evidence.map(|evidence| millis(now.since(evidence.at))),
+            last_handshake_at: self.last_wall,
+            session_age_ms: self.session.map(|_| millis(now.since(self.since))),
+            window_ms: millis(cx.config.window),
+            interval_ms: millis(cx.config.interval),
+            epoch: self.epoch,
+            boot: self.boot,
+            transport: self.transport,
+            remote: self.remote,
+            rtt_us: self.rtt_us.map(u64::from),
+            handshakes: self.handshakes,
+            refusals: self.refusals,
+            takeovers: self.takeovers,
+            capabilities: self.capabilities.clone(),
+            peers: Vec::new(),
+            attachment: None,
+        }
+    }
+}

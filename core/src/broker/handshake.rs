@@ -1,0 +1,196 @@
+//! Phase A: hello, challenge, proof; and the refusals.
+
+use alloc::boxed::Box;
+use core::str::FromStr;
+
+use crate::auth::{Key, Proof, Transcript};
+use crate::boundary::CloseReason;
+use crate::broker::cx::Cx;
+use crate::broker::guests::{Guests, RowId};
+use crate::broker::links::{Attempt, Keys, Links, Stage};
+use crate::capabilities::Capabilities;
+use crate::event::{Fact, Failure};
+use crate::id::{ConnId, GuestName, Nonce};
+use crate::link::line::{self, Auth, Challenge, Hello, PROOF_V1};
+
+impl Links {
+    pub(crate) fn on_line(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, line: &[u8]) {
+        let Some(link) = self.table.get(conn) else { return };
+        match &link.stage {
+            Stage::Hello { .. } if link.is_serial() && line.is_empty() => {}
+            Stage::Hello { .. } => self.on_hello(cx, guests, conn, line),
+            Stage::Proving(attempt) if attempt.conflict_until.is_none() => {
+                self.on_proof(cx, guests, conn, line)
+            }
+            // It proved itself already and has to wait for the verdict.
+            Stage::Proving(_) => self.refuse(cx, guests, conn, Failure::BadLine),
+            Stage::Idle | Stage::Frames => {}
+        }
+    }
+
+    fn on_hello(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, line: &[u8]) {
+        let Some(link) = self.table.get(conn) else { return };
+        let (transport, remote) = (link.transport, link.remote);
+        let hello = match Hello::parse(line) {
+            Ok(hello) => hello,
+            Err(failure) => return self.refuse(cx, guests, conn, failure),
+        };
+        let name = hello.name;
+        cx.event(Some(name), Fact::HandshakeStart { transport, remote });
+        let refusal = admission(cx, guests, &hello);
+        let row = guests.find(&name);
+        let Stage::Hello { since } = link.stage else { return };
+        if refusal.is_none() && !hello.capabilities.has(PROOF_V1) {
+            return self.on_legacy_hello(cx, guests, conn, hello);
+        }
+        let nonce = cx.entropy.nonce();
+        let epoch = cx.next_epoch();
+        let keys = guests.token(&name).map(|key| {
+            // A revoked name answers like any other: with a key nobody has.
+            let key = key.cloned().unwrap_or_else(|| fresh_key(cx));
+            let guest = hello.nonce.unwrap_or(Nonce([0; 16]));
+            let transcript = Transcript::new(&name, &nonce, &guest, epoch, line);
+            Keys {
+                expected: transcript.guest_proof(&key),
+                answer: transcript.broker_proof(&key),
+                session: transcript.session_key(&key),
+            }
+        });
+        let auth = if keys.is_some() { Auth::Hmac } else { Auth::None };
+        let attempt =
+            Attempt { hello, since, sent_at: cx.at(), nonce, epoch, keys, row, conflict_until: None };
+        if let Some(row) = row.and_then(|row| guests.get_mut(row)) {
+            row.handshaking += 1;
+        }
+        if let Some(link) = self.table.get_mut(conn) {
+            link.stage = Stage::Proving(Box::new(attempt));
+            if refusal.is_none() {
+                link.transmit(cx, conn, |out| Challenge { nonce, epoch, auth }.append(out));
+            }
+        }
+        if let Some(failure) = refusal {
+            return self.refuse(cx, guests, conn, failure);
+        }
+        if let Some(row) = row {
+            guests.announce(cx, row);
+        }
+    }
+
+    fn on_proof(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, line: &[u8]) {
+        let Some(link) = self.table.get(conn) else { return };
+        let Stage::Proving(attempt) = &link.stage else { return };
+        let Some(proof) = line.strip_prefix(b"proof ").and_then(|proof| str::from_utf8(proof).ok()) else {
+            return self.refuse(cx, guests, conn, Failure::BadLine);
+        };
+        let proven = match &attempt.keys {
+            Some(keys) => Proof::from_str(proof).is_ok_and(|proof| proof.matches(&keys.expected)),
+            None => Nonce::from_str(proof).is_ok_and(|nonce| nonce.matches(&attempt.nonce)),
+        };
+        if proven {
+            self.claim(cx, guests, conn);
+        } else {
+            self.refuse(cx, guests, conn, Failure::BadProof);
+        }
+    }
+
+    /// Says no, and ends the connection (serial: the attempt). Changes no verdict
+    /// that rests on a proof.
+    pub(crate) fn refuse(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, failure: Failure) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        link.transmit(cx, conn, |out| line::append_refusal(out, wire_code(failure), explanation(failure)));
+        self.fail(cx, guests, conn, failure);
+        self.hang_up(cx, conn, CloseReason::Refused);
+    }
+
+    /// Ends the attempt and writes it down; the connection is the caller's.
+    pub(crate) fn fail(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, failure: Failure) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        let (transport, remote) = (link.transport, link.remote);
+        let stage = core::mem::replace(&mut link.stage, Stage::Hello { since: cx.at() });
+        let (guest, capabilities, row) = match stage {
+            Stage::Proving(attempt) => (Some(attempt.hello.name), attempt.hello.capabilities, attempt.row),
+            Stage::Idle | Stage::Hello { .. } | Stage::Frames => (None, Capabilities::default(), None),
+        };
+        cx.event(guest, Fact::HandshakeFailure { reason: failure, transport, remote, capabilities });
+        if let Some(id) = row {
+            self.end_attempt(guests, id, conn);
+            if let Some(row) = guests.get_mut(id) {
+                if failure != Failure::Disconnected && failure != Failure::Shutdown {
+                    row.refusals += 1;
+                    row.refused = true;
+                }
+            }
+            guests.announce(cx, id);
+        }
+    }
+
+    /// The attempt no longer counts for the row, nor against its incumbent.
+    pub(crate) fn end_attempt(&mut self, guests: &mut Guests, id: RowId, conn: ConnId) {
+        let Some(row) = guests.get_mut(id) else { return };
+        row.handshaking = row.handshaking.saturating_sub(1);
+        if row.contender == Some(conn) {
+            row.contender = None;
+            if let Some(incumbent) = row.session.and_then(|conn| self.table.get_mut(conn))
+                && let Some(session) = &mut incumbent.session
+            {
+                session.conflict = None;
+            }
+        }
+    }
+
+    /// A token was issued or revoked: handshakes begun before can't end well.
+    pub(crate) fn abort_handshakes(&mut self, cx: &mut Cx, guests: &mut Guests, name: &GuestName) {
+        let begun = self.table.ids().filter(|conn| {
+            self.table.get(*conn).is_some_and(
+                |link| matches!(&link.stage, Stage::Proving(attempt) if attempt.hello.name == *name),
+            )
+        });
+        for conn in begun.collect::<alloc::vec::Vec<_>>() {
+            self.refuse(cx, guests, conn, Failure::TokenRequired);
+        }
+    }
+}
+
+/// Whether the name may try at all.
+fn admission(cx: &Cx, guests: &Guests, hello: &Hello) -> Option<Failure> {
+    let proves = hello.capabilities.has(PROOF_V1);
+    let keyed = guests.token(&hello.name).is_some();
+    if cx.config.only_known && !keyed && !guests.is_known(&hello.name) {
+        Some(Failure::UnknownName)
+    } else if (keyed && !proves) || (cx.config.require_token && !keyed) {
+        Some(Failure::TokenRequired)
+    } else if keyed && hello.nonce.is_none() {
+        Some(Failure::BadLine)
+    } else {
+        None
+    }
+}
+
+fn fresh_key(cx: &mut Cx) -> Key {
+    let mut bytes = [0; 32];
+    cx.entropy.fill(&mut bytes);
+    Key::from_bytes(bytes)
+}
+
+/// Evictions look like what they are to the peer: the table is full.
+const fn wire_code(failure: Failure) -> Failure {
+    match failure {
+        Failure::Evicted | Failure::Shutdown | Failure::Disconnected => Failure::Busy,
+        other => other,
+    }
+}
+
+const fn explanation(failure: Failure) -> &'static str {
+    match failure {
+        Failure::BadLine => "expected a line of castra link v1 with at most 512 bytes",
+        Failure::BadName => "a guest name has 1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or digit",
+        Failure::UnknownName => "this broker admits only names it knows",
+        Failure::TokenRequired => "this name needs a token and proof-v1",
+        Failure::BadProof => "the proof is wrong",
+        Failure::NameInUse => "a live session holds the name",
+        Failure::Busy => "a conflict over the name is being decided, or a table is full",
+        Failure::Timeout => "the handshake took too long",
+        Failure::Evicted => "too many handshakes at once",
+        Failure::Disconnected | Failure::Shutdown => "the broker is stopping",
+    }
+}

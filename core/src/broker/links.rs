@@ -1,0 +1,426 @@
+//! Link connections: from bytes to lines and frames, and their one timer each.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::auth::{Proof, SessionKey};
+use crate::boundary::{CloseReason, Origin, Remote, Source, Transport, Wakeup};
+use crate::broker::cx::{Cx, Notice, TimerKey};
+use crate::broker::door::Door;
+use crate::broker::guests::{Guests, RowId};
+use crate::broker::session::Session;
+use crate::event::{Failure, SessionEnd};
+use crate::id::{ConnId, Epoch, Nonce};
+use crate::link::inbox::{Inbox, LINE_MAX, RESYNC};
+use crate::link::line::{GREETING, Hello};
+use crate::liveness;
+use crate::slab::ConnTable;
+use crate::time::Time;
+use crate::timers::TimerId;
+
+/// One link connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) transport: Transport,
+    pub(crate) remote: Remote,
+    pub(crate) room: usize,
+    capacity: usize,
+    inbox: Inbox,
+    /// The inbox lies with the byte loop: what it holds is void.
+    inbox_void: bool,
+    /// Bytes that wait until there is room for what they may cause.
+    held: Vec<u8>,
+    paused: bool,
+    finished: bool,
+    pub(crate) timer: TimerId,
+    pub(crate) stage: Stage,
+    pub(crate) session: Option<Box<Session>>,
+    /// Since when something could not be sent for want of room.
+    pub(crate) blocked_since: Option<Time>,
+    /// Serial: the old session ends then, unless a new `ok` comes before.
+    pub(crate) reset_by: Option<Time>,
+    /// Its place in the door's list.
+    pub(crate) half_open: Option<u32>,
+}
+
+/// Where a link stands.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Serial, before a first byte: no deadline, no half-open slot.
+    Idle,
+    /// The hello is awaited.
+    Hello { since: Time },
+    /// The challenge was sent.
+    Proving(Box<Attempt>),
+    /// Phase B.
+    Frames,
+}
+
+/// A handshake after its hello.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) hello: Hello,
+    pub(crate) since: Time,
+    pub(crate) sent_at: Time,
+    pub(crate) nonce: Nonce,
+    pub(crate) epoch: Epoch,
+    pub(crate) keys: Option<Keys>,
+    /// The name's row, if it had one.
+    pub(crate) row: Option<RowId>,
+    /// It proved itself; the incumbent has until then to do so too.
+    pub(crate) conflict_until: Option<Time>,
+}
+
+/// What a keyed handshake compares and uses.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    pub(crate) expected: Proof,
+    pub(crate) answer: Proof,
+    pub(crate) session: SessionKey,
+}
+
+/// All link connections.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub(crate) table: ConnTable<Link>,
+    pub(crate) door: Door,
+    /// Sessions with a 0.1 subscription.
+    pub(crate) subscribers: Vec<ConnId>,
+}
+
+/// Enough for any line and any frame that isn't an answer.
+pub(crate) const SMALL: usize = 640;
+
+impl Link {
+    pub(crate) fn is_serial(&self) -> bool {
+        self.transport == Transport::Serial
+    }
+
+    /// Answers may be as large as a frame: stop taking questions before there is
+    /// no room for answers.
+    fn is_crowded(&self) -> bool {
+        self.room < self.capacity / 3
+    }
+
+    pub(crate) fn in_frames(&self) -> bool {
+        matches!(self.stage, Stage::Frames)
+    }
+
+    /// Appends a line or a piece of phase A.
+    pub(crate) fn transmit(&mut self, cx: &mut Cx, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.room < SMALL {
+            self.blocked_since.get_or_insert(cx.now.boot);
+            return;
+        }
+        self.room -= cx.out.transmit(conn, write);
+    }
+
+    pub(crate) fn void_inbox(&mut self) {
+        self.inbox.clear();
+        self.inbox_void = true;
+    }
+}
+
+impl Links {
+    pub(crate) fn new(cx: &mut Cx) -> Self {
+        Self { table: ConnTable::default(), door: Door::new(cx), subscribers: Vec::new() }
+    }
+
+    pub(crate) fn on_opened(
+        &mut self,
+        cx: &mut Cx,
+        conn: ConnId,
+        transport: Transport,
+        _origin: Origin,
+        remote: Remote,
+        room: usize,
+    ) {
+        if cx.draining {
+            cx.out.close(conn, CloseReason::Drained);
+            return;
+        }
+        let serial = transport == Transport::Serial;
+        let stage = if serial { Stage::Idle } else { Stage::Hello { since: cx.at() } };
+        let mut link = Link {
+            transport,
+            remote,
+            room,
+            capacity: room,
+            inbox: Inbox::default(),
+            inbox_void: false,
+            held: Vec::new(),
+            paused: false,
+            finished: false,
+            timer: cx.timers.insert(TimerKey::Link(conn)),
+            stage,
+            session: None,
+            blocked_since: None,
+            reset_by: None,
+            half_open: None,
+        };
+        link.transmit(cx, conn, greet);
+        self.table.insert(conn, link);
+        if !serial {
+            self.enter_door(cx, conn);
+        }
+        self.rearm(cx, None, conn);
+    }
+
+    pub(crate) fn on_bytes(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, bytes: &[u8]) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        if link.paused {
+            link.held.extend_from_slice(bytes);
+            return;
+        }
+        self.consume(cx, guests, conn, bytes);
+        self.rearm(cx, Some(guests), conn);
+    }
+
+    pub(crate) fn on_writable(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, room: usize) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        link.room = room;
+        if room >= SMALL {
+            link.blocked_since = None;
+        }
+        if link.paused && !link.is_crowded() {
+            link.paused = false;
+            let held = core::mem::take(&mut link.held);
+            cx.out.read(Source::Conn(conn), usize::MAX);
+            self.consume(cx, guests, conn, &held);
+        }
+        self.rearm(cx, Some(guests), conn);
+    }
+
+    /// Half-close: in phase A it ends the line (castra 0.1 does that); then the
+    /// link ends, for nothing more can be proven on it.
+    pub(crate) fn on_finished(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        link.finished = true;
+        if matches!(link.stage, Stage::Hello { .. } | Stage::Proving(_))
+            && !link.inbox.unfinished().is_empty()
+        {
+            self.consume(cx, guests, conn, b"\n");
+        }
+        if self.table.get(conn).is_some() {
+            self.on_closed(cx, guests, conn);
+            cx.out.close(conn, CloseReason::Finished);
+        }
+    }
+
+    /// The connection is gone, or will be: its session and handshake end.
+    pub(crate) fn on_closed(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
+        let Some(link) = self.table.get(conn) else { return };
+        if link.session.is_some() {
+            self.end_session(cx, guests, conn, SessionEnd::Disconnected);
+        }
+        if self.table.get(conn).is_some_and(|link| matches!(link.stage, Stage::Proving(_))) {
+            self.fail(cx, guests, conn, Failure::Disconnected);
+        }
+        self.remove(cx, conn);
+    }
+
+    /// Forgets a connection whose session and handshake have ended.
+    pub(crate) fn remove(&mut self, cx: &mut Cx, conn: ConnId) {
+        let Some(link) = self.table.remove(conn) else { return };
+        cx.timers.remove(link.timer);
+        if let Some(slot) = link.half_open {
+            self.leave_door_slot(cx, slot);
+        }
+        self.subscribers.retain(|other| *other != conn);
+        cx.notify(Notice::Lost(conn));
+    }
+
+    /// Ends a connection from our side; on a serial stream, returns to phase A.
+    pub(crate) fn hang_up(&mut self, cx: &mut Cx, conn: ConnId, why: CloseReason) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        if link.is_serial() && !cx.draining && !link.finished {
+            link.stage = Stage::Idle;
+            link.void_inbox();
+            self.leave_door(cx, conn);
+            return;
+        }
+        self.remove(cx, conn);
+        cx.out.close(conn, why);
+    }
+
+    fn consume(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, mut input: &[u8]) {
+        while !input.is_empty() {
+            let Some(link) = self.table.get(conn) else { return };
+            if !link.is_serial() {
+                return self.consume_clean(cx, guests, conn, input);
+            }
+            let end = input.iter().position(|byte| *byte == RESYNC);
+            let (clean, rest) = input.split_at(end.unwrap_or(input.len()));
+            self.consume_clean(cx, guests, conn, clean);
+            input = rest;
+            if end.is_some() {
+                self.resynchronise(cx, guests, conn);
+                input = &input[1..];
+            }
+        }
+    }
+
+    /// Bytes without a resynchronisation byte.
+    fn consume_clean(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, mut input: &[u8]) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        let mut inbox = core::mem::take(&mut link.inbox);
+        while !input.is_empty() {
+            let Some(link) = self.table.get_mut(conn) else { return };
+            if core::mem::take(&mut link.inbox_void) {
+                inbox.clear();
+            }
+            if link.is_crowded() {
+                link.held.extend_from_slice(input);
+                if !core::mem::replace(&mut link.paused, true) {
+                    cx.out.read(Source::Conn(conn), 0);
+                }
+                break;
+            }
+            if matches!(link.stage, Stage::Idle) {
+                match input.iter().position(|byte| !matches!(byte, b'\n' | b'\r')) {
+                    None => break,
+                    Some(start) => input = &input[start..],
+                }
+                link.stage = Stage::Hello { since: cx.at() };
+                self.enter_door(cx, conn);
+                continue;
+            }
+            if link.in_frames() && link.is_serial() && inbox.is_at_boundary() && input[0] >= b' ' {
+                self.begin_again(cx, conn);
+                continue;
+            }
+            if link.in_frames() {
+                match inbox.frame(&mut input) {
+                    Ok(Some(payload)) => self.on_frame(cx, guests, conn, payload),
+                    Ok(None) => break,
+                    Err(_) => self.end_session_with_bye(cx, guests, conn, SessionEnd::BadFrame),
+                }
+            } else {
+                match inbox.line(&mut input, LINE_MAX) {
+                    Ok(Some(line)) => self.on_line(cx, guests, conn, line),
+                    Ok(None) => break,
+                    Err(_) => self.refuse(cx, guests, conn, Failure::BadLine),
+                }
+            }
+        }
+        let now = cx.at();
+        if let Some(link) = self.table.get_mut(conn) {
+            if core::mem::take(&mut link.inbox_void) {
+                inbox.clear();
+            }
+            let unfinished = link.in_frames() && !inbox.is_at_boundary();
+            if let Some(session) = &mut link.session {
+                let frame_by = now + cx.config.frame_timeout;
+                session.frame_by = unfinished.then(|| session.frame_by.unwrap_or(frame_by));
+            }
+            link.inbox = inbox;
+        }
+    }
+
+    /// Serial: `0xFF` drops what is unfinished, and is answered by the greeting.
+    fn resynchronise(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        cx.out.discard(conn);
+        link.void_inbox();
+        link.held.clear();
+        if matches!(link.stage, Stage::Proving(_)) {
+            self.fail(cx, guests, conn, Failure::Disconnected);
+        }
+        let Some(link) = self.table.get_mut(conn) else { return };
+        if link.session.is_some() {
+            self.begin_again(cx, conn);
+        } else {
+            link.stage = Stage::Idle;
+            self.leave_door(cx, conn);
+        }
+        if let Some(link) = self.table.get_mut(conn) {
+            link.transmit(cx, conn, greet);
+        }
+    }
+
+    /// Serial: a new handshake on a stream whose session still stands.
+    fn begin_again(&mut self, cx: &mut Cx, conn: ConnId) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        let deadline = cx.at() + cx.config.handshake_timeout;
+        link.stage = Stage::Hello { since: cx.at() };
+        link.reset_by.get_or_insert(deadline);
+        self.enter_door(cx, conn);
+    }
+
+    /// Everything that became due on this connection.
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
+        let now = cx.at();
+        let Some(link) = self.table.get(conn) else { return };
+        let (since, conflict) = match &link.stage {
+            Stage::Hello { since } => (Some(*since), None),
+            Stage::Proving(attempt) => (Some(attempt.since), attempt.conflict_until),
+            Stage::Idle | Stage::Frames => (None, None),
+        };
+        if since.is_some_and(|since| since + cx.config.handshake_timeout <= now) {
+            self.refuse(cx, guests, conn, Failure::Timeout);
+        } else if conflict.is_some_and(|until| until <= now) {
+            self.establish(cx, guests, conn);
+        }
+        let reset = self.table.get(conn).is_some_and(|link| link.reset_by.is_some_and(|by| by <= now));
+        if reset {
+            self.end_session(cx, guests, conn, SessionEnd::Resynchronised);
+        }
+        self.on_session_timer(cx, guests, conn);
+        self.rearm(cx, Some(guests), conn);
+    }
+
+    /// Arms the connection's timer for its earliest obligation. Only ever earlier:
+    /// an early call finds nothing due and arms again.
+    pub(crate) fn rearm(&mut self, cx: &mut Cx, guests: Option<&Guests>, conn: ConnId) {
+        let Some(link) = self.table.get(conn) else { return };
+        let timeout = cx.config.handshake_timeout;
+        let mut earliest: Option<(Time, Wakeup)> = None;
+        let mut consider = |at: Option<Time>, why: Wakeup| {
+            if let Some(at) = at
+                && earliest.is_none_or(|(before, _)| at < before)
+            {
+                earliest = Some((at, why));
+            }
+        };
+        match &link.stage {
+            Stage::Hello { since } => consider(Some(*since + timeout), Wakeup::Handshake),
+            Stage::Proving(attempt) => {
+                consider(Some(attempt.since + timeout), Wakeup::Handshake);
+                consider(attempt.conflict_until, Wakeup::Conflict);
+            }
+            Stage::Idle | Stage::Frames => {}
+        }
+        consider(link.reset_by, Wakeup::Handshake);
+        if let Some(session) = &link.session {
+            consider(Some(session.deadline(cx, link)), Wakeup::Session);
+            if let Some(row) = session.row.and_then(|row| guests?.get(row))
+                && row.session == Some(conn)
+            {
+                let facts = row.facts(&cx.config, cx.now.boot);
+                let change = liveness::next_change(&facts, cx.config.window, cx.stall.as_ref(), cx.now.boot);
+                consider(change, Wakeup::Session);
+            }
+        }
+        let timer = link.timer;
+        if let Some((at, why)) = earliest {
+            cx.timers.arm_by(timer, at, why);
+        }
+    }
+
+    /// A stall was noticed: everybody is challenged at once.
+    pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
+        let now = cx.at();
+        for conn in self.table.ids().collect::<Vec<_>>() {
+            let Some(link) = self.table.get_mut(conn) else { continue };
+            if let Some(session) = &mut link.session {
+                session.next_challenge = now;
+                cx.timers.arm_by(link.timer, now, Wakeup::Session);
+            }
+        }
+    }
+}
+
+fn greet(out: &mut Vec<u8>) {
+    out.extend_from_slice(GREETING);
+    out.push(b'\n');
+}

@@ -1,0 +1,389 @@
+//! Phase B: challenges and proofs, and how a session ends.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::auth::{Direction, SessionKey, TAG_DIGITS};
+use crate::boundary::CloseReason;
+use crate::broker::commands::CommandId;
+use crate::broker::cx::{Cx, Notice, Urgency, retry_after};
+use crate::broker::guests::{Guests, RowId};
+use crate::broker::links::{Link, Links, SMALL};
+use crate::event::{Fact, SessionEnd};
+use crate::id::{ConnId, Epoch, Nonce};
+use crate::link::inbox::{FRAME_MAX, SERIAL_FRAME_MAX, append_frame};
+use crate::link::message::{self, GuestFrame};
+use crate::liveness::{Departure, Evidence};
+use crate::time::{Time, WallTime, millis};
+
+/// One session. A 0.1 session has neither challenges nor a key.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// `None` for the host's own 0.1 bus client.
+    pub(crate) row: Option<RowId>,
+    pub(crate) epoch: Epoch,
+    pub(crate) next_challenge: Time,
+    /// The challenge that decides a conflict, outside the usual limit.
+    pub(crate) conflict: Option<Challenge>,
+    /// When the unfinished frame must be whole.
+    pub(crate) frame_by: Option<Time>,
+    /// The newest proof (0.1: heartbeat), or the begin.
+    pub(crate) heard: Time,
+    /// 0.1 subscriptions.
+    pub(crate) topics: Vec<String>,
+    /// Unanswered questions of the guest.
+    pub(crate) questions: usize,
+    since: Time,
+    challenges: [Option<Challenge>; 4],
+    last_seq: u64,
+    strikes: u8,
+    late_answered: Option<Time>,
+    key: Option<SessionKey>,
+    received: u64,
+    sent: u64,
+    legacy: bool,
+}
+
+/// A challenge that may still be answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Challenge {
+    seq: u64,
+    nonce: Nonce,
+    sent_at: Time,
+}
+
+/// Wrong proofs in a row that end a session.
+const STRIKES: u8 = 3;
+
+/// Most unanswered questions of one guest.
+pub(crate) const QUESTIONS_MAX: usize = 16;
+
+impl Session {
+    /// The first challenge falls anywhere in the interval, so that guests that
+    /// arrive together are not asked together for ever.
+    pub(crate) fn new(cx: &mut Cx, row: RowId, epoch: Epoch, key: Option<SessionKey>) -> Self {
+        let interval = cx.config.interval;
+        let next_challenge = cx.at() + (interval - cx.entropy.jitter(interval));
+        Self { key, next_challenge, ..Self::blank(cx, Some(row), epoch, false) }
+    }
+
+    pub(crate) fn legacy(cx: &Cx, row: Option<RowId>, epoch: Epoch) -> Self {
+        Self::blank(cx, row, epoch, true)
+    }
+
+    fn blank(cx: &Cx, row: Option<RowId>, epoch: Epoch, legacy: bool) -> Self {
+        Self {
+            row,
+            epoch,
+            next_challenge: Time::MAX,
+            conflict: None,
+            frame_by: None,
+            heard: cx.at(),
+            topics: Vec::new(),
+            questions: 0,
+            since: cx.at(),
+            challenges: [None; 4],
+            last_seq: 0,
+            strikes: 0,
+            late_answered: None,
+            key: None,
+            received: 0,
+            sent: 0,
+            legacy,
+        }
+    }
+
+    pub(crate) const fn is_legacy(&self) -> bool {
+        self.legacy
+    }
+
+    /// The earliest of its own deadlines; the verdict's is the row's.
+    pub(crate) fn deadline(&self, cx: &Cx, link: &Link) -> Time {
+        let config = &cx.config;
+        let silence = if self.legacy { config.legacy_heartbeat_timeout } else { config.linger() };
+        let slow = link.blocked_since.map(|since| since + config.window);
+        // While a serial stream shakes hands again, keepalives wait.
+        let challenge = link.in_frames().then_some(self.next_challenge);
+        [self.frame_by, slow, challenge].into_iter().flatten().fold(self.heard + silence, Time::min)
+    }
+
+    fn take(&mut self, seq: u64) -> Option<Challenge> {
+        let slot = self.challenges.iter_mut().find(|slot| slot.is_some_and(|kept| kept.seq == seq))?;
+        slot.take()
+    }
+
+    fn issue(&mut self, nonce: Nonce, sent_at: Time) -> Challenge {
+        self.last_seq += 1;
+        Challenge { seq: self.last_seq, nonce, sent_at }
+    }
+
+    fn keep(&mut self, challenge: Challenge) {
+        let slot = self.challenges.iter_mut().min_by_key(|slot| slot.map_or(0, |kept| kept.seq));
+        if let Some(slot) = slot {
+            *slot = Some(challenge);
+        }
+    }
+}
+
+impl Links {
+    /// Sends a frame whose JSON has at most `most` bytes, if there is room.
+    pub(crate) fn send(
+        &mut self,
+        cx: &mut Cx,
+        conn: ConnId,
+        most: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let Some(link) = self.table.get_mut(conn) else { return false };
+        let serial = link.is_serial();
+        if !link.in_frames() {
+            return false;
+        }
+        let Some(session) = &mut link.session else { return false };
+        let limit = if serial { SERIAL_FRAME_MAX } else { FRAME_MAX };
+        if most + TAG_DIGITS + 1 > limit {
+            return false;
+        }
+        if link.room < most + 64 {
+            link.blocked_since.get_or_insert(cx.now.boot);
+            return false;
+        }
+        let count = session.sent;
+        session.sent += 1;
+        let key = session.key.as_ref();
+        let tag_length = key.map_or(0, |_| TAG_DIGITS);
+        link.room -= cx.out.transmit(conn, |out| {
+            append_frame(out, serial, tag_length, write, |out, json| {
+                if let Some(key) = key {
+                    key.append_tag(Direction::ToGuest, count, json, out);
+                }
+            });
+        });
+        true
+    }
+
+    /// Sends a challenge and remembers it; a fifth forgets the oldest.
+    fn challenge(&mut self, cx: &mut Cx, conn: ConnId) -> Option<Challenge> {
+        let nonce = cx.entropy.nonce();
+        let now = cx.at();
+        let session = self.table.get_mut(conn)?.session.as_mut()?;
+        let challenge = session.issue(nonce, now);
+        let sent =
+            self.send(cx, conn, SMALL, |out| message::append_challenge(out, challenge.seq, &challenge.nonce));
+        if !sent {
+            cx.statistics.challenges_blocked += 1;
+        }
+        sent.then_some(challenge)
+    }
+
+    pub(crate) fn challenge_incumbent(&mut self, cx: &mut Cx, conn: ConnId) {
+        let challenge = self.challenge(cx, conn);
+        if let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) {
+            session.conflict = challenge;
+        }
+    }
+
+    fn challenge_and_keep(&mut self, cx: &mut Cx, conn: ConnId) {
+        if let Some(challenge) = self.challenge(cx, conn)
+            && let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut())
+        {
+            session.keep(challenge);
+        }
+    }
+
+    pub(crate) fn on_frame(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, payload: &[u8]) {
+        let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) else { return };
+        session.frame_by = None;
+        let count = session.received;
+        session.received += 1;
+        let json = match &session.key {
+            None => payload,
+            Some(key) => match key.open(Direction::ToBroker, count, payload) {
+                Ok(json) => json,
+                Err(_) => return self.end_session_with_bye(cx, guests, conn, SessionEnd::BadMac),
+            },
+        };
+        match GuestFrame::parse(json) {
+            Err(_) => self.end_session_with_bye(cx, guests, conn, SessionEnd::BadFrame),
+            Ok(GuestFrame::Proof(proof)) => self.on_keepalive(cx, guests, conn, proof.seq, &proof.proof),
+            Ok(GuestFrame::Goodbye) => {
+                self.end_session(cx, guests, conn, SessionEnd::Goodbye);
+                self.hang_up(cx, conn, CloseReason::Ended);
+            }
+            Ok(GuestFrame::Ping { id }) => {
+                self.send(cx, conn, SMALL, |out| message::append_ping(out, id, true));
+            }
+            Ok(GuestFrame::Pong { id }) => {
+                cx.notify(Notice::Pong { conn, command: CommandId(id) });
+            }
+            Ok(GuestFrame::Heartbeat) => self.on_heartbeat(cx, guests, conn),
+            Ok(GuestFrame::Subscribe { topic }) => self.on_subscribe(cx, conn, topic.as_deref()),
+            Ok(GuestFrame::Publish(publish)) => self.on_publish(cx, guests, conn, &publish),
+            Ok(GuestFrame::Request(request)) => self.on_question(cx, conn, request),
+            Ok(GuestFrame::Unknown(kind)) => self.on_unknown(cx, conn, kind.as_deref()),
+        }
+    }
+
+    /// A proof: evidence if it answers a challenge that still counts.
+    fn on_keepalive(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, seq: u64, proof: &Nonce) {
+        let now = cx.at();
+        let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) else { return };
+        let deciding = session.conflict.filter(|challenge| challenge.seq == seq);
+        let Some(challenge) = deciding.or_else(|| session.take(seq)) else {
+            if (1..=session.last_seq).contains(&seq) {
+                cx.statistics.late_proofs += 1;
+                let second = core::time::Duration::from_secs(1);
+                if session.late_answered.is_none_or(|last| now.since(last) >= second) {
+                    session.late_answered = Some(now);
+                    self.challenge_and_keep(cx, conn);
+                }
+                return;
+            }
+            return self.strike(cx, guests, conn);
+        };
+        if !challenge.nonce.matches(proof) {
+            return self.strike(cx, guests, conn);
+        }
+        session.strikes = 0;
+        session.heard = now;
+        let row = session.row;
+        if deciding.is_some() {
+            session.conflict = None;
+        }
+        let Some(id) = row else { return };
+        let mut contender = None;
+        if let Some(row) = guests.get_mut(id) {
+            // Challenges are answered in any order: an older one doesn't make the guest older.
+            if row.evidence.is_none_or(|newest| challenge.sent_at >= newest.at) {
+                row.evidence = Some(Evidence { at: challenge.sent_at, received: now });
+                row.rtt_us = u32::try_from(now.since(challenge.sent_at).as_micros()).ok();
+                let age = millis(now.since(challenge.sent_at));
+                row.last_wall =
+                    Some(WallTime::from_unix_millis(cx.now.wall.unix_millis().saturating_sub_unsigned(age)));
+            }
+            row.handshakes += 1;
+            contender = row.contender.filter(|_| deciding.is_some());
+        }
+        guests.announce(cx, id);
+        cx.notify(Notice::Evidence(id, Urgency::Refresh));
+        if let Some(contender) = contender {
+            self.refuse(cx, guests, contender, crate::event::Failure::NameInUse);
+        }
+    }
+
+    fn strike(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
+        cx.statistics.strikes += 1;
+        let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) else { return };
+        session.strikes += 1;
+        if session.strikes >= STRIKES {
+            self.end_session_with_bye(cx, guests, conn, SessionEnd::Strikes);
+        }
+    }
+
+    /// What of a session became due.
+    pub(crate) fn on_session_timer(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
+        let now = cx.at();
+        let Some(link) = self.table.get(conn) else { return };
+        let Some(session) = &link.session else { return };
+        let config = &cx.config;
+        let silence = if session.legacy { config.legacy_heartbeat_timeout } else { config.linger() };
+        let end = if session.heard + silence <= now {
+            Some(if session.legacy { SessionEnd::HeartbeatTimeout } else { SessionEnd::Stale })
+        } else if link.blocked_since.is_some_and(|since| since + config.window <= now) {
+            Some(SessionEnd::Slow)
+        } else if session.frame_by.is_some_and(|by| by <= now) {
+            Some(SessionEnd::BadFrame)
+        } else {
+            None
+        };
+        if let Some(end) = end {
+            return self.end_session_with_bye(cx, guests, conn, end);
+        }
+        let row = session.row;
+        if session.next_challenge <= now && link.in_frames() {
+            self.challenge_and_keep(cx, conn);
+            if let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) {
+                session.next_challenge = now + cx.config.interval;
+            }
+        }
+        if let Some(row) = row {
+            guests.announce(cx, row);
+        }
+    }
+
+    /// Takes leave of the guest, ends the session and the connection.
+    pub(crate) fn end_session_with_bye(
+        &mut self,
+        cx: &mut Cx,
+        guests: &mut Guests,
+        conn: ConnId,
+        why: SessionEnd,
+    ) {
+        self.say_bye(cx, conn, why);
+        self.end_session(cx, guests, conn, why);
+        self.hang_up(cx, conn, CloseReason::Ended);
+    }
+
+    pub(crate) fn say_bye(&mut self, cx: &mut Cx, conn: ConnId, why: SessionEnd) {
+        let retry_after = retry_after(cx, why);
+        self.send(cx, conn, SMALL, |out| message::append_bye(out, why, retry_after));
+    }
+
+    /// Ends the session, says so, and lets a waiting contender in. The
+    /// connection is the caller's.
+    pub(crate) fn end_session(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, why: SessionEnd) {
+        let Some(id) = self.drop_session(cx, guests, conn, why) else { return };
+        guests.mark_idle(id);
+        guests.announce(cx, id);
+        cx.notify(Notice::Evidence(id, Urgency::Transition));
+        if let Some(contender) = guests.get(id).and_then(|row| row.contender) {
+            self.establish(cx, guests, contender);
+        }
+    }
+
+    /// Ends the session in the row and in the events, without a verdict.
+    pub(crate) fn drop_session(
+        &mut self,
+        cx: &mut Cx,
+        guests: &mut Guests,
+        conn: ConnId,
+        why: SessionEnd,
+    ) -> Option<RowId> {
+        let link = self.table.get_mut(conn)?;
+        let session = link.session.take()?;
+        link.reset_by = None;
+        link.blocked_since = None;
+        if !session.topics.is_empty() {
+            self.subscribers.retain(|other| *other != conn);
+        }
+        let lasted_ms = millis(cx.at().since(session.since));
+        let row = session.row.and_then(|id| guests.get_mut(id));
+        cx.event(
+            row.as_ref().map(|row| row.name),
+            Fact::SessionClosed { epoch: session.epoch, reason: why, lasted_ms },
+        );
+        cx.notify(Notice::Lost(conn));
+        let row = row?;
+        if row.legacy == Some(conn) {
+            row.legacy = None;
+        }
+        if row.session == Some(conn) {
+            row.end(match why {
+                SessionEnd::Goodbye => Departure::Goodbye,
+                SessionEnd::Stale | SessionEnd::Slow => Departure::Stale,
+                SessionEnd::Disconnected
+                | SessionEnd::Superseded
+                | SessionEnd::Strikes
+                | SessionEnd::BadMac
+                | SessionEnd::BadFrame
+                | SessionEnd::TokenChanged
+                | SessionEnd::Forgotten
+                | SessionEnd::HeartbeatTimeout
+                | SessionEnd::Shutdown
+                | SessionEnd::Replaced
+                | SessionEnd::Resynchronised => Departure::Disconnected,
+            });
+        }
+        session.row
+    }
+}

@@ -1,0 +1,78 @@
+//! What is sent on one connection, within the room that the shell has for it.
+
+use alloc::vec::Vec;
+
+use crate::boundary::Source;
+use crate::id::ConnId;
+use crate::queue::Outbox;
+
+/// A peer that takes what it is sent is read from at this pace, in bytes per turn.
+pub(crate) const READ_CREDIT: usize = 64 * 1024;
+
+/// The sending side of a connection. What doesn't fit the room waits here, and
+/// while it does nothing more is read from the peer: it can't make the backlog
+/// grow beyond the answers to what it already sent.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    conn: ConnId,
+    room: usize,
+    backlog: Vec<u8>,
+}
+
+impl Sender {
+    pub(crate) fn new(conn: ConnId, room: usize) -> Self {
+        Self { conn, room, backlog: Vec::new() }
+    }
+
+    pub(crate) fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    /// Sends what `write` appends, now or as soon as there is room.
+    pub(crate) fn send(&mut self, out: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.is_blocked() {
+            write(&mut self.backlog);
+            return;
+        }
+        self.room -= out.transmit_within(self.conn, self.room, &mut self.backlog, write);
+        if self.is_blocked() {
+            out.read(Source::Conn(self.conn), 0);
+        }
+    }
+
+    /// The shell has `room` bytes free.
+    pub(crate) fn writable(&mut self, out: &mut Outbox, room: usize) {
+        self.room = room;
+        if !self.is_blocked() {
+            return;
+        }
+        let fits = room.min(self.backlog.len());
+        self.room -= out.transmit(self.conn, |bytes| bytes.extend(self.backlog.drain(..fits)));
+        if !self.is_blocked() {
+            self.unblock(out);
+        }
+    }
+
+    /// Drops what neither we nor the shell handed on yet.
+    pub(crate) fn discard(&mut self, out: &mut Outbox) {
+        out.discard(self.conn);
+        if self.is_blocked() {
+            self.unblock(out);
+        }
+    }
+
+    /// Whether something waits for room.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// How many bytes wait for room.
+    pub(crate) fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+
+    fn unblock(&mut self, out: &mut Outbox) {
+        self.backlog = Vec::new();
+        out.read(Source::Conn(self.conn), READ_CREDIT);
+    }
+}

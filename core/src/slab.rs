@@ -1,0 +1,64 @@
+//! What the engine keeps of each connection, by the shell's id.
+
+use alloc::vec::Vec;
+
+use crate::id::ConnId;
+
+/// A table by [`ConnId`]: a late id of an earlier generation finds nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnTable<T> {
+    entries: Vec<Option<(u32, T)>>,
+    count: usize,
+}
+
+impl<T> Default for ConnTable<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), count: 0 }
+    }
+}
+
+impl<T> ConnTable<T> {
+    /// Whatever was in the slot is replaced.
+    pub(crate) fn insert(&mut self, conn: ConnId, value: T) {
+        let index = conn.index as usize;
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, || None);
+        }
+        if self.entries[index].replace((conn.generation, value)).is_none() {
+            self.count += 1;
+        }
+    }
+
+    pub(crate) fn get(&self, conn: ConnId) -> Option<&T> {
+        match self.entries.get(conn.index as usize) {
+            Some(Some((generation, value))) if *generation == conn.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut T> {
+        match self.entries.get_mut(conn.index as usize) {
+            Some(Some((generation, value))) if *generation == conn.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, conn: ConnId) -> Option<T> {
+        self.get(conn)?;
+        self.count -= 1;
+        self.entries[conn.index as usize].take().map(|(_, value)| value)
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// All, in order of their slots.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> {
+        self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let (generation, _) = entry.as_ref()?;
+            // The index came from a u32.
+            Some(ConnId { index: index as u32, generation: *generation })
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! Deadlines in order: an indexed binary heap, one entry a timer.
+
+use alloc::vec::Vec;
+
+use crate::boundary::{Deadline, Wakeup};
+use crate::time::Time;
+
+/// A timer's place; valid until [`Timers::remove`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TimerId(u32);
+
+/// Timers of kind `K`. A warm set doesn't allocate; equal deadlines fire in an
+/// order that depends on the calls alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Timers<K> {
+    heap: Vec<u32>,
+    slots: Vec<Slot<K>>,
+    free: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot<K> {
+    at: Time,
+    why: Wakeup,
+    position: u32,
+    key: K,
+}
+
+const UNARMED: u32 = u32::MAX;
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self { heap: Vec::new(), slots: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<K: Copy> Timers<K> {
+    /// A new timer, not armed.
+    pub(crate) fn insert(&mut self, key: K) -> TimerId {
+        let slot = Slot { at: Time::MAX, why: Wakeup::More, position: UNARMED, key };
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = slot;
+            return TimerId(index);
+        }
+        self.slots.push(slot);
+        // Connections, rows and commands are bounded far below 2³².
+        TimerId((self.slots.len() - 1) as u32)
+    }
+
+    /// Ends a timer; its id may be given out again.
+    pub(crate) fn remove(&mut self, id: TimerId) {
+        self.disarm(id);
+        self.free.push(id.0);
+    }
+
+    /// Fires at `at`, whatever was set before.
+    pub(crate) fn arm(&mut self, id: TimerId, at: Time, why: Wakeup) {
+        let slot = &mut self.slots[id.0 as usize];
+        let before = core::mem::replace(&mut slot.at, at);
+        slot.why = why;
+        if slot.position == UNARMED {
+            slot.position = self.heap.len() as u32;
+            self.heap.push(id.0);
+            self.rise(self.heap.len() - 1);
+        } else if at < before {
+            self.rise(self.slots[id.0 as usize].position as usize);
+        } else {
+            self.sink(self.slots[id.0 as usize].position as usize);
+        }
+    }
+
+    /// Fires at `at` or earlier: an earlier deadline stays, and whoever is woken
+    /// by it arms again. This is what makes a refreshed deadline free.
+    pub(crate) fn arm_by(&mut self, id: TimerId, at: Time, why: Wakeup) {
+        let slot = &self.slots[id.0 as usize];
+        if slot.position == UNARMED || at < slot.at {
+            self.arm(id, at, why);
+        }
+    }
+
+    pub(crate) fn disarm(&mut self, id: TimerId) {
+        let position = core::mem::replace(&mut self.slots[id.0 as usize].position, UNARMED);
+        if position == UNARMED {
+            return;
+        }
+        let position = position as usize;
+        self.heap.swap_remove(position);
+        if let Some(&moved) = self.heap.get(position) {
+            self.slots[moved as usize].position = position as u32;
+            self.rise(position);
+            self.sink(self.slots[moved as usize].position as usize);
+        }
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<Deadline> {
+        let slot = &self.slots[*self.heap.first()? as usize];
+        Some(Deadline { at: slot.at, why: slot.why })
+    }
+
+    /// Takes the earliest timer that is due, leaving it unarmed.
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<K> {
+        let index = *self.heap.first()?;
+        let slot = &self.slots[index as usize];
+        if slot.at > now {
+            return None;
+        }
+        let key = slot.key;
+        self.disarm(TimerId(index));
+        Some(key)
+    }
+
+    /// How many exist, armed or not.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn at(&self, position: usize) -> Time {
+        self.slots[self.heap[position] as usize].at
+    }
+
+    fn rise(&mut self, mut position: usize) {
+        while position > 0 {
+            let parent = (position - 1) / 2;
+            if self.at(parent) <= self.at(position) {
+                break;
+            }
+            self.swap(parent, position);
+            position = parent;
+        }
+    }
+
+    fn sink(&mut self, mut position: usize) {
+        loop {
+            let left = 2 * position + 1;
+            let mut least = position;
+            for child in [left, left + 1] {
+                if child < self.heap.len() && self.at(child) < self.at(least) {
+                    least = child;
+                }
+            }
+            if least == position {
+                return;
+            }
+            self.swap(least, position);
+            position = least;
+        }
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.heap.swap(a, b);
+        self.slots[self.heap[a] as usize].position = a as u32;
+        self.slots[self.heap[b] as usize].position = b as u32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TimerId, Timers};
+    use crate::boundary::Wakeup;
+    use crate::time::Time;
+    use alloc::vec::Vec;
+
+    fn drain(timers: &mut Timers<u32>, now: u64) -> Vec<u32> {
+        core::iter::from_fn(|| timers.pop_due(Time::from_nanos(now))).collect()
+    }
+
+    #[test]
+    fn timers_fire_in_order_of_their_deadlines_after_any_changes() {
+        let mut timers = Timers::default();
+        let ids: Vec<TimerId> = (0..200).map(|key| timers.insert(key)).collect();
+        // A fixed scramble: every number below 211 once, the prime keeps it even.
+        for (key, id) in ids.iter().enumerate() {
+            timers.arm(*id, Time::from_nanos(key as u64 * 97 % 211), Wakeup::Session);
+        }
+        for id in ids.iter().step_by(3) {
+            timers.disarm(*id);
+        }
+        for id in ids.iter().skip(1).step_by(3) {
+            timers.arm(*id, Time::from_nanos(500), Wakeup::Session);
+        }
+        let early: Vec<u64> = drain(&mut timers, 499).iter().map(|key| u64::from(*key) * 97 % 211).collect();
+        assert_eq!(early.len(), 66);
+        assert!(early.is_sorted());
+        assert_eq!(drain(&mut timers, 500).len(), 67);
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn arm_by_keeps_an_earlier_deadline() {
+        let mut timers = Timers::default();
+        let id = timers.insert(7);
+        timers.arm_by(id, Time::from_nanos(10), Wakeup::Session);
+        timers.arm_by(id, Time::from_nanos(20), Wakeup::Session);
+        assert_eq!(drain(&mut timers, 10), [7]);
+        assert!(drain(&mut timers, 100).is_empty());
+        timers.remove(id);
+        assert_eq!(timers.len(), 0);
+    }
+}

@@ -1,0 +1,163 @@
+//! The agent as a process: what `castra agent` runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use castra_core::Agent;
+use castra_core::config::AgentConfig;
+use castra_core::entropy::Entropy;
+use castra_core::event::{Event, Fact, LinkEnd};
+
+use crate::address::ConnectAddress;
+use crate::broker::{connections_max, fill_random};
+use crate::clock;
+use crate::files::{create_private_directory, ignore_missing};
+use crate::listen::{ListenError, listen_for_clients};
+use crate::mio_net::MioNet;
+use crate::service::{Ended, Service};
+use crate::shell::{Shell, ShellOptions};
+use crate::signals::Signals;
+use crate::threads::ThreadWork;
+
+/// What an agent is told.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// The protocol's side of it. `serial` follows the address; a `boot` of
+    /// zeros is replaced by the kernel's boot id; `identity` is filled in,
+    /// except a version that is set.
+    pub config: AgentConfig,
+    /// Where the broker is.
+    pub connect: ConnectAddress,
+    /// Where local clients find the agent; its directory is created (0700) if missing.
+    pub socket: Option<PathBuf>,
+}
+
+/// How an agent ended in good order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AgentEnd {
+    /// A single proof was asked for (`once`) and was accepted.
+    Proven,
+    /// It was told to stop, or could not prove itself once (see its events).
+    Stopped,
+}
+
+/// Why there is no agent (any more).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The local socket can't be listened on: usage.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A file or directory can't be used.
+    #[error("can't use {path:?}: {error}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The kernel refused something that it never should.
+    #[error("{what} failed: {error}")]
+    Internal {
+        /// What.
+        what: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// A second signal cut the leave-taking short; exit with 128 plus its number.
+    #[error("stopped at once by a second signal ({0})")]
+    Signalled(i32),
+}
+
+/// Keeps the guest proven until TERM or INT (or, with `once`, until it is done).
+/// Every event goes to `on_event`, from the loop: it should be quick.
+///
+/// # Errors
+/// See [`AgentError`]. A broker that is away is no error: the agent dials again.
+pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<AgentEnd, AgentError> {
+    let AgentOptions { mut config, connect, socket } = options;
+    let mut net = MioNet::new().map_err(internal("creating a poller"))?;
+    let mut signals = Signals::catch().map_err(internal("catching signals"))?;
+    net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
+    let mut doors = Vec::new();
+    if let Some(path) = &socket {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            create_private_directory(parent)
+                .map_err(|error| AgentError::File { path: parent.to_owned(), error })?;
+        }
+        let bound = listen_for_clients(path)?;
+        let via = bound.via;
+        doors.push((net.listen(bound).map_err(internal("watching a listener"))?, via));
+    }
+    fill_config(&mut config, &connect, socket.as_deref()).map_err(internal("drawing a boot id"))?;
+    let once = config.once;
+    let work = ThreadWork::new(None, None, net.waker()).map_err(internal("starting workers"))?;
+    let mut seed = [0; 32];
+    fill_random(&mut seed).map_err(internal("drawing a seed"))?;
+    let engine = Agent::new(config.clone(), Entropy::seeded(seed), clock::now());
+    let shell_options = ShellOptions {
+        doors,
+        dial: Some(connect),
+        connections_max: connections_max(),
+        observe: true,
+        ..ShellOptions::default()
+    };
+    let mut shell = Shell::new(engine, net, work, shell_options);
+    let mut proven = false;
+    let mut service = Service { shell: &mut shell, signals: Some(&mut signals) };
+    let ended = service.run(
+        || None,
+        |event| {
+            proven |= matches!(event.fact, Fact::LinkDown { reason: LinkEnd::Finished, .. });
+            on_event(event);
+        },
+    );
+    let (_, net, work) = shell.into_parts();
+    if let Some(path) = &socket {
+        // Gone already, or not ours to remove any more: either way nothing is left to do.
+        let _ = ignore_missing(std::fs::remove_file(path));
+    }
+    drop(net);
+    work.stop(Duration::ZERO);
+    match ended {
+        Ok(Ended::Drained) if once && proven => Ok(AgentEnd::Proven),
+        Ok(Ended::Drained) => Ok(AgentEnd::Stopped),
+        Ok(Ended::Signalled(number)) => Err(AgentError::Signalled(number)),
+        Err(error) => Err(AgentError::Internal { what: "waiting for the network", error }),
+    }
+}
+
+fn fill_config(config: &mut AgentConfig, connect: &ConnectAddress, socket: Option<&Path>) -> io::Result<()> {
+    config.serial = matches!(connect, ConnectAddress::Serial { .. });
+    if config.boot == [0; 16] {
+        config.boot = boot_id()?;
+    }
+    let identity = &mut config.identity;
+    if identity.version.is_empty() {
+        env!("CARGO_PKG_VERSION").clone_into(&mut identity.version);
+    }
+    identity.pid = std::process::id();
+    identity.uid = rustix::process::geteuid().as_raw();
+    identity.started_at = clock::now().wall;
+    identity.state_dir =
+        socket.and_then(Path::parent).map(|parent| parent.display().to_string()).unwrap_or_default();
+    identity.listen = vec![connect.to_string()];
+    Ok(())
+}
+
+/// Random per boot: the kernel's own id, or, where it is hidden, fresh bytes.
+fn boot_id() -> io::Result<[u8; 16]> {
+    let mut boot = [0; 16];
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    match castra_core::hex::decode(&digits) {
+        Ok(id) => boot = id,
+        Err(_) => fill_random(&mut boot)?,
+    }
+    Ok(boot)
+}
+
+fn internal(what: &'static str) -> impl FnOnce(io::Error) -> AgentError {
+    move |error| AgentError::Internal { what, error }
+}

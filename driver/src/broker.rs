@@ -1,0 +1,340 @@
+//! The broker as a process: what `castra broker` runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use castra_core::config::{BrokerConfig, ConfigError};
+use castra_core::entropy::Entropy;
+use castra_core::event::Level;
+use castra_core::{Broker, Restored};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::address::ListenAddress;
+use crate::clock;
+use crate::files::{
+    LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, read_records,
+    write_whole,
+};
+use crate::listen::{ListenError, listen_for_clients, listen_on};
+use crate::lock::{Holder, LockError, StateLock};
+use crate::mio_net::MioNet;
+use crate::service::{Ended, Service};
+use crate::shell::{Shell, ShellOptions};
+use crate::signals::Signals;
+use crate::store::{Store, StoreError};
+use crate::threads::{ThreadWork, WorkFiles};
+
+/// The name of the control socket in a state directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// The name of the pid file in a state directory.
+pub const PID_FILE: &str = "broker.pid";
+/// Descriptors for everything that is no connection.
+const DESCRIPTORS_KEPT: u64 = 64;
+/// How long the workers may take for their last jobs.
+const LAST_JOBS: Duration = Duration::from_secs(2);
+
+/// What a broker is told.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    /// The protocol's side of it. `identity` is filled in here, except a version that is set.
+    pub config: BrokerConfig,
+    /// The state directory; created (0700) if missing.
+    pub state_dir: PathBuf,
+    /// Where guests come in. None is legal, and lonely.
+    pub listen: Vec<ListenAddress>,
+    /// Default: `broker.pid` in the state directory.
+    pub pidfile: Option<PathBuf>,
+    /// Default: `logs/broker.log` in the state directory. `events.jsonl` stands beside it.
+    pub logfile: Option<PathBuf>,
+    /// Default: `handshakes` in the state directory.
+    pub handshake_dir: Option<PathBuf>,
+    /// Log lines go to stderr too.
+    pub echo: bool,
+}
+
+/// A broker that serves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Serving {
+    /// Where guests come in, with real ports.
+    pub listen: Vec<String>,
+    /// The control socket.
+    pub control: PathBuf,
+    /// This process.
+    pub pid: u32,
+    /// What the operator should know: unwise addresses, damaged files.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no broker (any more).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// Exit code 73: the state directory is taken.
+    #[error(
+        "a broker already serves {state_dir:?} ({holder}): use it, stop it with `castra down`, or choose another --state-dir"
+    )]
+    AlreadyRunning {
+        /// The state directory.
+        state_dir: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// The configuration contradicts itself: usage.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address can't be listened on: usage.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A file or directory can't be used.
+    #[error("can't use {path:?}: {error}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel refused something that it never should.
+    #[error("{what} failed: {error}")]
+    Internal {
+        /// What.
+        what: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// A second signal cut the drain short; exit with 128 plus its number.
+    #[error("stopped at once by a second signal ({0})")]
+    Signalled(i32),
+}
+
+/// Serves until TERM, INT or a `shutdown` request, and takes leave within 3 s.
+/// `on_ready` is called once everything listens.
+///
+/// Catches TERM, INT and HUP of the process and raises its soft limit on
+/// descriptors to the hard one.
+///
+/// # Errors
+/// See [`BrokerError`]; what was created for serving is removed again, what is
+/// durable stays.
+pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<(), BrokerError> {
+    options.config.check()?;
+    let started = clock::now();
+    let paths = Paths::of(&options);
+    paths.create()?;
+    let mut lock = StateLock::acquire(&options.state_dir).map_err(|error| match error {
+        LockError::Held(holder) => {
+            BrokerError::AlreadyRunning { state_dir: options.state_dir.clone(), holder }
+        }
+        LockError::Failed { path, error } => BrokerError::File { path, error },
+    })?;
+    let mut warnings = Vec::new();
+    paths.check(&mut warnings)?;
+    let mut holder =
+        Holder { pid: Some(std::process::id()), started_at: Some(started.wall), listen: Vec::new() };
+    describe(&mut lock, &holder, &mut warnings);
+    let (store, restored) = restore(&options.state_dir, &paths.handshakes, started.wall, &mut warnings)?;
+
+    let mut net = MioNet::new().map_err(internal("creating a poller"))?;
+    let mut signals = Signals::catch().map_err(internal("catching signals"))?;
+    net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
+    let mut sockets = Cleanup(Vec::new());
+    let mut doors = Vec::new();
+    let mut listen = Vec::new();
+    let mut add = |bound: crate::listen::Bound, net: &mut MioNet| {
+        sockets.0.extend(bound.path.clone());
+        let via = bound.via;
+        let id = net.listen(bound).map_err(internal("watching a listener"))?;
+        doors.push((id, via));
+        Ok::<_, BrokerError>(())
+    };
+    for address in &options.listen {
+        let bound = listen_on(address, &mut warnings)?;
+        listen.push(bound.address.clone());
+        add(bound, &mut net)?;
+    }
+    add(listen_for_clients(&paths.control)?, &mut net)?;
+    holder.listen.clone_from(&listen);
+    describe(&mut lock, &holder, &mut warnings);
+
+    let mut config = options.config.clone();
+    fill_identity(&mut config, &options.state_dir, &listen, started.wall);
+    let files = paths.work_files(options.echo);
+    let work =
+        ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
+    let mut seed = [0; 32];
+    fill_random(&mut seed).map_err(internal("drawing a seed"))?;
+    let engine = Broker::new(config.clone(), restored, Entropy::seeded(seed), clock::now());
+    let shell_options = ShellOptions {
+        doors,
+        connections_max: connections_max(),
+        log_prefix: Some("host-broker"),
+        ..ShellOptions::default()
+    };
+    let mut shell = Shell::new(engine, net, work, shell_options);
+
+    write_whole(&paths.pid, format!("{}\n", std::process::id()).as_bytes(), false)
+        .map_err(|error| BrokerError::File { path: paths.pid.clone(), error })?;
+    let pid = Cleanup(vec![paths.pid.clone()]);
+    let now = clock::now();
+    shell.log(now, Level::Info, &format!("listening on {}", listen.join(" ")));
+    for warning in &warnings {
+        shell.log(now, Level::Warn, warning);
+    }
+    on_ready(&Serving { listen, control: paths.control.clone(), pid: std::process::id(), warnings });
+
+    let mut service = Service { shell: &mut shell, signals: Some(&mut signals) };
+    let ended = service.run(|| Some(config.clone()), |_| {});
+    let (_, net, work) = shell.into_parts();
+    // In this order: as long as we listen, nobody takes the file for a stale one
+    // and puts its own in its place.
+    drop(sockets);
+    drop(net);
+    if matches!(ended, Ok(Ended::Drained)) {
+        work.stop(LAST_JOBS);
+    }
+    drop(pid);
+    match ended {
+        Ok(Ended::Drained) => Ok(()),
+        Ok(Ended::Signalled(number)) => Err(BrokerError::Signalled(number)),
+        Err(error) => Err(BrokerError::Internal { what: "waiting for the network", error }),
+    }
+}
+
+/// Where a broker's files are.
+struct Paths {
+    state: PathBuf,
+    control: PathBuf,
+    pid: PathBuf,
+    log: PathBuf,
+    events: PathBuf,
+    handshakes: PathBuf,
+}
+
+impl Paths {
+    fn of(options: &BrokerOptions) -> Self {
+        let state = options.state_dir.clone();
+        let or = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| state.join(name));
+        let log = or(&options.logfile, "logs/broker.log");
+        Self {
+            control: state.join(CONTROL_SOCKET),
+            pid: or(&options.pidfile, PID_FILE),
+            events: log.with_file_name("events.jsonl"),
+            handshakes: or(&options.handshake_dir, "handshakes"),
+            log,
+            state,
+        }
+    }
+
+    fn create(&self) -> Result<(), BrokerError> {
+        let parents = [self.pid.parent(), self.log.parent()].into_iter().flatten();
+        let all = [self.state.as_path(), self.handshakes.as_path()].into_iter().chain(parents);
+        for directory in all.filter(|directory| !directory.as_os_str().is_empty()) {
+            create_private_directory(directory).map_err(file_error(directory))?;
+        }
+        Ok(())
+    }
+
+    /// A directory that was there before is not ours to close; but it should be said.
+    fn check(&self, warnings: &mut Vec<String>) -> Result<(), BrokerError> {
+        if is_writable_by_others(&self.state).map_err(file_error(&self.state))? {
+            warnings.push(format!(
+                "the state directory {} can be written by others: give it mode 0700",
+                self.state.display()
+            ));
+        }
+        Ok(())
+    }
+
+    fn work_files(&self, echo: bool) -> WorkFiles {
+        let log = |path: &Path| LogFile::new(path.to_owned(), Rotation::default());
+        WorkFiles {
+            log: log(&self.log),
+            events: log(&self.events),
+            handshakes: log(&self.handshakes.join("handshake-events.jsonl")),
+            records: self.handshakes.clone(),
+            echo,
+        }
+    }
+}
+
+/// Removes sockets and the pid file, however serving ends.
+struct Cleanup(Vec<PathBuf>);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Gone already, or not ours to remove any more: either way nothing is left to do.
+            let _ = ignore_missing(std::fs::remove_file(path));
+        }
+    }
+}
+
+fn restore(
+    state_dir: &Path,
+    handshakes: &Path,
+    now: castra_core::time::WallTime,
+    warnings: &mut Vec<String>,
+) -> Result<(Store, Restored), BrokerError> {
+    let (store, found) = Store::open(state_dir, now)?;
+    if let Some((aside, damage)) = found.set_aside {
+        warnings.push(format!(
+            "the database was damaged ({damage}) and is set aside as {}: tokens issued so far are not known \
+             any more; issue them anew before you trust keyed names",
+            aside.display()
+        ));
+    }
+    let last_seen = read_records(handshakes, warnings).map_err(file_error(handshakes))?;
+    Ok((store, Restored { incarnation: found.incarnation, tokens: found.tokens, last_seen }))
+}
+
+fn describe(lock: &mut StateLock, holder: &Holder, warnings: &mut Vec<String>) {
+    if let Err(error) = lock.describe(holder) {
+        warnings.push(format!("the lock file can't say who holds it: {error}"));
+    }
+}
+
+fn fill_identity(
+    config: &mut BrokerConfig,
+    state_dir: &Path,
+    listen: &[String],
+    started_at: castra_core::time::WallTime,
+) {
+    let identity = &mut config.identity;
+    if identity.version.is_empty() {
+        env!("CARGO_PKG_VERSION").clone_into(&mut identity.version);
+    }
+    identity.pid = std::process::id();
+    identity.uid = rustix::process::geteuid().as_raw();
+    identity.state_dir = state_dir.display().to_string();
+    identity.listen = listen.to_vec();
+    identity.started_at = started_at;
+}
+
+/// As many connections as descriptors allow, after raising the soft limit.
+pub(crate) fn connections_max() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // A refusal leaves the old limit, which is then read again.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    usize::try_from(descriptors.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(usize::MAX).max(8)
+}
+
+/// Fills `bytes` from the operating system.
+pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> BrokerError + '_ {
+    move |error| BrokerError::File { path: path.to_owned(), error }
+}
+
+fn internal(what: &'static str) -> impl FnOnce(io::Error) -> BrokerError {
+    move |error| BrokerError::Internal { what, error }
+}

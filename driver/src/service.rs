@@ -1,0 +1,127 @@
+//! The loop: wait, collect, turn. The only place where time passes.
+
+use std::io;
+use std::time::Duration;
+
+use castra_core::boundary::Engine;
+use castra_core::event::{Event, Level};
+use castra_core::time::Now;
+
+use crate::clock;
+use crate::mio_net::MioNet;
+use crate::shell::{Next, Shell};
+use crate::signals::{Request, Signals};
+use crate::threads::ThreadWork;
+
+/// From the first TERM or INT to the end, at most.
+pub(crate) const DRAIN: Duration = Duration::from_secs(3);
+/// From the engine's end to the process's: last bytes and lines.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How a service ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// The engine drained; everything is said and written.
+    Drained,
+    /// A second signal cut it short.
+    Signalled(i32),
+}
+
+pub(crate) struct Service<'a, E> {
+    pub(crate) shell: &'a mut Shell<E, MioNet, ThreadWork>,
+    pub(crate) signals: Option<&'a mut Signals>,
+}
+
+impl<E: Engine> Service<'_, E> {
+    /// Runs until the engine stops. `reload` gives the configuration on HUP,
+    /// `on_event` gets every event that the shell keeps.
+    pub(crate) fn run(
+        &mut self,
+        reload: impl Fn() -> Option<E::Config>,
+        mut on_event: impl FnMut(&Event),
+    ) -> io::Result<Ended> {
+        let mut ready = Vec::new();
+        let mut done = Vec::new();
+        let mut stop_asked = false;
+        let mut settle_by = None;
+        loop {
+            let now = clock::now();
+            let next = self.shell.turn(now, &ready, &done);
+            ready.clear();
+            done.clear();
+            for event in self.shell.take_events() {
+                on_event(&event);
+            }
+            if self.shell.stopped() {
+                let by = *settle_by.get_or_insert(now.boot + SETTLE);
+                if self.shell.settled() || now.boot >= by {
+                    return Ok(Ended::Drained);
+                }
+            }
+            let deadline = next.deadline.into_iter().chain(settle_by).min();
+            let timeout = timeout(now, Next { deadline, ..next });
+            let woken = self.shell.net().wait(timeout, &mut ready)?;
+            if woken.work {
+                self.shell.work().collect(&mut done);
+            }
+            let Some(signals) = self.signals.as_mut().filter(|_| woken.signals) else { continue };
+            let requests: Vec<_> = signals.pending().collect();
+            for request in requests {
+                let now = clock::now();
+                match request {
+                    Request::Stop(number) if stop_asked => return Ok(Ended::Signalled(number)),
+                    Request::Stop(_) => {
+                        stop_asked = true;
+                        self.shell.drain(now, now.boot + DRAIN);
+                    }
+                    Request::Reload => {
+                        self.shell.log(now, Level::Info, "hangup: log files are opened again");
+                        self.shell.reload(now, reload());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long to wait for the network.
+fn timeout(now: Now, next: Next) -> Option<Duration> {
+    if next.more { Some(Duration::ZERO) } else { next.deadline.map(|deadline| deadline.since(now.boot)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{Act, Scripted, Seen};
+    use crate::shell::ShellOptions;
+    use castra_core::boundary::{Effect, EffectErrorKind};
+    use castra_core::id::EffectId;
+
+    fn shell(acts: Vec<Act>) -> Shell<Scripted, MioNet, ThreadWork> {
+        let net = MioNet::new().expect("a poller");
+        let work = ThreadWork::new(None, None, net.waker()).expect("workers");
+        let mut engine = Scripted::default();
+        engine.act(acts);
+        let options = ShellOptions { log_prefix: Some("test"), ..ShellOptions::default() };
+        Shell::new(engine, net, work, options)
+    }
+
+    #[test]
+    fn the_loop_ends_when_the_engine_stops_and_everything_is_written() {
+        let mut shell = shell(vec![Act::Stopped]);
+        shell.log(clock::now(), Level::Info, "a last line");
+        let ended = Service { shell: &mut shell, signals: None }.run(|| None, |_| {}).expect("a poller");
+        assert_eq!(ended, Ended::Drained);
+        assert!(shell.settled());
+    }
+
+    #[test]
+    fn a_worker_and_a_deadline_wake_the_loop() {
+        let mut shell = shell(vec![Act::Effect(EffectId(1), Effect::Persist(Vec::new()))]);
+        shell.engine().wake = Some(clock::now().boot + Duration::from_millis(30));
+        shell.engine().stop_on_tick = true;
+        Service { shell: &mut shell, signals: None }.run(|| None, |_| {}).expect("a poller");
+        let seen = &shell.engine().seen;
+        assert_eq!(seen, &[Seen::Done(EffectId(1), Err(EffectErrorKind::Storage)), Seen::Tick]);
+    }
+}

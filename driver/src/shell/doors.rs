@@ -1,0 +1,166 @@
+//! The listeners: batches, credit, and what to do when descriptors run out.
+
+use std::io;
+use std::time::Duration;
+
+use castra_core::boundary::Via;
+use castra_core::time::Time;
+
+use crate::net::ListenerId;
+
+/// Most connections taken from one listener per turn.
+const BATCH: usize = 64;
+/// How long a listener rests after an error that trying again at once can't cure.
+const REST: Duration = Duration::from_millis(100);
+/// Connections kept free for local clients, so that a flood of links never
+/// keeps a person from asking what is going on.
+const CONTROL_RESERVE: usize = 32;
+
+#[derive(Debug)]
+pub(crate) struct Doors {
+    doors: Vec<Door>,
+    connections_max: usize,
+    /// Connections the engine takes per turn.
+    pub(crate) link_credit: usize,
+    pub(crate) control_credit: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) id: ListenerId,
+    pub(crate) via: Via,
+    /// An edge was told and nobody found that nobody waits.
+    pub(crate) ready: bool,
+    rests_until: Option<Time>,
+    failing: bool,
+    closed: bool,
+    /// Taken in this turn.
+    taken: usize,
+}
+
+/// What an error on accept means.
+pub(crate) enum Trouble {
+    /// Nobody waits.
+    Empty,
+    /// That one is gone; the next may be there.
+    Next,
+    /// Out of descriptors or memory, or worse. `first`: it went well before.
+    Rest { first: bool },
+}
+
+impl Doors {
+    pub(crate) fn new(doors: &[(ListenerId, Via)], connections_max: usize) -> Self {
+        let doors = doors
+            .iter()
+            .map(|&(id, via)| Door {
+                id,
+                via,
+                ready: true,
+                rests_until: None,
+                failing: false,
+                closed: false,
+                taken: 0,
+            })
+            .collect();
+        Self { doors, connections_max, link_credit: usize::MAX, control_credit: usize::MAX }
+    }
+
+    pub(crate) const fn count(&self) -> usize {
+        self.doors.len()
+    }
+
+    pub(crate) fn notice(&mut self, listener: ListenerId) {
+        for door in self.doors.iter_mut().filter(|door| door.id == listener) {
+            door.ready = true;
+        }
+    }
+
+    pub(crate) fn begin_turn(&mut self, now: Time) {
+        for door in &mut self.doors {
+            door.taken = 0;
+            if door.rests_until.is_some_and(|until| until <= now) {
+                door.rests_until = None;
+            }
+        }
+    }
+
+    /// The door, if one more connection may be taken through it in this turn.
+    pub(crate) fn may_accept(&self, index: usize, counts: (usize, usize)) -> Option<(ListenerId, Via)> {
+        let door = &self.doors[index];
+        let taken: usize =
+            self.doors.iter().filter(|other| is_link(other) == is_link(door)).map(|other| other.taken).sum();
+        let open = self.is_open(door, counts) && door.taken < BATCH && taken < self.credit(door);
+        open.then_some((door.id, door.via))
+    }
+
+    /// Whether somebody may be waiting whom the next turn can take.
+    pub(crate) fn has_more(&self, counts: (usize, usize)) -> bool {
+        self.doors.iter().any(|door| self.is_open(door, counts))
+    }
+
+    /// When the first resting door opens again.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.doors.iter().filter(|door| door.ready && !door.closed).filter_map(|door| door.rests_until).min()
+    }
+
+    /// A connection was taken; says whether the door had been failing.
+    pub(crate) fn accepted(&mut self, index: usize) -> bool {
+        let door = &mut self.doors[index];
+        door.taken += 1;
+        std::mem::take(&mut door.failing)
+    }
+
+    /// Accepting failed.
+    pub(crate) fn failed(&mut self, index: usize, now: Time, error: &io::Error) -> Trouble {
+        let door = &mut self.doors[index];
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                door.ready = false;
+                Trouble::Empty
+            }
+            // accept(2): errors of the connection that is no more.
+            io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown => {
+                door.taken += 1;
+                Trouble::Next
+            }
+            _ => {
+                door.rests_until = Some(now + REST);
+                Trouble::Rest { first: !std::mem::replace(&mut door.failing, true) }
+            }
+        }
+    }
+
+    /// Closes the doors for links; yields their listeners.
+    pub(crate) fn close_links(&mut self) -> impl Iterator<Item = ListenerId> + '_ {
+        self.doors.iter_mut().filter(|door| is_link(door) && !door.closed).map(|door| {
+            door.closed = true;
+            door.id
+        })
+    }
+
+    fn is_open(&self, door: &Door, (links, controls): (usize, usize)) -> bool {
+        let most = if is_link(door) {
+            self.connections_max.saturating_sub(CONTROL_RESERVE.min(self.connections_max / 8))
+        } else {
+            self.connections_max
+        };
+        door.ready
+            && !door.closed
+            && door.rests_until.is_none()
+            && self.credit(door) > 0
+            && links + controls < most
+    }
+
+    const fn credit(&self, door: &Door) -> usize {
+        if is_link(door) { self.link_credit } else { self.control_credit }
+    }
+}
+
+const fn is_link(door: &Door) -> bool {
+    matches!(door.via, Via::Link(_))
+}

@@ -1,0 +1,409 @@
+//! The shell: everything between an engine and the world that can be wrong
+//! without a kernel, and therefore can be tested without one.
+//!
+//! It reads no clock, starts no thread, opens no file and knows no poller: time
+//! comes with [`Shell::turn`], the world stands behind [`Net`] and [`Work`].
+
+mod dial;
+mod doors;
+mod flush;
+mod ports;
+mod sink;
+mod slots;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use castra_core::boundary::{CloseCause, Deadline, Engine, Input, Origin, Output, Via};
+use castra_core::event::{Event, Level};
+use castra_core::id::ConnId;
+use castra_core::time::{Now, Time};
+
+use self::doors::Trouble;
+use self::ports::{Pending, Ports};
+use self::slots::{SEND_BUFFER, Stage};
+use crate::address::ConnectAddress;
+use crate::net::{ListenerId, Net, Ready, Received};
+use crate::work::{Done, Job, JobId, Outcome, Work};
+
+/// Most bytes read from one connection per turn.
+pub const READ_MAX: usize = 64 * 1024;
+/// Most connections read per turn; the others keep their place in the line.
+const READS_PER_TURN: usize = 64;
+
+/// What a shell is told at start.
+#[derive(Clone, Debug)]
+pub struct ShellOptions {
+    /// The network's listeners and what comes in through each.
+    pub doors: Vec<(ListenerId, Via)>,
+    /// Where `Effect::Dial` goes.
+    pub dial: Option<ConnectAddress>,
+    /// Most connections at once; more wait in the listeners' queues. An eighth,
+    /// at most 32, is kept for local clients.
+    pub connections_max: usize,
+    /// Who speaks in the log (`host-broker`); without it events are not written down.
+    pub log_prefix: Option<&'static str>,
+    /// Keep events for [`Shell::take_events`].
+    pub observe: bool,
+}
+
+impl Default for ShellOptions {
+    fn default() -> Self {
+        Self { doors: Vec::new(), dial: None, connections_max: 100_000, log_prefix: None, observe: false }
+    }
+}
+
+/// When to turn again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Next {
+    /// At the latest then; `None`: when something happens.
+    pub deadline: Option<Time>,
+    /// At once: work was put off for fairness' sake.
+    pub more: bool,
+}
+
+/// What went on, in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Accepts that failed for want of descriptors or memory.
+    pub accept_failures: u64,
+    /// Words about connections that are gone.
+    pub stale: u64,
+    /// Transmits over the room that the engine knew of.
+    pub overruns: u64,
+    /// Outputs or effects that this shell doesn't know.
+    pub unknown_outputs: u64,
+    /// Log lines dropped because the files could not keep up.
+    pub lines_suppressed: u64,
+}
+
+/// An engine with a network and workers around it.
+#[derive(Debug)]
+pub struct Shell<E, N, W> {
+    engine: E,
+    ports: Ports<N, W>,
+    buffer: Vec<u8>,
+    wait: Option<Deadline>,
+    started: bool,
+}
+
+impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
+    /// A shell around `engine`. Nothing happens before the first turn.
+    pub fn new(engine: E, net: N, work: W, options: ShellOptions) -> Self {
+        Self {
+            engine,
+            ports: Ports::new(net, work, options),
+            buffer: vec![0; READ_MAX],
+            wait: None,
+            started: false,
+        }
+    }
+
+    /// One turn: takes notice, accepts, reads, ticks, writes. Bounded in work;
+    /// what is left is told by [`Next::more`].
+    pub fn turn(&mut self, now: Now, ready: &[Ready], done: &[Done]) -> Next {
+        if !self.started {
+            self.started = true;
+            self.drain_outputs(now);
+        }
+        for &edge in ready {
+            self.ports.notice(edge);
+        }
+        for done in done {
+            self.done(now, done);
+        }
+        self.ports.tend_dials(now.boot);
+        self.settle(now);
+        self.accept(now);
+        self.read(now);
+        // After the reads: what a guest said in time is heard before anybody
+        // concludes that it said nothing.
+        if self.wait.is_some_and(|deadline| deadline.at <= now.boot) {
+            self.feed(now, Input::Tick);
+        }
+        self.flush(now);
+        self.settle(now);
+        self.submit_lines(now);
+        self.next()
+    }
+
+    /// Asks the engine to stop by `deadline`; links are no longer accepted.
+    pub fn drain(&mut self, now: Now, deadline: Time) {
+        for listener in self.ports.doors.close_links() {
+            self.ports.net.close_listener(listener);
+        }
+        self.feed(now, Input::Drain { deadline });
+        self.settle(now);
+    }
+
+    /// Reopens the log files and hands a configuration to the engine.
+    pub fn reload(&mut self, now: Now, config: Option<E::Config>) {
+        self.ports.work.submit(JobId::Reopen, Job::Reopen);
+        if let Some(config) = config {
+            self.feed(now, Input::Reload(Box::new(config)));
+            self.settle(now);
+        }
+    }
+
+    /// Writes a line of the shell's own into the log.
+    pub fn log(&mut self, now: Now, level: Level, text: &str) {
+        self.ports.log(now, level, text);
+    }
+
+    /// Whether the engine has ended its drain.
+    #[must_use]
+    pub const fn stopped(&self) -> bool {
+        self.ports.stopped
+    }
+
+    /// Whether, besides, everything said is sent and written.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.ports.stopped
+            && self.ports.closing.is_empty()
+            && self.ports.dirty.is_empty()
+            && self.ports.sink.as_ref().is_none_or(sink::Sink::is_idle)
+    }
+
+    /// Events since the last call, if they are kept.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.ports.observed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What went on.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let lines_suppressed = self.ports.sink.as_ref().map_or(0, sink::Sink::suppressed_in_all);
+        Counters { lines_suppressed, ..self.ports.counters }
+    }
+
+    /// Links (dials included), then control connections; closing ones count until they are gone.
+    #[must_use]
+    pub const fn connections(&self) -> (usize, usize) {
+        self.ports.slots.counts()
+    }
+
+    /// The engine.
+    pub const fn engine(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// The network, to wait on.
+    pub const fn net(&mut self) -> &mut N {
+        &mut self.ports.net
+    }
+
+    /// The workers, to collect from.
+    pub const fn work(&mut self) -> &mut W {
+        &mut self.ports.work
+    }
+
+    /// Gives everything back; connections close without farewell.
+    pub fn into_parts(mut self) -> (E, N, W) {
+        let open: Vec<_> = self.ports.slots.ids().collect();
+        for conn in open {
+            self.ports.net.close(conn);
+        }
+        (self.engine, self.ports.net, self.ports.work)
+    }
+
+    /// One input, and everything that follows from it at once.
+    fn feed(&mut self, now: Now, input: Input<'_, E::Config>) {
+        self.engine.handle(now, input);
+        self.drain_outputs(now);
+    }
+
+    fn drain_outputs(&mut self, now: Now) {
+        loop {
+            match self.engine.poll_output() {
+                Output::Wait(deadline) => {
+                    self.wait = deadline;
+                    return;
+                }
+                output => self.ports.apply(now, output),
+            }
+        }
+    }
+
+    /// Tells the engine what its outputs led to.
+    fn settle(&mut self, now: Now) {
+        // Only what is there at the start: an engine that answers room with
+        // bytes and bytes with room would never let go.
+        for _ in 0..self.ports.pending.len() {
+            match self.ports.pending.pop_front() {
+                None => return,
+                Some(Pending::Writable(conn)) => {
+                    if let Some(slot) = self.ports.slots.get(conn).filter(|slot| slot.is_open()) {
+                        let room = SEND_BUFFER - slot.unsent();
+                        slot.room = room as u32;
+                        self.feed(now, Input::Writable { conn, room });
+                    }
+                }
+                Some(Pending::Gone(conn, why)) => self.gone(now, conn, why),
+                Some(Pending::Opened { conn, via, effect, remote }) => {
+                    self.ports.slots.set_stage(conn, Stage::Open(via));
+                    // An edge may have been told before anybody could read.
+                    self.ports.enqueue(conn);
+                    let origin = Origin::Dialled(effect);
+                    self.feed(
+                        now,
+                        Input::Opened { conn, via, origin, remote, peer_cred: None, room: SEND_BUFFER },
+                    );
+                }
+                Some(Pending::Done(effect, result)) => self.feed(now, Input::Done { effect, result }),
+            }
+        }
+    }
+
+    fn done(&mut self, now: Now, done: &Done) {
+        match (done.job, &done.outcome) {
+            (JobId::Effect(effect), Outcome::Finished(result)) => {
+                self.feed(now, Input::Done { effect, result: result.clone() });
+            }
+            (_, Outcome::Resolved(result)) => self.ports.resolved(now.boot, result),
+            (_, Outcome::Appended { bytes, error }) => {
+                if let Some(sink) = &mut self.ports.sink {
+                    sink.appended(now, *bytes, error.as_deref());
+                }
+            }
+            (JobId::Reopen, Outcome::Finished(Err(error))) => {
+                let text = format!("log files could not be opened again: {}", error.message);
+                self.ports.log(now, Level::Error, &text);
+            }
+            (JobId::Reopen | JobId::Append, _) => {}
+        }
+    }
+
+    fn accept(&mut self, now: Now) {
+        if self.ports.stopped {
+            return;
+        }
+        self.ports.doors.begin_turn(now.boot);
+        for index in 0..self.ports.doors.count() {
+            while let Some((listener, via)) = self.ports.doors.may_accept(index, self.ports.slots.counts()) {
+                let conn = self.ports.slots.next_id();
+                match self.ports.net.accept(listener, conn) {
+                    Ok(accepted) => {
+                        self.ports.slots.occupy(conn, Stage::Open(via));
+                        self.ports.counters.accepted += 1;
+                        if self.ports.doors.accepted(index) {
+                            self.ports.log(now, Level::Info, "accepting connections again");
+                        }
+                        self.feed(
+                            now,
+                            Input::Opened {
+                                conn,
+                                via,
+                                origin: Origin::Accepted,
+                                remote: accepted.remote,
+                                peer_cred: accepted.peer_cred,
+                                room: SEND_BUFFER,
+                            },
+                        );
+                    }
+                    Err(error) => match self.ports.doors.failed(index, now.boot, &error) {
+                        Trouble::Empty => {}
+                        Trouble::Next => self.ports.counters.accept_failures += 1,
+                        Trouble::Rest { first } => {
+                            self.ports.counters.accept_failures += 1;
+                            if first {
+                                let text = format!("accept failed: {error}; trying again every 100 ms");
+                                self.ports.log(now, Level::Error, &text);
+                            }
+                        }
+                    },
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, now: Now) {
+        for _ in 0..self.ports.ready.len().min(READS_PER_TURN) {
+            let Some(conn) = self.ports.ready.pop_front() else { return };
+            if let Some(slot) = self.ports.slots.get(conn) {
+                slot.flags.queued = false;
+                if slot.is_open() && slot.flags.readable {
+                    self.read_one(now, conn);
+                }
+            }
+        }
+    }
+
+    fn read_one(&mut self, now: Now, conn: ConnId) {
+        let Some(slot) = self.ports.slots.get(conn) else { return };
+        if slot.credit == 0 {
+            // Nobody wants its bytes, and it wants ours no more.
+            if slot.flags.hangup {
+                self.gone(now, conn, CloseCause::Reset);
+            }
+            return;
+        }
+        let limit = READ_MAX.min(slot.credit as usize);
+        match self.ports.net.read(conn, &mut self.buffer[..limit]) {
+            Ok(Received { bytes: 0, .. }) => {
+                slot.flags.readable = false;
+                if slot.flags.hangup {
+                    self.gone(now, conn, CloseCause::Eof);
+                } else if !std::mem::replace(&mut slot.flags.read_done, true) {
+                    self.feed(now, Input::Finished { conn });
+                }
+            }
+            Ok(Received { bytes, drained }) => {
+                // Behind the last bytes waits the end, and no edge tells of it.
+                slot.flags.readable = !drained || slot.flags.finished;
+                self.ports.enqueue(conn);
+                self.hand_over(now, conn, bytes);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => slot.flags.readable = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ports.enqueue(conn),
+            Err(_) => self.gone(now, conn, CloseCause::Reset),
+        }
+    }
+
+    fn hand_over(&mut self, now: Now, conn: ConnId, bytes: usize) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.feed(now, Input::Bytes { conn, bytes: &buffer[..bytes] });
+        self.buffer = buffer;
+    }
+
+    fn gone(&mut self, now: Now, conn: ConnId, why: CloseCause) {
+        let Some(slot) = self.ports.slots.get(conn) else { return };
+        let open = slot.is_open();
+        self.ports.net.close(conn);
+        self.ports.slots.remove(conn);
+        if open {
+            self.feed(now, Input::Closed { conn, why });
+        }
+    }
+
+    fn submit_lines(&mut self, now: Now) {
+        let all = self.ports.stopped;
+        if let Some(append) = self.ports.sink.as_mut().and_then(|sink| sink.take(now.boot, all)) {
+            self.ports.work.submit(JobId::Append, Job::Append(append));
+        }
+    }
+
+    fn next(&self) -> Next {
+        let ports = &self.ports;
+        let deadline = [
+            self.wait.map(|deadline| deadline.at),
+            ports.closing.front().map(|(until, _)| *until),
+            ports.doors.deadline(),
+            ports.dials.deadline(),
+            ports.sink.as_ref().and_then(sink::Sink::due),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        let more = !ports.ready.is_empty()
+            || !ports.dirty.is_empty()
+            || !ports.pending.is_empty()
+            || !ports.stopped && ports.doors.has_more(ports.slots.counts());
+        Next { deadline, more }
+    }
+}

@@ -1,0 +1,243 @@
+//! The table of connections: slots and generations.
+
+use castra_core::boundary::{CloseReason, Via};
+use castra_core::id::ConnId;
+
+/// Bytes that one connection's send buffer may hold.
+pub(crate) const SEND_BUFFER: usize = 128 * 1024;
+
+/// Send buffers up to this size are kept for the next connection that needs one.
+const SPARE_BYTES: usize = 4 * 1024;
+const SPARE_COUNT: usize = 64;
+
+/// One connection. Idle ones hold no buffer.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) generation: u32,
+    pub(crate) stage: Stage,
+    pub(crate) flags: Flags,
+    /// Bytes the engine wants per turn.
+    pub(crate) credit: u32,
+    /// Free room in the send buffer that the engine knows of.
+    pub(crate) room: u32,
+    /// How much of `out` the kernel has taken.
+    pub(crate) sent: u32,
+    /// What the engine transmitted.
+    pub(crate) out: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    Free,
+    Connecting,
+    Open(Via),
+    /// The engine is done with it; what is buffered still leaves.
+    Closing(Via, CloseReason),
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Flags {
+    /// An edge was told and not yet read to its end.
+    pub(crate) readable: bool,
+    /// No more edges will come for reading: read to the end.
+    pub(crate) finished: bool,
+    /// Both directions ended.
+    pub(crate) hangup: bool,
+    /// The end of the stream was read.
+    pub(crate) read_done: bool,
+    /// The last write did not take everything.
+    pub(crate) blocked: bool,
+    /// Writable edges are asked for.
+    pub(crate) wants_write: bool,
+    /// On the ready list.
+    pub(crate) queued: bool,
+    /// On the list of connections to flush.
+    pub(crate) dirty: bool,
+    /// Has a closing deadline.
+    pub(crate) lingering: bool,
+}
+
+impl Slot {
+    const fn free(generation: u32) -> Self {
+        Self {
+            generation,
+            stage: Stage::Free,
+            flags: Flags {
+                readable: false,
+                finished: false,
+                hangup: false,
+                read_done: false,
+                blocked: false,
+                wants_write: false,
+                queued: false,
+                dirty: false,
+                lingering: false,
+            },
+            credit: u32::MAX,
+            room: SEND_BUFFER as u32,
+            sent: 0,
+            out: Vec::new(),
+        }
+    }
+
+    /// Bytes not yet taken by the kernel.
+    pub(crate) const fn unsent(&self) -> usize {
+        self.out.len() - self.sent as usize
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
+    }
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    spare: Vec<Vec<u8>>,
+    links: usize,
+    controls: usize,
+}
+
+impl Slots {
+    /// The id that the next connection gets; unchanged until [`Slots::occupy`].
+    pub(crate) fn next_id(&mut self) -> ConnId {
+        if self.vacant.is_empty() {
+            self.vacant.push(self.slots.len() as u32);
+            self.slots.push(Slot::free(0));
+        }
+        let index = self.vacant[self.vacant.len() - 1];
+        ConnId { index, generation: self.slots[index as usize].generation }
+    }
+
+    /// Fills the slot that [`Slots::next_id`] named.
+    pub(crate) fn occupy(&mut self, conn: ConnId, stage: Stage) {
+        debug_assert_eq!(self.vacant.last(), Some(&conn.index));
+        self.vacant.pop();
+        let slot = &mut self.slots[conn.index as usize];
+        *slot = Slot { stage, ..Slot::free(conn.generation) };
+        self.count(stage, 1);
+    }
+
+    /// A connection that still exists.
+    pub(crate) fn get(&mut self, conn: ConnId) -> Option<&mut Slot> {
+        self.slots
+            .get_mut(conn.index as usize)
+            .filter(|slot| slot.generation == conn.generation && slot.stage != Stage::Free)
+    }
+
+    /// A connection changes its stage.
+    pub(crate) fn set_stage(&mut self, conn: ConnId, stage: Stage) {
+        if let Some(slot) = self.get(conn) {
+            let before = std::mem::replace(&mut slot.stage, stage);
+            self.count(before, -1);
+            self.count(stage, 1);
+        }
+    }
+
+    /// Empties a slot; its id is dead.
+    pub(crate) fn remove(&mut self, conn: ConnId) {
+        let Some(slot) = self.get(conn) else { return };
+        let stage = slot.stage;
+        let out = std::mem::take(&mut slot.out);
+        *slot = Slot::free(conn.generation.wrapping_add(1));
+        self.count(stage, -1);
+        self.vacant.push(conn.index);
+        self.recycle(out);
+    }
+
+    /// Appends to a connection's send buffer.
+    pub(crate) fn append(&mut self, conn: ConnId, bytes: &[u8]) {
+        let spare = self.spare.pop();
+        let leftover = match self.get(conn) {
+            Some(slot) => {
+                let leftover = if slot.out.capacity() == 0 {
+                    slot.out = spare.unwrap_or_default();
+                    None
+                } else {
+                    spare
+                };
+                slot.out.extend_from_slice(bytes);
+                leftover
+            }
+            None => spare,
+        };
+        if let Some(buffer) = leftover {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Everything is sent: the buffer goes back.
+    pub(crate) fn emptied(&mut self, conn: ConnId) {
+        if let Some(slot) = self.get(conn) {
+            slot.sent = 0;
+            let out = std::mem::take(&mut slot.out);
+            self.recycle(out);
+        }
+    }
+
+    /// Links and dials, then control connections; closing ones included.
+    pub(crate) const fn counts(&self) -> (usize, usize) {
+        (self.links, self.controls)
+    }
+
+    /// The ids of all connections.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.stage != Stage::Free)
+            .map(|(index, slot)| ConnId { index: index as u32, generation: slot.generation })
+    }
+
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if capacity > 0 && capacity <= SPARE_BYTES && self.spare.len() < SPARE_COUNT {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    const fn count(&mut self, stage: Stage, change: isize) {
+        let count = match stage {
+            Stage::Free => return,
+            Stage::Connecting | Stage::Open(Via::Link(_)) | Stage::Closing(Via::Link(_), _) => {
+                &mut self.links
+            }
+            Stage::Open(Via::Control) | Stage::Closing(Via::Control, _) => &mut self.controls,
+        };
+        *count = count.wrapping_add_signed(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_dies_with_its_connection() {
+        let mut slots = Slots::default();
+        let first = slots.next_id();
+        assert_eq!(first, slots.next_id());
+        slots.occupy(first, Stage::Open(Via::Control));
+        slots.append(first, b"x");
+        assert_eq!(slots.counts(), (0, 1));
+        slots.remove(first);
+        slots.remove(first);
+        assert_eq!(slots.counts(), (0, 0));
+        let second = slots.next_id();
+        assert_eq!(second.index, first.index);
+        assert_ne!(second.generation, first.generation);
+        slots.occupy(second, Stage::Connecting);
+        assert!(slots.get(first).is_none());
+        slots.append(first, b"stale");
+        assert_eq!(slots.get(second).map(|slot| slot.unsent()), Some(0));
+        assert_eq!(slots.counts(), (1, 0));
+    }
+
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Slot>() <= 72, "{}", size_of::<Slot>());
+    }
+}

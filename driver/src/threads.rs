@@ -1,0 +1,272 @@
+//! Workers: slow things happen on threads, each lane in order.
+
+use std::io::{self, Write};
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use castra_core::boundary::{Batch, EffectError, EffectErrorKind};
+use castra_core::event::Escaped;
+
+use crate::files::{LogFile, ignore_missing, record_path, write_whole};
+use crate::store::Store;
+use crate::work::{Append, Done, Job, JobId, Outcome, Work};
+
+/// Most batches that share one transaction.
+const GROUP: usize = 128;
+
+/// Worker threads: one for the database, one for files, one for name look-ups,
+/// each started with its first job.
+#[derive(Debug)]
+pub struct ThreadWork {
+    database: Lane<Batch>,
+    files: Lane<Job>,
+    names: Lane<(String, u16)>,
+    finished: Receiver<Done>,
+    reports: Reports,
+}
+
+/// The files that the file worker writes.
+#[derive(Debug)]
+pub struct WorkFiles {
+    /// `logs/broker.log`.
+    pub log: LogFile,
+    /// `logs/events.jsonl`.
+    pub events: LogFile,
+    /// `handshakes/handshake-events.jsonl`.
+    pub handshakes: LogFile,
+    /// Where castra 0.1 records are.
+    pub records: PathBuf,
+    /// Log lines go to stderr too.
+    pub echo: bool,
+}
+
+#[derive(Clone)]
+struct Reports {
+    finished: Sender<Done>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Reports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reports")
+    }
+}
+
+impl Reports {
+    fn done(&self, job: JobId, outcome: Outcome) {
+        // Nobody listens any more when the loop has ended.
+        let _ = self.finished.send(Done { job, outcome });
+        (self.wake)();
+    }
+}
+
+/// One ordered queue with a thread behind it, once it is needed.
+#[derive(Debug)]
+struct Lane<T> {
+    name: &'static str,
+    jobs: Option<Sender<(JobId, T)>>,
+    thread: Option<JoinHandle<()>>,
+    start: Option<Receiver<(JobId, T)>>,
+}
+
+impl<T: Send + 'static> Lane<T> {
+    fn new(name: &'static str) -> Self {
+        let (jobs, start) = channel();
+        Self { name, jobs: Some(jobs), thread: None, start: Some(start) }
+    }
+
+    fn submit(&self, id: JobId, job: T) -> Result<(), T> {
+        match &self.jobs {
+            Some(jobs) => jobs.send((id, job)).map_err(|unsent| unsent.0.1),
+            None => Err(job),
+        }
+    }
+
+    fn run(&mut self, work: impl FnOnce(Receiver<(JobId, T)>) + Send + 'static) -> io::Result<()> {
+        if let Some(jobs) = self.start.take() {
+            self.thread = Some(thread::Builder::new().name(self.name.to_owned()).spawn(move || work(jobs))?);
+        }
+        Ok(())
+    }
+
+    /// No more jobs; waits for the queued ones until `deadline`.
+    fn stop(&mut self, deadline: Instant) -> bool {
+        self.jobs = None;
+        self.start = None;
+        let Some(thread) = self.thread.take() else { return true };
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        thread.join().is_ok()
+    }
+}
+
+impl ThreadWork {
+    /// Workers that call `wake` whenever something is finished. Without a
+    /// store, commits fail; without files, lines are dropped and records fail.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn new(
+        store: Option<Store>,
+        files: Option<WorkFiles>,
+        wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> io::Result<Self> {
+        let (sender, finished) = channel();
+        let reports = Reports { finished: sender, wake };
+        let mut work = Self {
+            database: Lane::new("castra-database"),
+            files: Lane::new("castra-files"),
+            names: Lane::new("castra-names"),
+            finished,
+            reports,
+        };
+        if let Some(store) = store {
+            let reports = work.reports.clone();
+            work.database.run(move |jobs| commit_all(store, &jobs, &reports))?;
+        }
+        if let Some(files) = files {
+            let reports = work.reports.clone();
+            work.files.run(move |jobs| write_all(files, &jobs, &reports))?;
+        }
+        Ok(work)
+    }
+
+    /// Appends what was finished since the last call.
+    pub fn collect(&mut self, done: &mut Vec<Done>) {
+        done.extend(self.finished.try_iter());
+    }
+
+    /// Finishes what was asked for, for at most `patience`; then leaves the
+    /// threads to their fate. Says whether everything was done.
+    pub fn stop(mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let database = self.database.stop(deadline);
+        self.files.stop(deadline) && database
+    }
+}
+
+impl Work for ThreadWork {
+    fn submit(&mut self, id: JobId, job: Job) {
+        let refused = match job {
+            Job::Persist(batch) if self.database.thread.is_some() => {
+                self.database.submit(id, batch).map_err(|_| "the database worker is gone").err()
+            }
+            Job::Persist(_) => Some("there is no database"),
+            Job::Resolve { host, port } => {
+                let reports = self.reports.clone();
+                let started = self.names.run(move |jobs| resolve_all(&jobs, &reports)).is_ok();
+                let sent = started && self.names.submit(id, (host, port)).is_ok();
+                (!sent).then_some("no thread for name look-ups")
+            }
+            job if self.files.thread.is_some() => match self.files.submit(id, job) {
+                Ok(()) => None,
+                Err(Job::Append(append)) => return self.refuse_append(id, &append),
+                Err(_) => Some("the file worker is gone"),
+            },
+            Job::Append(append) => return self.refuse_append(id, &append),
+            Job::Reopen => {
+                self.reports.done(id, Outcome::Finished(Ok(())));
+                None
+            }
+            Job::WriteRecord(_) | Job::RemoveRecord(_) => Some("there are no record files"),
+        };
+        if let Some(message) = refused {
+            self.reports.done(id, Outcome::Finished(Err(storage(message))));
+        }
+    }
+}
+
+impl ThreadWork {
+    fn refuse_append(&self, id: JobId, append: &Append) {
+        self.reports.done(id, Outcome::Appended { bytes: append.len(), error: None });
+    }
+}
+
+/// Commits in order; whatever has queued up meanwhile shares the next transaction.
+fn commit_all(mut store: Store, jobs: &Receiver<(JobId, Batch)>, reports: &Reports) {
+    while let Ok(first) = jobs.recv() {
+        let mut group = vec![first];
+        group.extend(jobs.try_iter().take(GROUP - 1));
+        let batches: Vec<&Batch> = group.iter().map(|(_, batch)| batch).collect();
+        let result = store.commit(&batches).map_err(storage);
+        for (id, _) in &group {
+            reports.done(*id, Outcome::Finished(result.clone()));
+        }
+    }
+}
+
+fn write_all(mut files: WorkFiles, jobs: &Receiver<(JobId, Job)>, reports: &Reports) {
+    while let Ok((id, job)) = jobs.recv() {
+        let outcome = match job {
+            Job::WriteRecord(record) => {
+                let path = record_path(&files.records, &record.vm);
+                let written = serde_json::to_vec_pretty(&*record)
+                    .map_err(io::Error::from)
+                    .and_then(|text| write_whole(&path, &text, false));
+                Outcome::Finished(written.map_err(storage))
+            }
+            Job::RemoveRecord(guest) => {
+                let removed = ignore_missing(std::fs::remove_file(record_path(&files.records, &guest)));
+                Outcome::Finished(removed.map_err(storage))
+            }
+            Job::Append(append) => {
+                let error = files.append(&append).err().map(|error| error.to_string());
+                Outcome::Appended { bytes: append.len(), error }
+            }
+            Job::Reopen => Outcome::Finished(files.reopen().map_err(storage)),
+            Job::Persist(_) | Job::Resolve { .. } => Outcome::Finished(Err(storage("not a job for files"))),
+        };
+        reports.done(id, outcome);
+    }
+}
+
+impl WorkFiles {
+    fn append(&mut self, append: &Append) -> io::Result<()> {
+        if self.echo {
+            // A closed terminal is no reason to lose the file.
+            let _ = io::stderr().write_all(&append.log);
+        }
+        let results = [
+            self.log.append(&append.log),
+            self.events.append(&append.events),
+            self.handshakes.append(&append.handshakes),
+        ];
+        let result = results.into_iter().collect::<io::Result<()>>();
+        if let (Err(error), false) = (&result, self.echo) {
+            // The log can't say it.
+            let _ = writeln!(io::stderr(), "castra: log lines were lost: {}", Escaped(&error.to_string()));
+        }
+        result
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        [self.log.reopen(), self.events.reopen(), self.handshakes.reopen()].into_iter().collect()
+    }
+}
+
+fn resolve_all(jobs: &Receiver<(JobId, (String, u16))>, reports: &Reports) {
+    while let Ok((id, (host, port))) = jobs.recv() {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        let outcome = addresses.map_err(|error| EffectError {
+            kind: EffectErrorKind::Unreachable,
+            message: format!("{host}: {error}"),
+        });
+        reports.done(id, Outcome::Resolved(outcome));
+    }
+}
+
+fn storage(error: impl std::fmt::Display) -> EffectError {
+    EffectError { kind: EffectErrorKind::Storage, message: error.to_string() }
+}
+
+#[cfg(test)]
+#[path = "threads_tests.rs"]
+mod tests;
