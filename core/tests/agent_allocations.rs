@@ -1,4 +1,5 @@
 //! A keepalive costs no allocation once the engine is warm.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The agent's link, against a broker that is played by bytes.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

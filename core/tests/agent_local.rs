@@ -1,4 +1,5 @@
 //! The agent's local control clients.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

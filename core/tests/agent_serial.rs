@@ -1,4 +1,5 @@
 //! The agent's link on a stream without connections.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -50,6 +51,9 @@ fn unknown_and_overlong_lines_are_skipped_until_the_deadline() {
     world.take();
     world.say(conn, GREETING);
     world.say(conn, [&[b'y'; 3000][..], b"\nwhat?\n", ok_line("").as_bytes()].concat());
+    // The end of a line that is too long is no line of its own.
+    world.say(conn, [b'z'; 600]);
+    world.say(conn, "error: busy: later\n");
     assert_eq!(world.take(), []);
     world.say(conn, challenge_line("none"));
     world.say(conn, challenge_line("none"));

@@ -1,4 +1,5 @@
 //! Requests of the control protocol, and events in both of their forms.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
 

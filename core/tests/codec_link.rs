@@ -1,4 +1,5 @@
 //! The link's bytes: lines, frames, proofs.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use castra_core::auth::{Direction, Key, Proof, TAG_DIGITS, Transcript};
 use castra_core::capabilities::Capabilities;

@@ -27,7 +27,7 @@ const EVENTS: usize = 1024;
 
 const _: () = assert!(usize::BITS == 64, "a token holds an index and a generation");
 
-/// Sockets behind epoll (kqueue elsewhere), edge-triggered.
+/// Sockets behind epoll, edge-triggered. Linux only: so are the clocks and VM sockets.
 #[derive(Debug)]
 pub struct MioNet {
     poll: Poll,

@@ -1,6 +1,5 @@
 //! The rows: one a name, with what is known of the guest.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Bound;
@@ -53,7 +52,7 @@ pub(crate) struct Row {
     pub(crate) takeovers: u64,
     pub(crate) capabilities: Capabilities,
     pub(crate) record: RecordState,
-    takeover_times: Option<Box<VecDeque<Time>>>,
+    takeover_times: Option<VecDeque<Time>>,
     announced: Verdict,
     timer: Option<TimerId>,
     idle_stamp: u64,

@@ -114,11 +114,10 @@ impl Links {
         cx.event(guest, Fact::HandshakeFailure { reason: failure, transport, remote, capabilities });
         if let Some(id) = row {
             self.end_attempt(guests, id, conn);
-            if let Some(row) = guests.get_mut(id) {
-                if failure != Failure::Disconnected && failure != Failure::Shutdown {
-                    row.refusals += 1;
-                    row.refused = true;
-                }
+            let refused = !matches!(failure, Failure::Disconnected | Failure::Shutdown);
+            if let Some(row) = guests.get_mut(id).filter(|_| refused) {
+                row.refusals += 1;
+                row.refused = true;
             }
             guests.announce(cx, id);
         }

@@ -371,7 +371,7 @@ impl Links {
 
     /// Arms the connection's timer for its earliest obligation. Only ever earlier:
     /// an early call finds nothing due and arms again.
-    pub(crate) fn rearm(&mut self, cx: &mut Cx, guests: Option<&Guests>, conn: ConnId) {
+    pub(crate) fn rearm(&self, cx: &mut Cx, guests: Option<&Guests>, conn: ConnId) {
         let Some(link) = self.table.get(conn) else { return };
         let timeout = cx.config.handshake_timeout;
         let mut earliest: Option<(Time, Wakeup)> = None;

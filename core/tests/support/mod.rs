@@ -1,5 +1,11 @@
 //! An agent on a virtual clock, and a broker that is played by bytes.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test program uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "each test program uses a part"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -87,6 +87,7 @@ fn a_name_is_looked_up_and_its_addresses_are_tried_in_turn() {
     it.dial(4, SECOND);
     it.turn(&[resolved(4, &[])]);
     assert_eq!(it.ends(), [failed(4, EffectErrorKind::Unreachable)]);
+    assert_eq!(it.shell.work().0.len(), 4, "each dial asks anew: addresses change");
 }
 
 #[test]
