@@ -30,6 +30,51 @@ fn an_idle_stream_costs_nothing_until_its_first_byte() {
 }
 
 #[test]
+fn an_overlong_line_is_refused_once_and_the_rest_of_it_dropped() {
+    let mut world = World::new(|_| {});
+    let conn = world.open(Transport::Serial);
+    world.line(conn);
+    for _ in 0..4 {
+        world.write(conn, &[b'x'; 600]);
+    }
+    assert!(world.line(conn).starts_with("error: bad-line: "));
+    assert_eq!(world.take(conn), b"");
+    assert_eq!(world.kinds().iter().filter(|kind| **kind == "handshake.failure").count(), 1);
+    assert_eq!(world.broker.sizes().half_open, 0);
+    world.write(conn, b"rest\n");
+    let (nonce, _) = world.hello_on(conn, "devbox", "");
+    world.write(conn, format!("proof {nonce}\n").as_bytes());
+    assert!(world.line(conn).starts_with("ok "));
+}
+
+#[test]
+fn the_resynchronisation_byte_ends_an_overlong_line() {
+    let mut world = World::new(|_| {});
+    let conn = world.open(Transport::Serial);
+    world.write(conn, &[b'x'; 600]);
+    world.take(conn);
+    world.write(conn, b"\xff\n");
+    assert_eq!(world.line(conn), "castra-broker 0.1 ready");
+    let (nonce, _) = world.hello_on(conn, "devbox", "");
+    world.write(conn, format!("proof {nonce}\n").as_bytes());
+    assert!(world.line(conn).starts_with("ok "));
+}
+
+#[test]
+fn bytes_that_are_no_frame_end_the_session_and_are_not_read_for_ever() {
+    let mut world = World::new(|_| {});
+    let conn = world.open(Transport::Serial);
+    let (nonce, _) = world.hello_on(conn, "devbox", "");
+    world.write(conn, format!("proof {nonce}\n").as_bytes());
+    world.take(conn);
+    let mut garbage = vec![0, 1, 0, 1];
+    garbage.resize(2000, b'x');
+    world.write(conn, &garbage);
+    assert_eq!(ends(&world), [SessionEnd::BadFrame]);
+    assert_eq!(world.kinds().iter().filter(|kind| **kind == "handshake.failure").count(), 1);
+}
+
+#[test]
 fn the_resynchronisation_byte_drops_what_is_unfinished_and_is_answered() {
     let mut world = World::new(|_| {});
     let conn = world.open(Transport::Serial);

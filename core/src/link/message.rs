@@ -146,7 +146,9 @@ struct TopicOnly<'a> {
 
 /// Its type. serde reads structs from arrays, too: those are no frames.
 fn type_of(json: &[u8]) -> Result<Option<Cow<'_, str>>, BadJson> {
-    if !json.trim_ascii_start().starts_with(b"{") {
+    // serde doesn't look into the strings that it skips.
+    let text = str::from_utf8(json).map_err(|_| BadJson)?;
+    if !text.trim_ascii_start().starts_with('{') {
         return Err(BadJson);
     }
     Ok(serde_json::from_slice::<TypeOf<'_>>(json)?.kind.map(|Text(kind)| kind))
