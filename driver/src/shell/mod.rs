@@ -222,6 +222,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         loop {
             match self.engine.poll_output() {
                 Output::Wait(deadline) => {
+                    tracing::trace!(?deadline, "wait");
                     self.wait = deadline;
                     return;
                 }
@@ -263,6 +264,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     fn done(&mut self, now: Now, done: &Done) {
         match (done.job, &done.outcome) {
             (JobId::Effect(effect), Outcome::Finished(result)) => {
+                tracing::debug!(?effect, ?result, "done");
                 self.feed(now, Input::Done { effect, result: result.clone() });
             }
             (_, Outcome::Resolved(result)) => self.ports.resolved(now.boot, result),
@@ -291,6 +293,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                     Ok(accepted) => {
                         self.ports.slots.occupy(conn, Stage::Open(via));
                         self.ports.counters.accepted += 1;
+                        tracing::debug!(?conn, ?via, remote = %accepted.remote, "accepted");
                         if self.ports.doors.accepted(index) {
                             self.ports.log(now, Level::Info, "accepting connections again");
                         }

@@ -87,6 +87,7 @@ impl<N: Net, W: Work> Ports<N, W> {
                 }
             }
             Output::Close { conn, why } => {
+                tracing::debug!(?conn, ?why, "close");
                 let Some(slot) = self.slots.get(conn) else { return };
                 if let Stage::Open(via) = slot.stage {
                     self.slots.set_stage(conn, Stage::Closing(via, why));
@@ -125,6 +126,7 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     fn effect(&mut self, now: Now, id: EffectId, effect: Effect) {
+        tracing::debug!(?id, ?effect, "effect");
         let job = match effect {
             Effect::Persist(batch) => Job::Persist(batch),
             Effect::WriteRecord(record) => Job::WriteRecord(record),
