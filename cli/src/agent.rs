@@ -36,7 +36,7 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..AgentConfig::new(args.name)
     };
-    args.child.apply();
+    args.child.apply()?;
     let socket = if args.once { None } else { socket(cx, args, &around)? };
     let options = AgentOptions { config, connect: args.connect.clone(), socket };
     if args.once {
