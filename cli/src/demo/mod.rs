@@ -43,7 +43,7 @@ pub(crate) fn run(cx: &mut Context, args: &Demo) -> Outcome {
     drop(cast);
     match told {
         Ok(()) => {
-            stage.say("Everything was as expected. All processes are ended and the directory is removed.")?;
+            stage.end("Everything was as expected. All processes are ended and the directory is removed.")?;
             Ok(Exit::Yes)
         }
         Err(mut failure) => {

@@ -56,6 +56,11 @@ impl<'a> Stage<'a> {
         if self.live { self.paint() } else { self.out.line(&format!("\n* {text}")) }
     }
 
+    /// The last sentence, when there is nobody left to ask.
+    pub(super) fn end(&mut self, text: &str) -> Result<(), Failure> {
+        self.out.line(&format!("\n* {text}"))
+    }
+
     /// More about the last sentence.
     pub(super) fn add(&mut self, text: &str) -> Result<(), Failure> {
         match self.told.last_mut() {
