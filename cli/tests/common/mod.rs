@@ -67,10 +67,15 @@ impl Scratch {
 
     /// Starts it, with a pipe to read from.
     pub fn start(&self, args: &[&str]) -> Running {
-        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        Running { child, stdout: Some(Lines::new(stdout)) }
+        start(&mut self.command(args))
     }
+}
+
+/// Starts `command`, with a pipe to read from; it is ended when that is dropped.
+pub fn start(command: &mut Command) -> Running {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    Running { child, stdout: Some(Lines::new(stdout)) }
 }
 
 /// Runs `command` to its end, and fails the test if it hangs.
