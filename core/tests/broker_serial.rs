@@ -102,3 +102,24 @@ fn elsewhere_the_byte_means_nothing() {
     assert!(world.is_closed(conn));
     assert_eq!(ends(&world), [SessionEnd::BadFrame]);
 }
+
+fn prove(world: &mut World, conn: castra_core::id::ConnId, guest: &str, rest: &str) -> u64 {
+    let (nonce, epoch) = world.hello_on(conn, guest, rest);
+    world.write(conn, format!("proof {nonce}\n").as_bytes());
+    assert!(world.line(conn).starts_with("ok "));
+    epoch
+}
+
+#[test]
+fn a_full_door_with_a_slow_serial_stream_does_not_spin() {
+    let mut world = World::new(|config| config.half_open_max = 2);
+    let stream = world.open(Transport::Serial);
+    world.write(stream, b"h");
+    world.hello("devbox", "");
+    world.advance(ms(300));
+    for _ in 0..10 {
+        world.handle(castra_core::Input::Tick);
+    }
+    let deadline = world.deadline.unwrap();
+    assert!(deadline.at > world.now.boot, "asked to be woken at once, for ever: {deadline:?}");
+}
