@@ -111,6 +111,36 @@ fn prove(world: &mut World, conn: castra_core::id::ConnId, guest: &str, rest: &s
 }
 
 #[test]
+fn an_endless_line_is_refused_once_and_dropped_to_its_end_however_it_is_cut() {
+    for step in [1, 7, 300, 512, 4096] {
+        let mut world = World::new(|_| {});
+        let conn = world.open(Transport::Serial);
+        world.line(conn);
+        let mut bytes = vec![b'x'; 2000];
+        bytes.extend_from_slice(b"\nhello vm:devbox capabilities=proof-v1\n");
+        for chunk in bytes.chunks(step) {
+            world.write(conn, chunk);
+        }
+        assert!(world.line(conn).starts_with("error: bad-line: "));
+        assert!(world.line(conn).starts_with("challenge "), "cut every {step} bytes");
+    }
+}
+
+#[test]
+fn a_bad_frame_returns_to_phase_a_behind_its_length_however_it_is_cut() {
+    for step in [1, 3, 4096] {
+        let mut world = World::new(|_| {});
+        let conn = world.open(Transport::Serial);
+        prove(&mut world, conn, "devbox", "");
+        for chunk in b"\0\0\0\0hello vm:devbox capabilities=proof-v1\n".chunks(step) {
+            world.write(conn, chunk);
+        }
+        assert_eq!(world.frame(conn).unwrap()["code"], "bad-frame");
+        assert!(world.line(conn).starts_with("challenge "), "cut every {step} bytes");
+    }
+}
+
+#[test]
 fn a_full_door_with_a_slow_serial_stream_does_not_spin() {
     let mut world = World::new(|config| config.half_open_max = 2);
     let stream = world.open(Transport::Serial);

@@ -31,6 +31,8 @@ pub(crate) struct Link {
     /// Bytes that wait until there is room for what they may cause.
     held: Vec<u8>,
     paused: bool,
+    /// Serial: the rest of this line is dropped, it is too long.
+    skipping: bool,
     finished: bool,
     pub(crate) timer: TimerId,
     pub(crate) stage: Stage,
@@ -150,6 +152,7 @@ impl Links {
             inbox_void: false,
             held: Vec::new(),
             paused: false,
+            skipping: false,
             finished: false,
             timer: cx.timers.insert(TimerKey::Link(conn)),
             stage,
@@ -277,6 +280,11 @@ impl Links {
                 break;
             }
             if matches!(link.stage, Stage::Idle) {
+                if link.skipping {
+                    let Some(end) = input.iter().position(|byte| *byte == b'\n') else { break };
+                    link.skipping = false;
+                    input = &input[end..];
+                }
                 match input.iter().position(|byte| !matches!(byte, b'\n' | b'\r')) {
                     None => break,
                     Some(start) => input = &input[start..],
@@ -299,7 +307,12 @@ impl Links {
                 match inbox.line(&mut input, LINE_MAX) {
                     Ok(Some(line)) => self.on_line(cx, guests, conn, line),
                     Ok(None) => break,
-                    Err(_) => self.refuse(cx, guests, conn, Failure::BadLine),
+                    Err(_) => {
+                        self.refuse(cx, guests, conn, Failure::BadLine);
+                        if let Some(link) = self.table.get_mut(conn) {
+                            link.skipping = true;
+                        }
+                    }
                 }
             }
         }
@@ -323,6 +336,7 @@ impl Links {
         cx.out.discard(conn);
         link.void_inbox();
         link.held.clear();
+        link.skipping = false;
         if matches!(link.stage, Stage::Proving(_)) {
             self.fail(cx, guests, conn, Failure::Disconnected);
         }
