@@ -93,6 +93,8 @@ impl Links {
         if let Some(other) = row.and_then(|row| row.legacy) {
             self.end_session_with_bye(cx, guests, other, SessionEnd::Superseded);
         }
+        // Serial: the guest behind the stream had another name.
+        self.end_session(cx, guests, conn, SessionEnd::Replaced);
         let epoch = cx.next_epoch();
         let Some(link) = self.table.get_mut(conn) else { return };
         let (transport, remote) = (link.transport, link.remote);

@@ -233,6 +233,15 @@ impl Links {
         cx.notify(Notice::Lost(conn));
     }
 
+    /// A session ended: its connection does, too. A handshake that was begun on
+    /// its serial stream goes on.
+    pub(crate) fn part(&mut self, cx: &mut Cx, conn: ConnId, why: CloseReason) {
+        let Some(link) = self.table.get(conn) else { return };
+        if !(link.is_serial() && matches!(link.stage, Stage::Hello { .. } | Stage::Proving(_))) {
+            self.hang_up(cx, conn, why);
+        }
+    }
+
     /// Ends a connection from our side; on a serial stream, returns to phase A.
     pub(crate) fn hang_up(&mut self, cx: &mut Cx, conn: ConnId, why: CloseReason) {
         let Some(link) = self.table.get_mut(conn) else { return };

@@ -368,7 +368,8 @@ impl Links {
         if link.session.is_some() {
             self.say_bye(cx, conn, SessionEnd::Shutdown);
             self.end_session(cx, guests, conn, SessionEnd::Shutdown);
-        } else if matches!(link.stage, links::Stage::Proving(_)) {
+        }
+        if self.table.get(conn).is_some_and(|link| matches!(link.stage, links::Stage::Proving(_))) {
             self.fail(cx, guests, conn, Failure::Shutdown);
         }
         self.hang_up(cx, conn, CloseReason::Drained);

@@ -321,7 +321,7 @@ impl Links {
     ) {
         self.say_bye(cx, conn, why);
         self.end_session(cx, guests, conn, why);
-        self.hang_up(cx, conn, CloseReason::Ended);
+        self.part(cx, conn, CloseReason::Ended);
     }
 
     pub(crate) fn say_bye(&mut self, cx: &mut Cx, conn: ConnId, why: SessionEnd) {
