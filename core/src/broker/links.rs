@@ -32,7 +32,7 @@ pub(crate) struct Link {
     /// Bytes that wait until there is room for what they may cause.
     held: Vec<u8>,
     paused: bool,
-    /// Serial: an overlong line was refused; what is left of it is dropped.
+    /// Serial: the rest of this line is dropped, it is too long.
     skipping: bool,
     finished: bool,
     pub(crate) timer: TimerId,
@@ -234,6 +234,15 @@ impl Links {
         cx.notify(Notice::Lost(conn));
     }
 
+    /// A session ended: its connection does, too. A handshake that was begun on
+    /// its serial stream goes on.
+    pub(crate) fn part(&mut self, cx: &mut Cx, conn: ConnId, why: CloseReason) {
+        let Some(link) = self.table.get(conn) else { return };
+        if !(link.is_serial() && matches!(link.stage, Stage::Hello { .. } | Stage::Proving(_))) {
+            self.hang_up(cx, conn, why);
+        }
+    }
+
     /// Ends a connection from our side; on a serial stream, returns to phase A.
     pub(crate) fn hang_up(&mut self, cx: &mut Cx, conn: ConnId, why: CloseReason) {
         let Some(link) = self.table.get_mut(conn) else { return };
@@ -280,13 +289,12 @@ impl Links {
                 }
                 break;
             }
-            if link.skipping {
-                let Some(end) = input.iter().position(|byte| *byte == b'\n') else { break };
-                link.skipping = false;
-                input = &input[end + 1..];
-                continue;
-            }
             if matches!(link.stage, Stage::Idle) {
+                if link.skipping {
+                    let Some(end) = input.iter().position(|byte| *byte == b'\n') else { break };
+                    link.skipping = false;
+                    input = &input[end..];
+                }
                 match input.iter().position(|byte| !matches!(byte, b'\n' | b'\r')) {
                     None => break,
                     Some(start) => input = &input[start..],
@@ -310,8 +318,10 @@ impl Links {
                     Ok(Some(line)) => self.on_line(cx, guests, conn, line),
                     Ok(None) => break,
                     Err(_) => {
-                        link.skipping = true;
                         self.refuse(cx, guests, conn, Failure::BadLine);
+                        if let Some(link) = self.table.get_mut(conn) {
+                            link.skipping = true;
+                        }
                     }
                 }
             }
@@ -421,13 +431,16 @@ impl Links {
         }
     }
 
-    /// A stall was noticed: everybody is challenged at once.
+    /// A stall was noticed, or proofs have to be younger from now on: everybody
+    /// is challenged at once, and judged anew.
     pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
         let now = cx.at();
         for conn in self.table.ids().collect::<Vec<_>>() {
             let Some(link) = self.table.get_mut(conn) else { continue };
             if let Some(session) = &mut link.session {
-                session.next_challenge = now;
+                if !session.is_legacy() {
+                    session.next_challenge = now;
+                }
                 cx.timers.arm_by(link.timer, now, Wakeup::Session);
             }
         }
