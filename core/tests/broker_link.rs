@@ -8,10 +8,10 @@ use std::time::Duration;
 use castra_core::Restored;
 use castra_core::auth::{Direction, Key, Transcript};
 use castra_core::boundary::{Remote, Transport};
-use castra_core::event::{Fact, Failure, SessionEnd};
+use castra_core::event::{Failure, SessionEnd};
 use castra_core::id::{ConnId, Epoch, Nonce};
 use castra_core::status::Reason;
-use common::{REACHABLE, World, ms, name, waiting};
+use common::{REACHABLE, World, ends, ms, name, refusals, waiting};
 
 const TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const GUEST_NONCE: &str = "0f0e0d0c0b0a09080706050403020100";
@@ -47,22 +47,6 @@ impl Keyed {
         let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
         world.send(self.conn, &format!("{json}{tag}"));
     }
-}
-
-fn refusals(world: &World) -> Vec<Failure> {
-    let failure = |fact: &Fact| match fact {
-        Fact::HandshakeFailure { reason, .. } => Some(*reason),
-        _ => None,
-    };
-    world.events.iter().filter_map(|event| failure(&event.fact)).collect()
-}
-
-fn ends(world: &World) -> Vec<SessionEnd> {
-    let end = |fact: &Fact| match fact {
-        Fact::SessionClosed { reason, .. } => Some(*reason),
-        _ => None,
-    };
-    world.events.iter().filter_map(|event| end(&event.fact)).collect()
 }
 
 #[test]

@@ -4,17 +4,9 @@
 mod common;
 
 use castra_core::boundary::Transport;
-use castra_core::event::{Fact, SessionEnd};
+use castra_core::event::SessionEnd;
 use castra_core::status::Reason;
-use common::{REACHABLE, World, ms, waiting};
-
-fn ends(world: &World) -> Vec<SessionEnd> {
-    let end = |fact: &Fact| match fact {
-        Fact::SessionClosed { reason, .. } => Some(*reason),
-        _ => None,
-    };
-    world.events.iter().filter_map(|event| end(&event.fact)).collect()
-}
+use common::{REACHABLE, World, ends, ms, waiting};
 
 #[test]
 fn an_idle_stream_costs_nothing_until_its_first_byte() {

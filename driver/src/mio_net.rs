@@ -105,9 +105,10 @@ impl MioNet {
     /// The poller itself is broken.
     pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<Woken> {
         match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Woken::default()),
-            Err(error) => return Err(error),
+            // A process that was stopped and continues is interrupted with bytes
+            // waiting: they are heard before anybody judges the silence.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.poll_again()?,
+            polled => polled?,
         }
         let mut woken = Woken::default();
         for event in &self.events {
@@ -137,6 +138,15 @@ impl MioNet {
             });
         }
         Ok(woken)
+    }
+
+    fn poll_again(&mut self) -> io::Result<()> {
+        loop {
+            match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                polled => return polled,
+            }
+        }
     }
 
     fn conn(&self, conn: ConnId) -> io::Result<&Conn> {

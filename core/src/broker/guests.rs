@@ -6,7 +6,8 @@ use core::ops::Bound;
 
 use crate::auth::Key;
 use crate::boundary::{Remote, Transport};
-use crate::broker::cx::{Cx, Notice, TimerKey, Urgency};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{Notice, RowId, TimerKey, Urgency};
 use crate::capabilities::Capabilities;
 use crate::event::Fact;
 use crate::id::{BootTag, ConnId, Epoch, GuestName};
@@ -14,10 +15,6 @@ use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict
 use crate::status::{GuestStatus, Reason, State, Warning};
 use crate::time::{Now, Time, WallTime, millis};
 use crate::timers::TimerId;
-
-/// A row's place.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct RowId(u32);
 
 /// What is known of one guest.
 #[derive(Debug)]

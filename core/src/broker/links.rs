@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 
 use crate::auth::{Proof, SessionKey};
 use crate::boundary::{CloseReason, Origin, Remote, Source, Transport, Wakeup};
-use crate::broker::cx::{Cx, Notice, TimerKey};
+use crate::broker::cx::Cx;
 use crate::broker::door::Door;
-use crate::broker::guests::{Guests, RowId};
+use crate::broker::facts::{Notice, RowId, TimerKey};
+use crate::broker::guests::Guests;
 use crate::broker::session::Session;
 use crate::event::{Failure, SessionEnd};
 use crate::id::{ConnId, Epoch, Nonce};

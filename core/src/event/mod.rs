@@ -9,8 +9,8 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::boundary::{Remote, Transport};
 use crate::capabilities::Capabilities;
+use crate::endpoint::{Remote, Transport};
 use crate::id::{Epoch, GuestName};
 use crate::status::{Reason, State};
 use crate::time::WallTime;
