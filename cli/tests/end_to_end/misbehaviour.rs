@@ -61,9 +61,11 @@ fn misbehaviour_ends_its_own_connection_with_its_error_and_nothing_else() {
     assert!(link.line().starts_with("error: bad-proof: "));
     // A half-close ends the line, as castra 0.1 has it, and then the connection.
     let mut link = Link::greeted(port);
-    link.send(b"hello vm:a capabil");
+    link.send(b"hello vm:old-style");
     link.shutdown_write();
-    link.drained();
+    assert_eq!(link.try_line().as_deref(), Some("ok"));
+    assert_eq!(link.try_line(), None);
+    assert_eq!(world.verdict("old-style"), "waiting/unproven");
     let mut link = Link::greeted(port);
     link.shutdown_write();
     link.drained();

@@ -46,7 +46,8 @@ fn a_token_lets_its_guest_in_until_it_is_revoked_and_shows_up_nowhere() {
     let late = crate::support::Process::spawn(command).finish(PATIENCE * 2);
     assert_eq!(late.code, 5, "{late:?}");
     // Nor does it fall back to no token at all, nor after being forgotten.
-    assert_eq!(world.castra(&["forget", "devbox"]).code, 0);
+    let forgotten = world.castra(&["forget", "devbox"]);
+    assert_eq!(forgotten.code, 0, "{forgotten:?}");
     let bare = world.agent("devbox", broker.address(), &["--once", "--timeout", "2s"]).finish(PATIENCE);
     assert_eq!(bare.code, 5, "{bare:?}");
 

@@ -103,38 +103,50 @@ fn a_stopped_agent_is_not_reachable_a_window_and_a_tenth_of_a_second_later() {
 
 #[test]
 fn bytes_that_were_held_longer_than_the_window_never_make_a_guest_reachable() {
+    const WINDOW: u64 = 1500;
     let world = World::new();
-    let broker = world.broker(&QUICK);
-    let proxy = Proxy::to(broker.port(), Duration::ZERO);
-    let agent = world.agent("devbox", &proxy.address, &[]);
-    world.wait(&["devbox"], "reachable");
+    let broker = world.broker(&["--window", "1500ms", "--interval", "500ms"]);
     let socket = world.state().join("control.sock");
+    let handshakes = || world.row("devbox")["handshakes"].as_u64().unwrap();
+    let mut arrived = false;
+    // The broker knows its last four challenges: the held answer must be older than
+    // the window and younger than those. A slow machine may need more than one try.
+    for _ in 0..5 {
+        let proxy = Proxy::to(broker.port(), Duration::ZERO);
+        let agent = world.agent("devbox", &proxy.address, &[]);
+        world.wait(&["devbox"], "reachable");
+        let count = handshakes();
+        assert!(until(PATIENCE, || handshakes() > count), "keepalives");
+        // The next answer stays in the proxy; then the guest is silent.
+        proxy.hold();
+        std::thread::sleep(Duration::from_millis(750));
+        agent.stop();
+        let frozen = Instant::now();
+        world.wait(&["devbox"], "waiting");
+        assert_eq!(world.verdict("devbox"), "waiting/stale");
+        std::thread::sleep(Duration::from_millis(WINDOW + 20).saturating_sub(frozen.elapsed()));
 
-    // Two answers at least lie in the proxy; then the guest falls silent for good.
-    proxy.hold();
-    std::thread::sleep(Duration::from_millis(650));
-    agent.stop();
-    let frozen = Instant::now();
-    world.wait(&["devbox"], "waiting");
-    assert_eq!(world.verdict("devbox"), "waiting/stale");
-    std::thread::sleep(Duration::from_millis(1100).saturating_sub(frozen.elapsed()));
-    let before = world.row("devbox");
-    let watch = Watch::of(&socket, "devbox");
-    let released = wall_ms();
-    proxy.release();
-    let counted = |row: &Value| row["handshakes"].as_u64().unwrap();
-    let arrived = || counted(&world.row("devbox")) > counted(&before);
-    assert!(until(PATIENCE, arrived), "the held proofs must arrive for this to be a test");
-    std::thread::sleep(Duration::from_millis(1200));
-    for (_, row) in watch.finish() {
-        assert_eq!(verdict(&row), "waiting/stale", "{row}");
-        assert!(row["last_handshake_age_ms"].as_u64().unwrap() > 900, "{row}");
+        let count = handshakes();
+        let watch = Watch::of(&socket, "devbox");
+        let released = wall_ms();
+        proxy.release();
+        std::thread::sleep(Duration::from_millis(WINDOW));
+        for (_, row) in watch.finish() {
+            assert_eq!(verdict(&row), "waiting/stale", "{row}");
+            assert!(row["last_handshake_age_ms"].as_u64().unwrap() > WINDOW, "{row}");
+        }
+        assert_eq!(proofs_of_life(&world, "devbox", released), [] as [Value; 0]);
+        arrived = handshakes() > count;
+        // Only a new answer counts.
+        agent.go_on();
+        world.wait(&["devbox"], "reachable");
+        if arrived {
+            break;
+        }
+        agent.kill();
+        world.wait(&["devbox"], "waiting");
     }
-    assert_eq!(proofs_of_life(&world, "devbox", released), [] as [Value; 0]);
-
-    // Only a new answer counts.
-    agent.go_on();
-    world.wait(&["devbox"], "reachable");
+    assert!(arrived, "the held proof must count, as an old one, for this to be a test");
 }
 
 #[test]
@@ -163,7 +175,7 @@ fn a_guest_whose_every_byte_is_late_by_more_than_the_window_is_never_reachable()
         assert_eq!(row["state"], "waiting", "{row}");
         assert!(row["last_handshake_age_ms"].as_u64().is_none_or(|age| age > 900), "{row}");
     }
-    assert_eq!(world.events("verdict.changed", "devbox").len(), 0);
+    assert_eq!(proofs_of_life(&world, "devbox", 0), [] as [Value; 0]);
     assert_eq!(world.events("handshake.success", "devbox").len(), 1);
     assert_eq!(world.verdict("devbox"), "waiting/stale");
 }

@@ -143,17 +143,21 @@ fn every_session_is_greeted_once_before_it_is_reachable() {
     }
     assert_eq!(world.castra(&["down"]).code, 0);
     let log = world.log();
-    let story: Vec<&str> = log
-        .lines()
-        .filter_map(|line| match line {
-            _ if line.contains("hello from vm:devbox ") => Some("hello"),
-            _ if line.contains("vm=devbox") && line.contains("to=reachable") => Some("reachable"),
-            _ if line.contains("vm=devbox") && line.contains("to=waiting") => Some("waiting"),
-            _ => None,
-        })
-        .collect();
-    let session = ["hello", "reachable", "waiting", "reachable", "waiting"];
-    assert_eq!(story, [session, session].concat(), "{log}");
+    // A thawed agent may keep its session or begin another: each has its greeting.
+    let (mut greeted, mut greetings, mut reachable) = (false, 0, 0);
+    for line in log.lines() {
+        if line.contains("hello from vm:devbox ") {
+            assert!(!greeted, "greeted twice: {line} in\n{log}");
+            (greeted, greetings) = (true, greetings + 1);
+        } else if line.contains("session closed vm=devbox ") {
+            assert!(greeted, "closed before its greeting: {line} in\n{log}");
+            greeted = false;
+        } else if line.contains(" vm=devbox ") && line.contains(" to=reachable ") {
+            assert!(greeted, "reachable before its greeting: {line} in\n{log}");
+            reachable += 1;
+        }
+    }
+    assert!(greetings >= 2 && reachable >= 4, "{log}");
 }
 
 #[test]
