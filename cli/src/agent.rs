@@ -17,7 +17,7 @@ use crate::args::Agent;
 use crate::client::shown;
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::say;
+use crate::output::{printable, say};
 use crate::paths::Surroundings;
 use crate::run::agent::{AgentError, AgentOptions};
 
@@ -36,7 +36,7 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..AgentConfig::new(args.name)
     };
-    args.child.apply();
+    args.child.apply()?;
     let socket = if args.once { None } else { socket(cx, args, &around)? };
     let options = AgentOptions { config, connect: args.connect.clone(), socket };
     if args.once {
@@ -51,15 +51,23 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
 struct Single {
     proven: bool,
     refused: Option<String>,
+    /// Trying again would bring the same answer.
+    settled: bool,
 }
 
 impl Single {
     fn note(&mut self, fact: &Fact) {
         match fact {
             Fact::LinkDown { reason: LinkEnd::Finished, .. } => self.proven = true,
-            Fact::LinkRefused { code, .. } => self.refused = Some(code.clone()),
+            Fact::LinkRefused { code, .. } => {
+                self.settled = !matches!(code.as_str(), "busy" | "timeout");
+                self.refused = Some(format!("{}{}", printable(code), advice(code)));
+            }
             Fact::BrokerUnproven { .. } => {
-                self.refused = Some("the broker does not know this guest's token".into());
+                self.settled = true;
+                self.refused = Some(
+                    "the broker does not know this guest's token: issue one with `castra token issue`".into(),
+                );
             }
             // A later try that found nobody does not undo what the broker said.
             _ => {}
@@ -75,6 +83,19 @@ impl Single {
             }
             (false, None, None) => Err(Failure::new(Exit::No, "ended without a proof")),
         }
+    }
+}
+
+/// What to do about a refusal, as the rest of a sentence.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "token-required" | "bad-line" => " (if the name has a token, give it with --token-file)",
+        "bad-proof" => {
+            " (the token is not the one that the broker knows: `castra token issue` gives a new one)"
+        }
+        "unknown-name" => " (the broker admits only names of its --guest and names with a token)",
+        "name-in-use" => " (another live guest has the name)",
+        _ => "",
     }
 }
 
@@ -99,6 +120,9 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
             Ok(Word::Event(event)) => {
                 tell(&event);
                 single.note(&event.fact);
+                if single.settled {
+                    return single.outcome(None);
+                }
             }
             Ok(Word::End(Ok(()))) => return single.outcome(None),
             Ok(Word::End(Err(error))) => return Err(error.into()),
@@ -232,6 +256,13 @@ mod tests {
         let bound = Some(Duration::from_secs(1));
         assert_eq!(end(&[Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None }], None), Exit::Yes);
         assert_eq!(end(std::slice::from_ref(&refused), None), Exit::Refused);
+        let settled = |code: &str| {
+            let mut single = Single::default();
+            single.note(&Fact::LinkRefused { code: code.into(), retry_ms: Some(1) });
+            single.settled
+        };
+        assert!(settled("bad-proof") && settled("token-required"));
+        assert!(!settled("busy"), "another try may be let in");
         assert_eq!(end(&[refused, Fact::LinkDialing { attempt: 2 }], bound), Exit::Refused);
         assert_eq!(end(&[Fact::LinkDialing { attempt: 1 }], bound), Exit::Timeout);
     }

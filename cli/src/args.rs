@@ -256,9 +256,9 @@ pub(crate) struct Child {
     /// Leave the terminal's session, and keep quiet
     #[arg(long, hide = true)]
     pub(crate) background: bool,
-    /// End when the parent does
-    #[arg(long, hide = true)]
-    pub(crate) die_with_parent: bool,
+    /// End when the parent, which has this process id, does
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(crate) die_with_parent: Option<i32>,
 }
 
 /// The broker's settings, for `broker` and `up` alike.

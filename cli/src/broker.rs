@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use castra_core::config::{BrokerConfig, Identity};
-use rustix::process::{Signal, set_parent_process_death_signal, setsid};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 use serde_json::json;
 
 use crate::Context;
@@ -26,21 +26,27 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     }
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
     let options = options(&args.settings, state_dir, !args.child.background)?;
-    args.child.apply();
+    args.child.apply()?;
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
     Ok(Exit::Yes)
 }
 
 impl Child {
     /// Does what the parent asked for.
-    pub(crate) fn apply(self) {
+    pub(crate) fn apply(self) -> Result<(), Failure> {
         if self.background {
             // Fails only for who leads a session already: then there is nothing to leave.
             let _ = setsid();
         }
-        if self.die_with_parent {
-            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        if let Some(parent) = self.die_with_parent {
+            set_parent_process_death_signal(Some(Signal::KILL))
+                .map_err(|error| Failure::io("can't ask to end with the parent", &error.into()))?;
+            // It may have ended before the kernel was asked.
+            if getppid() != Pid::from_raw(parent) {
+                return Err(Failure::new(Exit::No, "the parent is gone"));
+            }
         }
+        Ok(())
     }
 }
 

@@ -163,14 +163,16 @@ impl Client {
         Ok(self.read_line(None, Some(stdout))?.map(|(_, reply)| reply))
     }
 
-    /// Whether a line, or the end, is there before `span` is over. Nothing is
-    /// taken: for callers that only want to be woken.
+    /// Whether something comes before `span` is over: for callers that only
+    /// want to be woken. Whatever came is dropped.
     pub(crate) fn wake(&mut self, span: Duration) -> Result<bool, ClientError> {
-        let end = Instant::now() + span;
-        if !self.wait(PollFlags::IN, Some(end), None)? {
-            return Ok(false);
+        // It may have come together with the last reply.
+        if self.start == self.buffer.len() {
+            if !self.wait(PollFlags::IN, Some(Instant::now() + span), None)? {
+                return Ok(false);
+            }
+            self.fill()?;
         }
-        self.fill()?;
         self.buffer.clear();
         (self.scanned, self.start) = (0, 0);
         Ok(true)

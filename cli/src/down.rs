@@ -171,7 +171,7 @@ fn socket_gone(place: &Place, span: Duration) -> bool {
 
 /// The process that the state directory's lock names, if it really has that
 /// file open: the number alone could be anybody's by now.
-fn lock_holder(state_dir: &Path) -> Option<Pid> {
+pub(crate) fn lock_holder(state_dir: &Path) -> Option<Pid> {
     let lock = state_dir.join(LOCK_FILE);
     if !lock.symlink_metadata().ok()?.is_file() {
         return None;

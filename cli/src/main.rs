@@ -56,6 +56,7 @@ impl Context {
 fn main() -> ExitCode {
     // Usage errors end here with 2, help and version with 0.
     let Cli { global, command } = Cli::parse();
+    trace();
     let out = Out::new(global.color);
     match dispatch(&mut Context { global, out }, command) {
         Ok(exit) => exit.into(),
@@ -63,6 +64,14 @@ fn main() -> ExitCode {
             output::say(&failure);
             failure.exit.into()
         }
+    }
+}
+
+/// The shell's own steps on standard error, for who debugs castra itself:
+/// `CASTRA_TRACE=debug`, or any filter of `tracing-subscriber`.
+fn trace() {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("CASTRA_TRACE") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
 }
 

@@ -36,7 +36,13 @@ pub(crate) fn outcome(state_dir: &Path, names: &[GuestName], broker: BrokerState
         BrokerState::NotAnswering => Reason::BrokerNotAnswering,
         BrokerState::Offline | BrokerState::Serving | BrokerState::Draining => Reason::NoBroker,
     };
-    document(known.into_iter().map(|(name, seen)| absent_guest(name, seen, reason)).collect(), broker)
+    let rows = known.into_iter().map(|(name, seen)| absent_guest(name, seen, reason)).collect();
+    let mut document = document(rows, broker);
+    if broker == BrokerState::NotAnswering {
+        let pid = crate::down::lock_holder(state_dir);
+        document.broker.pid = pid.and_then(|pid| u32::try_from(pid.as_raw_pid()).ok());
+    }
+    document
 }
 
 /// The document around the rows.

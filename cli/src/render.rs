@@ -1,10 +1,11 @@
 //! Documents as people read them.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use castra_core::status::{BrokerState, BrokerStatus, GuestStatus, State, StatusOutcome};
 
-use crate::duration::{age, age_or_never};
+use crate::duration::{age_or_never, format};
 use crate::output::printable;
 
 /// What the columns mean, in one line.
@@ -57,7 +58,7 @@ fn cells(guest: &GuestStatus) -> [String; 7] {
         reason(guest),
         age_or_never(guest.last_handshake_age_ms),
         // Without a broker nobody judges, by any window.
-        if offline { "-".into() } else { age(guest.window_ms) },
+        if offline { "-".into() } else { format(Duration::from_millis(guest.window_ms)) },
         age_or_never(guest.session_age_ms),
         via(guest),
     ]

@@ -1,16 +1,17 @@
 //! `castra up`: a broker in the background, or the reason why not.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use castra_core::control::reply::Info;
 use serde::Deserialize;
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::args::{Settings, Up};
 use crate::client::{self, ClientError, shown};
@@ -25,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a broker that is there already may take to say so.
 const ASK: Duration = Duration::from_secs(1);
+
+/// Between two looks at a broker that somebody else starts.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// How much of a failed broker's words is shown.
 const WORDS: usize = 2000;
@@ -50,12 +54,16 @@ pub(crate) fn run(cx: &mut Context, args: &Up) -> Outcome {
         Err(ClientError::NoBroker { .. }) => {}
         Err(other) => return Err(other.into()),
     }
-    match start(&place, &args.settings, cx.timeout(TIMEOUT)) {
+    let (begun, bound) = (Instant::now(), cx.timeout(TIMEOUT));
+    match start(&place, &args.settings, bound) {
         Ok(ready) => say_ready(cx, &ready, true, args.format.json),
-        // Somebody else was quicker: that is what was wanted.
-        Err(failure) if failure.exit == Exit::Taken => match serving(&place) {
-            Ok(info) => already(cx, &place, &info, args.format.json),
-            Err(_) => Err(failure),
+        // Somebody else was quicker: that is what was wanted, as soon as it serves.
+        Err(failure) if failure.exit == Exit::Taken => loop {
+            match serving(&place) {
+                Ok(info) => return already(cx, &place, &info, args.format.json),
+                Err(_) if begun.elapsed() < bound => std::thread::sleep(RETRY),
+                Err(_) => return Err(failure),
+            }
         },
         Err(failure) => Err(failure),
     }
@@ -90,26 +98,24 @@ fn start(place: &Place, settings: &Settings, bound: Duration) -> Result<Ready, F
         .mode(0o700)
         .create(&logs)
         .map_err(|error| Failure::io(format_args!("can't make {}", shown(&logs)), &error))?;
-    let words = logs.join("broker.out");
-    let stderr = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&words)
-        .map_err(|error| Failure::io(format_args!("can't write {}", shown(&words)), &error))?;
+    // Its own file first: whoever starts a broker at the same moment has another.
+    let words = NamedTempFile::with_prefix_in("broker.out.", &logs)
+        .map_err(|error| Failure::io(format_args!("can't write to {}", shown(&logs)), &error))?;
+    let stderr = words.reopen().map_err(|error| Failure::io("can't reopen a file", &error))?;
     let mut command = own_binary()?;
     command.args(["broker", "--background", "--json", "--state-dir"]).arg(&place.state_dir);
     command.args(settings.to_args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     let mut child = command.spawn().map_err(|error| Failure::io("can't start the broker", &error))?;
     let started = first_line(&mut child, bound);
     if let Started::Ready(ready) = started {
+        // Only a panic's words will ever come there; without a place for them it serves all the same.
+        let _ = words.persist(logs.join("broker.out"));
         return Ok(ready);
     }
     // Ours, and not reaped yet: the number can't belong to anybody else.
     let _ = child.kill();
     let status = child.wait().map_err(|error| Failure::io("can't learn how the broker ended", &error))?;
-    let said = tail(&words);
+    let said = tail(words.path());
     match started {
         Started::Late => Err(Failure::new(
             Exit::Timeout,

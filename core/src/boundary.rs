@@ -2,17 +2,14 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use core::fmt;
-use core::net::SocketAddr;
-use core::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::auth::Key;
 use crate::event::Event;
 use crate::id::{ConnId, EffectId, GuestName};
 use crate::legacy::Record;
 use crate::time::{Now, Time};
+
+pub use crate::endpoint::{PeerCred, Remote, Transport};
 
 /// A pure state machine behind the boundary: [`crate::Broker`] or [`crate::Agent`].
 ///
@@ -197,31 +194,6 @@ pub enum Via {
     Control,
 }
 
-/// What carries a link.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// A unix socket.
-    Unix,
-    /// A VM socket.
-    Vsock,
-    /// A stream without connections: virtio-serial, or `unix:PATH,serial`.
-    Serial,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Tcp => "tcp",
-            Self::Unix => "unix",
-            Self::Vsock => "vsock",
-            Self::Serial => "serial",
-        })
-    }
-}
-
 /// How a connection came to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
@@ -229,86 +201,6 @@ pub enum Origin {
     Accepted,
     /// The engine asked for it.
     Dialled(EffectId),
-}
-
-/// The other end of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Remote {
-    /// Nothing is known.
-    Unknown,
-    /// An IP address and port.
-    Ip(SocketAddr),
-    /// A local process.
-    Process {
-        /// User id.
-        uid: u32,
-        /// Process id, when the kernel told.
-        pid: u32,
-    },
-    /// A VM socket address.
-    Vsock {
-        /// Context id.
-        cid: u32,
-        /// Port.
-        port: u32,
-    },
-}
-
-impl fmt::Display for Remote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown => f.write_str("-"),
-            Self::Ip(address) => write!(f, "{address}"),
-            Self::Process { uid, pid } => write!(f, "uid:{uid},pid:{pid}"),
-            Self::Vsock { cid, port } => write!(f, "cid:{cid},port:{port}"),
-        }
-    }
-}
-
-impl FromStr for Remote {
-    type Err = core::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let pair = |first: &str, second: &str| {
-            let (left, right) = text.split_once(',')?;
-            let left = left.strip_prefix(first)?.parse().ok()?;
-            let right = right.strip_prefix(second)?.parse().ok()?;
-            Some((left, right))
-        };
-        Ok(if let Ok(address) = text.parse() {
-            Self::Ip(address)
-        } else if let Some((uid, pid)) = pair("uid:", "pid:") {
-            Self::Process { uid, pid }
-        } else if let Some((cid, port)) = pair("cid:", "port:") {
-            Self::Vsock { cid, port }
-        } else {
-            Self::Unknown
-        })
-    }
-}
-
-impl Serialize for Remote {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Remote {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Ok(text.parse().unwrap_or(Self::Unknown))
-    }
-}
-
-/// Who the kernel says is at the other end of a unix socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PeerCred {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Process id at the time of connecting; informative only.
-    pub pid: u32,
 }
 
 /// What can be told to read less.

@@ -16,8 +16,9 @@ pub struct Capabilities(Arc<str>);
 impl Capabilities {
     /// Most capabilities that are kept.
     pub const MAX_COUNT: usize = 16;
-    /// Most bytes that are kept, commas included.
-    pub const MAX_BYTES: usize = 128;
+    /// Most bytes that are kept, commas included: so many that the largest event
+    /// keeps within its bound.
+    pub const MAX_BYTES: usize = 112;
 
     /// From a hello's comma list. Words that aren't visible ASCII are dropped.
     #[must_use]

@@ -16,6 +16,7 @@ mod broker;
 pub mod capabilities;
 pub mod config;
 pub mod control;
+pub mod endpoint;
 pub mod entropy;
 pub mod event;
 pub mod hex;

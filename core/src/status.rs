@@ -7,8 +7,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::boundary::{Remote, Transport};
 use crate::capabilities::Capabilities;
+use crate::endpoint::{Remote, Transport};
 use crate::id::{BootTag, Epoch, GuestName};
 use crate::time::WallTime;
 

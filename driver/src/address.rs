@@ -278,8 +278,22 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_the_form_to_write() {
         for text in [
-            "", "7070", "tcp:", "tcp:7070", "tcp::7070", "tcp:h:", "tcp:h:65536", "tcp:h:+1", "tcp:::1:7070",
-            "tcp:[::1", "tcp:[nonsense]:1", "unix:", "vsock:", "vsock:-1", "vsock:4294967296", "udp:h:1",
+            "",
+            "7070",
+            "tcp:",
+            "tcp:7070",
+            "tcp::7070",
+            "tcp:h:",
+            "tcp:h:65536",
+            "tcp:h:+1",
+            "tcp:::1:7070",
+            "tcp:[::1",
+            "tcp:[nonsense]:1",
+            "unix:",
+            "vsock:",
+            "vsock:-1",
+            "vsock:4294967296",
+            "udp:h:1",
             "serial:/dev/x",
         ] {
             let error = text.parse::<ListenAddress>().expect_err(text).to_string();

@@ -114,11 +114,11 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
         },
     );
     let (_, net, work) = shell.into_parts();
-    drop(net);
     if let Some(path) = &socket {
         // Gone already, or not ours to remove any more: either way nothing is left to do.
         let _ = ignore_missing(std::fs::remove_file(path));
     }
+    drop(net);
     work.stop(Duration::ZERO);
     match ended {
         Ok(Ended::Drained) if once && proven => Ok(AgentEnd::Proven),

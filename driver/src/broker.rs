@@ -13,7 +13,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::address::ListenAddress;
 use crate::clock;
 use crate::files::{
-    LogFile, Rotation, create_private_directory, ignore_missing, make_private, read_records, write_whole,
+    LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, read_records,
+    write_whole,
 };
 use crate::listen::{ListenError, listen_for_clients, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
@@ -70,7 +71,9 @@ pub struct Serving {
 #[non_exhaustive]
 pub enum BrokerError {
     /// Exit code 73: the state directory is taken.
-    #[error("a broker already serves {state_dir:?} ({holder}): use it, stop it with `castra down`, or choose another --state-dir")]
+    #[error(
+        "a broker already serves {state_dir:?} ({holder}): use it, stop it with `castra down`, or choose another --state-dir"
+    )]
     AlreadyRunning {
         /// The state directory.
         state_dir: PathBuf,
@@ -128,6 +131,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         LockError::Failed { path, error } => BrokerError::File { path, error },
     })?;
     let mut warnings = Vec::new();
+    paths.check(&mut warnings)?;
     let mut holder =
         Holder { pid: Some(std::process::id()), started_at: Some(started.wall), listen: Vec::new() };
     describe(&mut lock, &holder, &mut warnings);
@@ -136,11 +140,11 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
-    let mut cleanup = Cleanup(Vec::new());
+    let mut sockets = Cleanup(Vec::new());
     let mut doors = Vec::new();
     let mut listen = Vec::new();
     let mut add = |bound: crate::listen::Bound, net: &mut MioNet| {
-        cleanup.0.extend(bound.path.clone());
+        sockets.0.extend(bound.path.clone());
         let via = bound.via;
         let id = net.listen(bound).map_err(internal("watching a listener"))?;
         doors.push((id, via));
@@ -158,7 +162,8 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let mut config = options.config.clone();
     fill_identity(&mut config, &options.state_dir, &listen, started.wall);
     let files = paths.work_files(options.echo);
-    let work = ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
+    let work =
+        ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let engine = Broker::new(config.clone(), restored, Entropy::seeded(seed), clock::now());
@@ -172,7 +177,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
 
     write_whole(&paths.pid, format!("{}\n", std::process::id()).as_bytes(), false)
         .map_err(|error| BrokerError::File { path: paths.pid.clone(), error })?;
-    cleanup.0.push(paths.pid.clone());
+    let pid = Cleanup(vec![paths.pid.clone()]);
     let now = clock::now();
     shell.log(now, Level::Info, &format!("listening on {}", listen.join(" ")));
     for warning in &warnings {
@@ -183,13 +188,16 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let mut service = Service { shell: &mut shell, signals: Some(&mut signals) };
     let ended = service.run(|| Some(config.clone()), |_| {});
     let (_, net, work) = shell.into_parts();
+    // In this order: as long as we listen, nobody takes the file for a stale one
+    // and puts its own in its place.
+    drop(sockets);
     drop(net);
-    drop(cleanup);
+    if matches!(ended, Ok(Ended::Drained)) {
+        work.stop(LAST_JOBS);
+    }
+    drop(pid);
     match ended {
-        Ok(Ended::Drained) => {
-            work.stop(LAST_JOBS);
-            Ok(())
-        }
+        Ok(Ended::Drained) => Ok(()),
         Ok(Ended::Signalled(number)) => Err(BrokerError::Signalled(number)),
         Err(error) => Err(BrokerError::Internal { what: "waiting for the network", error }),
     }
@@ -226,7 +234,18 @@ impl Paths {
         for directory in all.filter(|directory| !directory.as_os_str().is_empty()) {
             create_private_directory(directory).map_err(file_error(directory))?;
         }
-        make_private(&self.state).map_err(file_error(&self.state))
+        Ok(())
+    }
+
+    /// A directory that was there before is not ours to close; but it should be said.
+    fn check(&self, warnings: &mut Vec<String>) -> Result<(), BrokerError> {
+        if is_writable_by_others(&self.state).map_err(file_error(&self.state))? {
+            warnings.push(format!(
+                "the state directory {} can be written by others: give it mode 0700",
+                self.state.display()
+            ));
+        }
+        Ok(())
     }
 
     fn work_files(&self, echo: bool) -> WorkFiles {

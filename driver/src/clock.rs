@@ -18,7 +18,9 @@ pub fn now() -> Now {
     Now {
         boot: Time::ZERO + boot,
         suspended: boot.saturating_sub(monotonic),
-        wall: WallTime::from_unix_millis(wall.tv_sec.saturating_mul(1000).saturating_add(wall.tv_nsec / 1_000_000)),
+        wall: WallTime::from_unix_millis(
+            wall.tv_sec.saturating_mul(1000).saturating_add(wall.tv_nsec / 1_000_000),
+        ),
     }
 }
 

@@ -196,16 +196,12 @@ pub fn create_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes sure that nobody else can enter a directory that is ours alone.
+/// Whether others than the owner may create and remove files there.
 ///
 /// # Errors
-/// It belongs to somebody else.
-pub fn make_private(path: &Path) -> io::Result<()> {
-    let mode = fs::metadata(path)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
+/// It can't be looked at.
+pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o022 != 0)
 }
 
 /// The path of a guest's castra 0.1 record.
@@ -219,10 +215,7 @@ pub fn record_path(directory: &Path, guest: &GuestName) -> PathBuf {
 ///
 /// # Errors
 /// The directory itself can't be read; a missing one is empty.
-pub fn read_records(
-    directory: &Path,
-    problems: &mut Vec<String>,
-) -> io::Result<Vec<(GuestName, WallTime)>> {
+pub fn read_records(directory: &Path, problems: &mut Vec<String>) -> io::Result<Vec<(GuestName, WallTime)>> {
     #[derive(Deserialize)]
     struct Seen {
         vm: Option<String>,
@@ -239,7 +232,10 @@ pub fn read_records(
             continue;
         }
         if seen.len() == RECORDS_MAX {
-            problems.push(format!("{}: more than {RECORDS_MAX} records; the rest is ignored", directory.display()));
+            problems.push(format!(
+                "{}: more than {RECORDS_MAX} records; the rest is ignored",
+                directory.display()
+            ));
             break;
         }
         let record = read_small(&path)
@@ -368,7 +364,8 @@ mod tests {
     #[test]
     fn records_are_read_tolerantly() {
         let directory = scratch();
-        let put = |name: &str, content: &str| fs::write(directory.path().join(name), content).expect("a file");
+        let put =
+            |name: &str, content: &str| fs::write(directory.path().join(name), content).expect("a file");
         put("devbox.json", r#"{"vm":"devbox","timestamp":100,"capabilities":["x"],"new":{"field":1}}"#);
         put("whatever.json", r#"{"vm":"devbox","timestamp":90}"#);
         put("stem.json", r#"{"timestamp":7}"#);

@@ -9,6 +9,8 @@ pub mod address;
 pub mod agent;
 pub mod broker;
 pub mod clock;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod files;
 pub mod listen;
 pub mod lock;

@@ -253,7 +253,6 @@ fn listen_unix(path: &Path) -> Result<OwnedFd, ListenError> {
     // others could connect, and the process's umask stays as it is.
     rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     bind(&fd, &address).map_err(failed)?;
-    rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     listen(&fd, BACKLOG).map_err(failed)?;
     Ok(fd)
 }
@@ -301,3 +300,7 @@ fn refused(address: String, error: io::Error) -> ListenError {
         ListenError::Refused { address, error }
     }
 }
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

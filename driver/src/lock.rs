@@ -130,7 +130,9 @@ mod tests {
             started_at: Some(WallTime::from_unix_millis(1_795_188_257_042)),
             listen: vec!["tcp:127.0.0.1:7070".to_owned()],
         };
-        first.describe(&Holder { listen: vec!["a much longer list".repeat(9)], ..holder.clone() }).expect("a write");
+        first
+            .describe(&Holder { listen: vec!["a much longer list".repeat(9)], ..holder.clone() })
+            .expect("a write");
         first.describe(&holder).expect("a write");
         let error = StateLock::acquire(directory.path()).expect_err("held").to_string();
         assert_eq!(

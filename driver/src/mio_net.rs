@@ -27,7 +27,7 @@ const EVENTS: usize = 1024;
 
 const _: () = assert!(usize::BITS == 64, "a token holds an index and a generation");
 
-/// Sockets behind epoll (kqueue elsewhere), edge-triggered.
+/// Sockets behind epoll, edge-triggered. Linux only: so are the clocks and VM sockets.
 #[derive(Debug)]
 pub struct MioNet {
     poll: Poll,
@@ -105,9 +105,10 @@ impl MioNet {
     /// The poller itself is broken.
     pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<Woken> {
         match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Woken::default()),
-            Err(error) => return Err(error),
+            // A process that was stopped and continues is interrupted with bytes
+            // waiting: they are heard before anybody judges the silence.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.poll_again()?,
+            polled => polled?,
         }
         let mut woken = Woken::default();
         for event in &self.events {
@@ -137,6 +138,15 @@ impl MioNet {
             });
         }
         Ok(woken)
+    }
+
+    fn poll_again(&mut self) -> io::Result<()> {
+        loop {
+            match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                polled => return polled,
+            }
+        }
     }
 
     fn conn(&self, conn: ConnId) -> io::Result<&Conn> {
@@ -175,7 +185,13 @@ impl Net for MioNet {
 
     fn connect(&mut self, conn: ConnId, target: &Target) -> io::Result<()> {
         let (fd, carrier) = connect(target)?;
-        self.insert(conn, fd, carrier, Interest::READABLE | Interest::WRITABLE)
+        self.insert(conn, fd, carrier, Interest::READABLE | Interest::WRITABLE).map_err(|error| match error {
+            // epoll's word for files that are always ready.
+            error if carrier == Carrier::Device && error.kind() == io::ErrorKind::PermissionDenied => {
+                io::Error::new(io::ErrorKind::InvalidInput, "the kernel can't wait for this device")
+            }
+            error => error,
+        })
     }
 
     fn connected(&mut self, conn: ConnId) -> io::Result<Remote> {

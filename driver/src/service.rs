@@ -88,3 +88,40 @@ impl<E: Engine> Service<'_, E> {
 fn timeout(now: Now, next: Next) -> Option<Duration> {
     if next.more { Some(Duration::ZERO) } else { next.deadline.map(|deadline| deadline.since(now.boot)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{Act, Scripted, Seen};
+    use crate::shell::ShellOptions;
+    use castra_core::boundary::{Effect, EffectErrorKind};
+    use castra_core::id::EffectId;
+
+    fn shell(acts: Vec<Act>) -> Shell<Scripted, MioNet, ThreadWork> {
+        let net = MioNet::new().expect("a poller");
+        let work = ThreadWork::new(None, None, net.waker()).expect("workers");
+        let mut engine = Scripted::default();
+        engine.act(acts);
+        let options = ShellOptions { log_prefix: Some("test"), ..ShellOptions::default() };
+        Shell::new(engine, net, work, options)
+    }
+
+    #[test]
+    fn the_loop_ends_when_the_engine_stops_and_everything_is_written() {
+        let mut shell = shell(vec![Act::Stopped]);
+        shell.log(clock::now(), Level::Info, "a last line");
+        let ended = Service { shell: &mut shell, signals: None }.run(|| None, |_| {}).expect("a poller");
+        assert_eq!(ended, Ended::Drained);
+        assert!(shell.settled());
+    }
+
+    #[test]
+    fn a_worker_and_a_deadline_wake_the_loop() {
+        let mut shell = shell(vec![Act::Effect(EffectId(1), Effect::Persist(Vec::new()))]);
+        shell.engine().wake = Some(clock::now().boot + Duration::from_millis(30));
+        shell.engine().stop_on_tick = true;
+        Service { shell: &mut shell, signals: None }.run(|| None, |_| {}).expect("a poller");
+        let seen = &shell.engine().seen;
+        assert_eq!(seen, &[Seen::Done(EffectId(1), Err(EffectErrorKind::Storage)), Seen::Tick]);
+    }
+}

@@ -12,6 +12,7 @@ use std::any::Any;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ impl Store {
     /// # Errors
     /// Nothing was committed, as far as can be known.
     pub fn commit(&mut self, batches: &[&Batch]) -> Result<(), redb::Error> {
-        let result = self.transact(|transaction| {
+        let commit = |transaction: &redb::WriteTransaction| {
             let mut tokens = transaction.open_table(TOKENS)?;
             for change in batches.iter().copied().flatten() {
                 match change {
@@ -172,6 +173,12 @@ impl Store {
                 }
             }
             Ok(())
+        };
+        // A worker that panics would leave its jobs unanswered.
+        let caught = catch_unwind(AssertUnwindSafe(|| self.transact(commit)));
+        let result = caught.unwrap_or_else(|panic| {
+            std::mem::forget(self.database.take());
+            Err(redb::Error::Corrupted(panic_text(&*panic)))
         });
         if result.is_err() {
             self.database = None;
@@ -190,7 +197,7 @@ impl Store {
         let opener: Opener = Box::new(move || open_file(&owned));
         let mut store = Self { open: opener, database: None };
         // redb asserts what a damaged file may contradict.
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let caught = catch_unwind(AssertUnwindSafe(|| {
             store.reopen()?;
             store.read()
         }));
@@ -222,8 +229,8 @@ impl Store {
         let transaction = database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let incarnation = meta.get(INCARNATION)?.map_or(0, |value| value.value());
-        let incarnation =
-            u32::try_from(incarnation).map_err(|_| redb::Error::Corrupted("the incarnation is no u32".into()))?;
+        let incarnation = u32::try_from(incarnation)
+            .map_err(|_| redb::Error::Corrupted("the incarnation is no u32".into()))?;
         let mut tokens = Vec::new();
         for row in transaction.open_table(TOKENS)?.iter()? {
             let (name, value) = row?;

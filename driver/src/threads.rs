@@ -79,7 +79,7 @@ impl<T: Send + 'static> Lane<T> {
         Self { name, jobs: Some(jobs), thread: None, start: Some(start) }
     }
 
-    fn submit(&mut self, id: JobId, job: T) -> Result<(), T> {
+    fn submit(&self, id: JobId, job: T) -> Result<(), T> {
         match &self.jobs {
             Some(jobs) => jobs.send((id, job)).map_err(|unsent| unsent.0.1),
             None => Err(job),

@@ -54,7 +54,7 @@ impl Cast {
     pub(super) fn start_broker(&mut self) -> Result<(), Failure> {
         let state_dir = self.place.state_dir.clone();
         let (window, interval) = (format(WINDOW), format(INTERVAL));
-        let mut args = vec!["broker", "--json", "--die-with-parent", "--listen", "tcp:127.0.0.1:0"];
+        let mut args = vec!["broker", "--json", "--listen", "tcp:127.0.0.1:0"];
         args.extend(["--window", &window, "--interval", &interval]);
         args.extend(["--guest", "builder", "--guest", "devbox", "--guest", "sandbox"]);
         self.spawn(BROKER, &args, &[("--state-dir", state_dir)])?;
@@ -91,7 +91,7 @@ impl Cast {
                 .map_err(|error| Failure::io(format_args!("{name} did not end"), &error))?;
         }
         let address = self.address.clone();
-        let args = ["agent", "--die-with-parent", "--name", name, "--connect", &address];
+        let args = ["agent", "--name", name, "--connect", &address];
         let mut files = vec![("--socket", self.dir.path().join(format!("{name}.sock")))];
         if let Some(token) = self.tokens.get(name) {
             files.push(("--token-file", token.clone()));
@@ -103,7 +103,7 @@ impl Cast {
         let wrong = |error: &std::io::Error| Failure::io(format_args!("can't start {name}"), error);
         let words = File::create(self.words(name)).map_err(|error| wrong(&error))?;
         let mut command = own_binary()?;
-        command.args(args);
+        command.args(args).arg("--die-with-parent").arg(std::process::id().to_string());
         for (option, path) in files {
             command.arg(option).arg(path);
         }

@@ -39,11 +39,11 @@ pub(crate) fn run(cx: &mut Context, args: &Demo) -> Outcome {
     let mut cast = Cast::assemble()?;
     let told = tell(&mut stage, &mut cast);
     // Everybody is ended before the last word, whatever happened.
-    let words = if told.is_err() { cast.last_words() } else { String::new() };
+    let words = if told.is_err() && !stage.interrupted() { cast.last_words() } else { String::new() };
     drop(cast);
     match told {
         Ok(()) => {
-            stage.say("Everything was as expected. All processes are ended and the directory is removed.")?;
+            stage.end("Everything was as expected. All processes are ended and the directory is removed.")?;
             Ok(Exit::Yes)
         }
         Err(mut failure) => {
@@ -63,35 +63,40 @@ fn tell(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), crate::exit::Failu
     stage.attend(cast.place().clone());
     let unseen = |name| waiting(name, Reason::NeverSeen);
     stage.expect(&[unseen("builder"), unseen("devbox"), unseen("sandbox")], PATIENCE)?;
+    stage.show()?;
 
-    stage.say("Three agents start, each a process of its own. builder has a token, so it must prove that it holds the key.")?;
+    stage.say(
+        "Three agents start, each a process of its own. \
+         builder has a token, so it must prove that it holds the key.",
+    )?;
     cast.issue_token("builder")?;
     for name in ["builder", "devbox", "sandbox"] {
         cast.start_agent(name)?;
     }
     stage.expect(&[reachable("builder"), reachable("devbox"), reachable("sandbox")], PATIENCE)?;
     stage.expect_keyed("builder")?;
+    stage.show()?;
 
     stage.say("devbox is frozen (SIGSTOP). Its connection stays open; only the missing answers tell.")?;
     let frozen = Instant::now();
     cast.signal("devbox", Signal::STOP)?;
-    stage.expect(&[waiting("devbox", Reason::Stale)], PATIENCE)?;
-    stage.add(&format!("Noticed after {}.", format(Duration::from_millis(millis(frozen.elapsed())))))?;
-    stage.expect(&[reachable("builder"), reachable("sandbox")], PATIENCE)?;
+    let stale = waiting("devbox", Reason::Stale);
+    let noticed = stage.expect(&[stale, reachable("builder"), reachable("sandbox")], PATIENCE)?;
+    stage.add(&format!("Noticed after {} ms.", millis(noticed.duration_since(frozen))))?;
+    stage.show()?;
 
     stage.say("sandbox is killed (SIGKILL). Its link ends without a goodbye.")?;
+    let killed = Instant::now();
     cast.kill("sandbox")?;
-    stage.expect(&[waiting("sandbox", Reason::Disconnected)], PATIENCE)?;
+    let disconnected = waiting("sandbox", Reason::Disconnected);
+    let noticed = stage.expect(&[stale, disconnected, reachable("builder")], PATIENCE)?;
+    stage.add(&format!("Noticed after {} ms.", millis(noticed.duration_since(killed))))?;
+    stage.show()?;
 
     stage.say("builder is asked to end (SIGTERM). It says goodbye first.")?;
     cast.signal("builder", Signal::TERM)?;
-    stage.expect(&[waiting("builder", Reason::Goodbye)], PATIENCE)?;
-    let gone = [
-        waiting("builder", Reason::Goodbye),
-        waiting("devbox", Reason::Stale),
-        waiting("sandbox", Reason::Disconnected),
-    ];
-    stage.expect(&gone, PATIENCE)?;
+    stage.expect(&[waiting("builder", Reason::Goodbye), stale, disconnected], PATIENCE)?;
+    stage.show()?;
 
     stage
         .say("All come back: devbox goes on (SIGCONT), the others start again and prove themselves anew.")?;
@@ -99,10 +104,12 @@ fn tell(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), crate::exit::Failu
     cast.start_agent("sandbox")?;
     cast.start_agent("builder")?;
     stage.expect(&[reachable("builder"), reachable("devbox"), reachable("sandbox")], PATIENCE)?;
+    stage.show()?;
 
     stage.say("Last, the broker stops. Without it nobody can tell, so nobody is called reachable.")?;
     cast.stop_broker(PATIENCE)?;
-    stage.expect_offline(&["builder", "devbox", "sandbox"])
+    stage.expect_offline(&["builder", "devbox", "sandbox"])?;
+    stage.show()
 }
 
 /// What to wait for before the row can be checked.

@@ -56,6 +56,11 @@ impl<'a> Stage<'a> {
         if self.live { self.paint() } else { self.out.line(&format!("\n* {text}")) }
     }
 
+    /// The last sentence, when there is nobody left to ask.
+    pub(super) fn end(&mut self, text: &str) -> Result<(), Failure> {
+        self.out.line(&format!("\n* {text}"))
+    }
+
     /// More about the last sentence.
     pub(super) fn add(&mut self, text: &str) -> Result<(), Failure> {
         match self.told.last_mut() {
@@ -69,8 +74,9 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits (on the broker's word, not on a clock) until the rows are as
-    /// expected, and checks state and reason of each.
-    pub(super) fn expect(&mut self, rows: &[Row], within: Duration) -> Result<(), Failure> {
+    /// expected, and checks state and reason of each. The instant is that of
+    /// the broker's word.
+    pub(super) fn expect(&mut self, rows: &[Row], within: Duration) -> Result<Instant, Failure> {
         for target in [Target::Waiting, Target::Reachable] {
             let names: Vec<GuestName> = rows
                 .iter()
@@ -81,6 +87,7 @@ impl<'a> Stage<'a> {
                 self.wait(&names, target, within)?;
             }
         }
+        let answered = Instant::now();
         let found = self.document()?;
         for (name, state, reason) in rows {
             let row = find(&found, name)?;
@@ -88,7 +95,7 @@ impl<'a> Stage<'a> {
                 return Err(unexpected(name, &describe(*state, *reason), &describe(row.state, row.reason)));
             }
         }
-        self.show(&found)
+        Ok(answered)
     }
 
     /// Whether the guest proved itself with its token.
@@ -101,7 +108,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Without a broker everybody is offline, at once.
-    pub(super) fn expect_offline(&mut self, names: &[&str]) -> Result<(), Failure> {
+    pub(super) fn expect_offline(&self, names: &[&str]) -> Result<(), Failure> {
         let found = self.document()?;
         for name in names {
             let row = find(&found, name)?;
@@ -110,7 +117,7 @@ impl<'a> Stage<'a> {
                 return Err(unexpected(name, &expected, &describe(row.state, row.reason)));
             }
         }
-        self.show(&found)
+        Ok(())
     }
 
     fn wait(&mut self, names: &[GuestName], target: Target, within: Duration) -> Result<(), Failure> {
@@ -144,8 +151,9 @@ impl<'a> Stage<'a> {
     }
 
     /// The scene as it is: for a while on a terminal, once elsewhere.
-    fn show(&mut self, found: &StatusOutcome) -> Result<(), Failure> {
+    pub(super) fn show(&mut self) -> Result<(), Failure> {
         if !self.live {
+            let found = self.document()?;
             for line in render::table(&found.guests, self.out.color) {
                 self.out.line(&format!("  {line}"))?;
             }
@@ -159,9 +167,14 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Whether somebody asked to stop.
+    pub(super) fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
     /// Repaints, and stops when asked to.
     fn breathe(&mut self) -> Result<(), Failure> {
-        if self.interrupted.load(Ordering::Relaxed) {
+        if self.interrupted() {
             return Err(Failure::new(Exit::No, "interrupted; everything is cleaned up"));
         }
         if self.live { self.paint() } else { Ok(()) }

@@ -8,6 +8,7 @@ use super::session::Session;
 use super::wire::{Tags, Wire};
 use crate::auth::{Key, Transcript};
 use crate::capabilities::Capabilities;
+use crate::event::{CODE_MAX, shortened};
 use crate::hex;
 use crate::id::{GuestName, Nonce};
 use crate::link::inbox::LINE_MAX;
@@ -57,9 +58,6 @@ enum Step {
     Accept(Accepted),
     Fail(Failure),
 }
-
-/// Longest refusal code that is kept, in bytes.
-const CODE_MAX: usize = 32;
 
 impl Handshake {
     /// Says hello: on a socket at once, on a serial stream after the greeting.
@@ -151,7 +149,7 @@ impl Handshake {
             (BrokerLine::BareOk, _) => {
                 Step::Fail(Failure::Protocol("the broker speaks castra 0.1, which asks for no proof"))
             }
-            (BrokerLine::Refused(code), _) => Step::Fail(Failure::Refused(bounded(code))),
+            (BrokerLine::Refused(code), _) => Step::Fail(Failure::Refused(shortened(code, CODE_MAX))),
             (BrokerLine::Unknown, _) => odd("a line that is not the protocol"),
         }
     }
@@ -232,12 +230,4 @@ fn seek(tail: &mut Vec<u8>, input: &mut &[u8]) -> bool {
     let found = line.strip_suffix(b"\r").unwrap_or(line).ends_with(GREETING);
     tail.clear();
     found
-}
-
-fn bounded(code: &str) -> String {
-    let mut end = code.len().min(CODE_MAX);
-    while !code.is_char_boundary(end) {
-        end -= 1;
-    }
-    code[..end].into()
 }

@@ -8,12 +8,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::boundary::CloseReason;
-use crate::broker::cx::{Cx, Notice, Urgency};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{Notice, Urgency};
 use crate::broker::guests::Guests;
-use crate::broker::links::{Attempt, Link, Links, SMALL, Stage};
+use crate::broker::links::{Attempt, Link, Links, Stage};
 use crate::broker::session::{QUESTIONS_MAX, Session};
 use crate::control::reply::ErrorCode;
-use crate::event::{Fact, Failure, SessionEnd};
+use crate::event::{Fact, Failure, SessionEnd, shortened};
 use crate::id::{ConnId, GuestName, Nonce};
 use crate::link::line::{self, BUS_V1, HOST_BUS, Hello};
 use crate::link::message::{GuestRequest, GuestRequestKind, Publish, append_json};
@@ -280,11 +281,16 @@ impl Links {
         }
     }
 
+    /// Tells the guest that it was not understood. Answers are never answered, or
+    /// two ends that don't understand each other would never stop.
     pub(crate) fn on_unknown(&mut self, cx: &mut Cx, conn: ConnId, kind: Option<&str>) {
-        let of = kind.map(|kind| &kind[..kind.floor_char_boundary(64)]);
+        if matches!(kind, Some("error" | "result" | "ack" | "message")) {
+            return;
+        }
+        let of = kind.map(|kind| shortened(kind, 64));
         let mut json = Vec::new();
-        append_json(&mut json, &UnknownType { kind: "error", code: "unknown-type", of });
-        self.send(cx, conn, json.len().max(SMALL), |out| out.extend_from_slice(&json));
+        append_json(&mut json, &UnknownType { kind: "error", code: "unknown-type", of: of.as_deref() });
+        self.send(cx, conn, json.len(), |out| out.extend_from_slice(&json));
     }
 
     fn ack(

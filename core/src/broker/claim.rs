@@ -3,7 +3,8 @@
 use alloc::boxed::Box;
 
 use crate::boundary::CloseReason;
-use crate::broker::cx::{Cx, Notice, Urgency};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{Notice, Urgency};
 use crate::broker::guests::{Guests, Row};
 use crate::broker::links::{Attempt, Links, Stage};
 use crate::broker::session::Session;

@@ -153,7 +153,7 @@ impl Clients {
     }
 
     pub(crate) fn contains(&self, conn: ConnId) -> bool {
-        self.table.get(&conn).is_some()
+        self.table.contains_key(&conn)
     }
 
     pub(crate) fn len(&self) -> usize {

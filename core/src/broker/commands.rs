@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -9,18 +10,16 @@ use core::time::Duration;
 use crate::auth::Key;
 use crate::boundary::{Change, Effect, EffectError, Wakeup};
 use crate::broker::clients::{Clients, problem};
-use crate::broker::cx::{Cx, Notice, TimerKey};
-use crate::broker::guests::{Guests, RowId};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{CommandId, Notice, RowId, TimerKey};
+use crate::broker::guests::Guests;
 use crate::broker::walk::{Envelope, Names, Walk};
 use crate::control::reply::{Empty, ErrorBody, ErrorCode, GuestOnly, Pong, Target, TokenIssued};
+use crate::event::{MESSAGE_MAX, shortened};
 use crate::id::{ConnId, EffectId, GuestName, RequestId};
 use crate::link::message::{GuestRequest, GuestRequestKind, append_json};
 use crate::time::Time;
 use crate::timers::TimerId;
-
-/// A command's number; on the wire, the id of its ping.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct CommandId(pub(crate) u64);
 
 /// Commands in progress. Each has an armed deadline and gets exactly one answer.
 #[derive(Debug, Default)]
@@ -453,7 +452,6 @@ fn not_reachable(guest: &GuestName) -> ErrorBody {
     )
 }
 
-fn bounded(error: &EffectError) -> &str {
-    let message = error.message.as_str();
-    &message[..message.floor_char_boundary(128)]
+fn bounded(error: &EffectError) -> String {
+    shortened(&error.message, MESSAGE_MAX)
 }

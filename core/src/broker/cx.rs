@@ -1,19 +1,15 @@
 //! What every machine of the broker works with, and the facts by which they meet.
 
 use alloc::collections::{BTreeSet, VecDeque};
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::boundary::{Effect, EffectError, Wakeup};
-use crate::broker::commands::CommandId;
-use crate::broker::guests::RowId;
+use crate::broker::facts::{Notice, TimerKey};
 use crate::broker::ring::Ring;
 use crate::config::BrokerConfig;
-use crate::control::reply::ErrorCode;
 use crate::entropy::Entropy;
-use crate::event::{Cursor, Event, Fact, SessionEnd, Storage};
-use crate::id::{ConnId, EffectId, Epoch, GuestName};
-use crate::link::message::{GuestRequest, GuestRequestKind};
+use crate::event::{Cursor, Event, Fact, MESSAGE_MAX, SessionEnd, Storage, shortened};
+use crate::id::{EffectId, Epoch, GuestName};
 use crate::liveness::Stall;
 use crate::queue::Outbox;
 use crate::status::Reason;
@@ -39,52 +35,6 @@ pub(crate) struct Cx {
     reserved_incarnation: u32,
     /// Effects of no machine: reserved incarnations and removed records.
     background: BTreeSet<EffectId>,
-}
-
-/// Whose deadline it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum TimerKey {
-    Link(ConnId),
-    Row(RowId),
-    Command(CommandId),
-    Door,
-    Records,
-    Drain,
-}
-
-/// How machines meet.
-#[derive(Debug)]
-pub(crate) enum Notice {
-    /// A row's verdict may have changed: whoever waits for it looks again.
-    Verdict(RowId),
-    /// A row has newer evidence than its record.
-    Evidence(RowId, Urgency),
-    /// A session answered a ping.
-    Pong { conn: ConnId, command: CommandId },
-    /// A connection is gone: what was asked over it has no answer, and what was
-    /// asked of its guest gets none.
-    Lost(ConnId),
-    /// A guest asks something over its link.
-    Asked { conn: ConnId, row: RowId, request: GuestRequest },
-    /// Answer such a question.
-    Answer { conn: ConnId, kind: GuestRequestKind, id: u64, answer: Result<Vec<u8>, ErrorCode> },
-    /// Send a ping to a session.
-    Ping { conn: ConnId, command: CommandId },
-    /// A name's token changed: its session, and handshakes begun before, end.
-    TokenChanged(GuestName),
-    /// Delete a row and end its session.
-    Forget(GuestName),
-    /// Drain and stop.
-    Shutdown,
-}
-
-/// How soon a 0.1 record should follow.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Urgency {
-    /// A session began or ended.
-    Transition,
-    /// A keepalive.
-    Refresh,
 }
 
 /// Counted no-ops and refusals. Not part of the state: nothing depends on them.
@@ -202,7 +152,7 @@ impl Cx {
     pub(crate) fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) -> bool {
         let ours = self.background.remove(&effect);
         if let (true, Err(error)) = (ours, result) {
-            let message = error.message[..error.message.floor_char_boundary(128)].into();
+            let message = shortened(&error.message, MESSAGE_MAX);
             self.event(None, Fact::StorageFailed { what: Storage::Database, message });
         }
         ours

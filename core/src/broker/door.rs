@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::boundary::{Remote, Source, Wakeup};
-use crate::broker::cx::{Cx, TimerKey};
+use crate::broker::cx::Cx;
+use crate::broker::facts::TimerKey;
 use crate::broker::guests::Guests;
 use crate::broker::links::{Links, Stage};
 use crate::event::Failure;

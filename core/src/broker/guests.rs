@@ -1,13 +1,13 @@
 //! The rows: one a name, with what is known of the guest.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::auth::Key;
 use crate::boundary::{Remote, Transport};
-use crate::broker::cx::{Cx, Notice, TimerKey, Urgency};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{Notice, RowId, TimerKey, Urgency};
 use crate::capabilities::Capabilities;
 use crate::event::Fact;
 use crate::id::{BootTag, ConnId, Epoch, GuestName};
@@ -15,10 +15,6 @@ use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict
 use crate::status::{GuestStatus, Reason, State, Warning};
 use crate::time::{Now, Time, WallTime, millis};
 use crate::timers::TimerId;
-
-/// A row's place.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct RowId(u32);
 
 /// What is known of one guest.
 #[derive(Debug)]
@@ -53,7 +49,7 @@ pub(crate) struct Row {
     pub(crate) takeovers: u64,
     pub(crate) capabilities: Capabilities,
     pub(crate) record: RecordState,
-    takeover_times: Option<Box<VecDeque<Time>>>,
+    takeover_times: Option<VecDeque<Time>>,
     announced: Verdict,
     timer: Option<TimerId>,
     idle_stamp: u64,

@@ -6,7 +6,8 @@ use core::str::FromStr;
 use crate::auth::{Key, Proof, Transcript};
 use crate::boundary::CloseReason;
 use crate::broker::cx::Cx;
-use crate::broker::guests::{Guests, RowId};
+use crate::broker::facts::RowId;
+use crate::broker::guests::Guests;
 use crate::broker::links::{Attempt, Keys, Links, Stage};
 use crate::capabilities::Capabilities;
 use crate::event::{Fact, Failure};
@@ -114,11 +115,10 @@ impl Links {
         cx.event(guest, Fact::HandshakeFailure { reason: failure, transport, remote, capabilities });
         if let Some(id) = row {
             self.end_attempt(guests, id, conn);
-            if let Some(row) = guests.get_mut(id) {
-                if failure != Failure::Disconnected && failure != Failure::Shutdown {
-                    row.refusals += 1;
-                    row.refused = true;
-                }
+            let refused = !matches!(failure, Failure::Disconnected | Failure::Shutdown);
+            if let Some(row) = guests.get_mut(id).filter(|_| refused) {
+                row.refusals += 1;
+                row.refused = true;
             }
             guests.announce(cx, id);
         }

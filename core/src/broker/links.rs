@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 
 use crate::auth::{Proof, SessionKey};
 use crate::boundary::{CloseReason, Origin, Remote, Source, Transport, Wakeup};
-use crate::broker::cx::{Cx, Notice, TimerKey};
+use crate::broker::cx::Cx;
 use crate::broker::door::Door;
-use crate::broker::guests::{Guests, RowId};
+use crate::broker::facts::{Notice, RowId, TimerKey};
+use crate::broker::guests::Guests;
 use crate::broker::session::Session;
 use crate::event::{Failure, SessionEnd};
 use crate::id::{ConnId, Epoch, Nonce};
@@ -31,6 +32,8 @@ pub(crate) struct Link {
     /// Bytes that wait until there is room for what they may cause.
     held: Vec<u8>,
     paused: bool,
+    /// Serial: an overlong line was refused; what is left of it is dropped.
+    skipping: bool,
     finished: bool,
     pub(crate) timer: TimerId,
     pub(crate) stage: Stage,
@@ -150,6 +153,7 @@ impl Links {
             inbox_void: false,
             held: Vec::new(),
             paused: false,
+            skipping: false,
             finished: false,
             timer: cx.timers.insert(TimerKey::Link(conn)),
             stage,
@@ -276,6 +280,12 @@ impl Links {
                 }
                 break;
             }
+            if link.skipping {
+                let Some(end) = input.iter().position(|byte| *byte == b'\n') else { break };
+                link.skipping = false;
+                input = &input[end + 1..];
+                continue;
+            }
             if matches!(link.stage, Stage::Idle) {
                 match input.iter().position(|byte| !matches!(byte, b'\n' | b'\r')) {
                     None => break,
@@ -299,7 +309,10 @@ impl Links {
                 match inbox.line(&mut input, LINE_MAX) {
                     Ok(Some(line)) => self.on_line(cx, guests, conn, line),
                     Ok(None) => break,
-                    Err(_) => self.refuse(cx, guests, conn, Failure::BadLine),
+                    Err(_) => {
+                        link.skipping = true;
+                        self.refuse(cx, guests, conn, Failure::BadLine);
+                    }
                 }
             }
         }
@@ -323,6 +336,7 @@ impl Links {
         cx.out.discard(conn);
         link.void_inbox();
         link.held.clear();
+        link.skipping = false;
         if matches!(link.stage, Stage::Proving(_)) {
             self.fail(cx, guests, conn, Failure::Disconnected);
         }
@@ -371,7 +385,7 @@ impl Links {
 
     /// Arms the connection's timer for its earliest obligation. Only ever earlier:
     /// an early call finds nothing due and arms again.
-    pub(crate) fn rearm(&mut self, cx: &mut Cx, guests: Option<&Guests>, conn: ConnId) {
+    pub(crate) fn rearm(&self, cx: &mut Cx, guests: Option<&Guests>, conn: ConnId) {
         let Some(link) = self.table.get(conn) else { return };
         let timeout = cx.config.handshake_timeout;
         let mut earliest: Option<(Time, Wakeup)> = None;

@@ -7,6 +7,7 @@ pub(crate) mod commands;
 mod control;
 pub(crate) mod cx;
 mod door;
+pub(crate) mod facts;
 pub(crate) mod guests;
 mod handshake;
 mod links;
@@ -29,7 +30,8 @@ use crate::timers::TimerId;
 
 use clients::Clients;
 use commands::Commands;
-use cx::{Cx, Notice, TimerKey};
+use cx::Cx;
+use facts::{Notice, TimerKey};
 use guests::Guests;
 use links::Links;
 use records::Records;

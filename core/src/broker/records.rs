@@ -7,9 +7,10 @@ use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;
 
 use crate::boundary::{Effect, EffectError, Wakeup};
-use crate::broker::cx::{Cx, TimerKey, Urgency};
-use crate::broker::guests::{Guests, RowId};
-use crate::event::{Fact, Storage};
+use crate::broker::cx::Cx;
+use crate::broker::facts::{RowId, TimerKey, Urgency};
+use crate::broker::guests::Guests;
+use crate::event::{Fact, MESSAGE_MAX, Storage, shortened};
 use crate::id::EffectId;
 use crate::legacy::Record;
 use crate::time::{Time, WallTime};
@@ -122,7 +123,7 @@ impl Records {
                     row.record.written = None;
                 }
                 if !core::mem::replace(&mut self.failing, true) {
-                    let message = error.message[..error.message.floor_char_boundary(128)].into();
+                    let message = shortened(&error.message, MESSAGE_MAX);
                     cx.event(None, Fact::StorageFailed { what: Storage::Records, message });
                 }
             }

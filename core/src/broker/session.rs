@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 
 use crate::auth::{Direction, SessionKey, TAG_DIGITS};
 use crate::boundary::CloseReason;
-use crate::broker::commands::CommandId;
-use crate::broker::cx::{Cx, Notice, Urgency, retry_after};
-use crate::broker::guests::{Guests, RowId};
+use crate::broker::cx::{Cx, retry_after};
+use crate::broker::facts::{CommandId, Notice, RowId, Urgency};
+use crate::broker::guests::Guests;
 use crate::broker::links::{Link, Links, SMALL};
 use crate::event::{Fact, SessionEnd};
 use crate::id::{ConnId, Epoch, Nonce};

@@ -4,7 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::broker::cx::Cx;
-use crate::broker::guests::{Guests, RowId};
+use crate::broker::facts::RowId;
+use crate::broker::guests::Guests;
 use crate::control::reply::{Limits, TokenState};
 use crate::event::{Cursor, Event};
 use crate::id::{GuestName, RequestId};

@@ -52,6 +52,27 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidRequest,
+        Self::UnknownMethod,
+        Self::UnknownGuest,
+        Self::NotReachable,
+        Self::Timeout,
+        Self::Forbidden,
+        Self::Refused,
+        Self::Busy,
+        Self::StorageFailed,
+        Self::ShuttingDown,
+        Self::Internal,
+    ];
+
+    /// The code that `word` names; `None`: one that a later version knows.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == word)
+    }
+
     /// The word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

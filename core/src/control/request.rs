@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::reply::{ErrorBody, ErrorCode, Target};
 use crate::event::{Cursor, Escaped};
@@ -104,8 +105,8 @@ struct Raw<'a> {
     id: Option<RequestId>,
     #[serde(borrow)]
     method: alloc::borrow::Cow<'a, str>,
-    #[serde(default)]
-    params: Option<Params>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -138,31 +139,52 @@ impl Request {
     /// # Errors
     /// `invalid_request` or `unknown_method`, with a message that says what is wrong.
     pub fn parse(line: &[u8], timeout_max: Duration) -> Result<Self, Rejected> {
-        // serde reads structs from arrays, too: those are no requests.
-        if !line.trim_ascii_start().starts_with(b"{") {
+        // serde reads structs from arrays, too, and doesn't look into the strings
+        // that it skips: those are no requests.
+        let object = str::from_utf8(line).ok().filter(|text| is_object(text));
+        let Some(text) = object else {
             return Err(Rejected {
                 id: None,
                 error: invalid("not a request: expected a JSON object".into()),
             });
-        }
-        let raw: Raw<'_> = serde_json::from_slice(line).map_err(|error| Rejected {
-            id: serde_json::from_slice::<OnlyId>(line).ok().and_then(|only| only.id).filter(id_fits),
-            error: invalid(format!("not a request: {}", Escaped(&error.to_string()))),
-        })?;
-        let id = raw.id.filter(id_fits);
-        let params = raw.params.unwrap_or_default();
-        let timeout = params.timeout_ms.map(Duration::from_millis);
-        let parsed = match timeout {
-            Some(timeout) if timeout > timeout_max => {
-                Err(invalid(format!("timeout_ms may be at most {}", crate::time::millis(timeout_max))))
-            }
-            _ => Command::parse(&raw.method, params),
         };
+        let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| Rejected {
+            id: serde_json::from_str::<OnlyId>(text).ok().and_then(|only| only.id).filter(id_fits),
+            error: invalid(format!("not a request: {}", shortened(&error.to_string()))),
+        })?;
+        let id = match raw.id {
+            Some(id) if !id_fits(&id) => {
+                let error = invalid(format!("an id has at most {} bytes", RequestId::MAX_TEXT));
+                return Err(Rejected { id: None, error });
+            }
+            id => id,
+        };
+        let parsed = params(raw.params).and_then(|params| {
+            let timeout = params.timeout_ms.map(Duration::from_millis);
+            if timeout.is_some_and(|timeout| timeout > timeout_max) {
+                let most = crate::time::millis(timeout_max);
+                return Err(invalid(format!("timeout_ms may be at most {most}")));
+            }
+            Ok((Command::parse(&raw.method, params)?, timeout))
+        });
         match parsed {
-            Ok(command) => Ok(Self { id, command, timeout }),
+            Ok((command, timeout)) => Ok(Self { id, command, timeout }),
             Err(error) => Err(Rejected { id, error }),
         }
     }
+}
+
+fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{')
+}
+
+fn params(raw: Option<&RawValue>) -> Result<Params, ErrorBody> {
+    let Some(raw) = raw else { return Ok(Params::default()) };
+    if !is_object(raw.get()) {
+        return Err(invalid("params must be a JSON object".into()));
+    }
+    serde_json::from_str(raw.get())
+        .map_err(|error| invalid(format!("bad params: {}", shortened(&error.to_string()))))
 }
 
 impl Command {
@@ -203,11 +225,9 @@ impl Command {
             "reload" => Self::Reload,
             "shutdown" => Self::Shutdown,
             other => {
-                let mut name: String = other.chars().take(64).collect();
-                name = Escaped(&name).to_string();
                 return Err(ErrorBody {
                     code: ErrorCode::UnknownMethod,
-                    message: format!("there is no method \"{name}\" in control protocol v1"),
+                    message: format!("there is no method \"{}\" in control protocol v1", shortened(other)),
                 });
             }
         })
@@ -219,6 +239,12 @@ fn id_fits(id: &RequestId) -> bool {
         RequestId::Number(_) => true,
         RequestId::Text(text) => text.len() <= RequestId::MAX_TEXT,
     }
+}
+
+/// The caller's own text, fit to be shown: it may be as long as the line.
+fn shortened(text: &str) -> String {
+    let head: String = text.chars().take(128).collect();
+    Escaped(&head).to_string()
 }
 
 fn invalid(message: String) -> ErrorBody {

@@ -87,6 +87,10 @@ impl Hello {
                 Some(_) | None => {}
             }
         }
+        // What the protocol itself asks is never what the bound drops.
+        list.sort_by_key(|word| {
+            ![PROOF_V1, BUS_V1, HOST_BUS].iter().any(|own| own.eq_ignore_ascii_case(word))
+        });
         let capabilities = Capabilities::collect(list.into_iter());
         Ok(Self { name, capabilities, boot, nonce, once })
     }

@@ -146,7 +146,9 @@ struct TopicOnly<'a> {
 
 /// Its type. serde reads structs from arrays, too: those are no frames.
 fn type_of(json: &[u8]) -> Result<Option<Cow<'_, str>>, BadJson> {
-    if !json.trim_ascii_start().starts_with(b"{") {
+    // serde doesn't look into the strings that it skips.
+    let text = str::from_utf8(json).map_err(|_| BadJson)?;
+    if !text.trim_ascii_start().starts_with('{') {
         return Err(BadJson);
     }
     Ok(serde_json::from_slice::<TypeOf<'_>>(json)?.kind.map(|Text(kind)| kind))
@@ -242,11 +244,11 @@ struct ResultBody<'a> {
 }
 
 #[derive(Deserialize)]
-struct ErrorBody {
+struct ErrorBody<'a> {
     #[serde(default)]
     id: Option<u64>,
-    #[serde(default)]
-    code: Option<ErrorCode>,
+    #[serde(borrow, default)]
+    code: Option<Text<'a>>,
 }
 
 impl<'a> BrokerFrame<'a> {
@@ -271,8 +273,9 @@ impl<'a> BrokerFrame<'a> {
                 Self::Result { id, data }
             }
             // An error without an id of ours answers a frame we don't wait for.
-            "error" => match serde_json::from_slice::<ErrorBody>(json) {
+            "error" => match serde_json::from_slice::<ErrorBody<'_>>(json) {
                 Ok(ErrorBody { id: Some(id), code }) => {
+                    let code = code.and_then(|Text(word)| ErrorCode::from_word(&word));
                     Self::Error { id, code: code.unwrap_or(ErrorCode::Internal) }
                 }
                 Ok(_) | Err(_) => Self::Unknown,

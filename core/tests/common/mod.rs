@@ -10,7 +10,7 @@ use castra_core::boundary::{
 };
 use castra_core::config::BrokerConfig;
 use castra_core::entropy::Entropy;
-use castra_core::event::{Event, Fact};
+use castra_core::event::{Event, Fact, Failure, SessionEnd};
 use castra_core::id::{ConnId, EffectId, GuestName};
 use castra_core::status::{GuestStatus, Reason, State};
 use castra_core::time::{Now, Time, WallTime};
@@ -326,4 +326,20 @@ pub const REACHABLE: (State, Option<Reason>) = (State::Reachable, None);
 
 pub const fn waiting(reason: Reason) -> (State, Option<Reason>) {
     (State::Waiting, Some(reason))
+}
+
+pub fn refusals(world: &World) -> Vec<Failure> {
+    let failure = |fact: &Fact| match fact {
+        Fact::HandshakeFailure { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    world.events.iter().filter_map(|event| failure(&event.fact)).collect()
+}
+
+pub fn ends(world: &World) -> Vec<SessionEnd> {
+    let end = |fact: &Fact| match fact {
+        Fact::SessionClosed { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    world.events.iter().filter_map(|event| end(&event.fact)).collect()
 }

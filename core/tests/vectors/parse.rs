@@ -120,7 +120,7 @@ impl Vector {
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: String = text.split_whitespace().collect();
-    assert!(digits.is_ascii() && digits.len() % 2 == 0, "no hex: {text:?}");
+    assert!(digits.is_ascii() && digits.len().is_multiple_of(2), "no hex: {text:?}");
     (0..digits.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_else(|_| panic!("no hex: {text:?}")))

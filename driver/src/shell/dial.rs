@@ -23,6 +23,9 @@ pub(crate) struct Dials {
     address: Option<ConnectAddress>,
     active: Vec<Dial>,
     noticed: Vec<ConnId>,
+    /// A look-up is under way. It may outlive the dial that asked, and then
+    /// serves the next one: a dead name server must not pile up questions.
+    looking_up: bool,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,7 @@ enum Phase {
 
 impl Dials {
     pub(crate) const fn new(address: Option<ConnectAddress>) -> Self {
-        Self { address, active: Vec::new(), noticed: Vec::new() }
+        Self { address, active: Vec::new(), noticed: Vec::new(), looking_up: false }
     }
 
     pub(crate) fn notice(&mut self, conn: ConnId) {
@@ -77,14 +80,22 @@ impl<N: Net, W: Work> Ports<N, W> {
     /// Begins a dial to the configured address.
     pub(crate) fn dial(&mut self, now: Time, effect: EffectId, deadline: Time) {
         let targets = match self.dials.address.clone() {
-            None => return self.dial_failed(effect, EffectErrorKind::Unreachable, "no address to dial".to_owned()),
+            None => {
+                return self.dial_failed(
+                    effect,
+                    EffectErrorKind::Unreachable,
+                    "no address to dial".to_owned(),
+                );
+            }
             Some(ConnectAddress::Unix { path }) => vec![Target::Unix(path)],
             Some(ConnectAddress::Vsock { cid, port }) => vec![Target::Vsock { cid, port }],
             Some(ConnectAddress::Serial { device }) => vec![Target::Serial(device)],
             Some(ConnectAddress::Tcp { host, port }) => match host.parse::<IpAddr>() {
                 Ok(ip) => vec![Target::Tcp(SocketAddr::new(ip, port))],
                 Err(_) => {
-                    self.work.submit(JobId::Effect(effect), Job::Resolve { host, port });
+                    if !std::mem::replace(&mut self.dials.looking_up, true) {
+                        self.work.submit(JobId::Effect(effect), Job::Resolve { host, port });
+                    }
                     Vec::new()
                 }
             },
@@ -103,21 +114,21 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     /// A look-up ended. Of a dial that ended first, nothing is said again.
-    pub(crate) fn resolved(
-        &mut self,
-        now: Time,
-        effect: EffectId,
-        result: &Result<Vec<SocketAddr>, EffectError>,
-    ) {
-        let Some(at) = self.dials.position(effect) else { return };
-        match result {
-            Ok(addresses) => {
-                self.dials.active[at].rest = addresses.iter().copied().map(Target::Tcp).collect();
-                self.dial_next(now, effect);
-            }
-            Err(error) => {
-                self.dials.active.swap_remove(at);
-                self.dial_failed(effect, error.kind, error.message.clone());
+    pub(crate) fn resolved(&mut self, now: Time, result: &Result<Vec<SocketAddr>, EffectError>) {
+        self.dials.looking_up = false;
+        let waiting = |dial: &Dial| matches!(dial.phase, Phase::Resolving);
+        while let Some(at) = self.dials.active.iter().position(waiting) {
+            match result {
+                Ok(addresses) => {
+                    let dial = &mut self.dials.active[at];
+                    dial.rest = addresses.iter().copied().map(Target::Tcp).collect();
+                    let effect = dial.effect;
+                    self.dial_next(now, effect);
+                }
+                Err(error) => {
+                    let effect = self.dials.active.swap_remove(at).effect;
+                    self.dial_failed(effect, error.kind, error.message.clone());
+                }
             }
         }
     }
@@ -196,9 +207,11 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     fn dial_check(&mut self, now: Time, conn: ConnId) {
-        let found = self.dials.active.iter_mut().find(
-            |dial| matches!(dial.phase, Phase::Connecting { conn: other, .. } if other == conn),
-        );
+        let found = self
+            .dials
+            .active
+            .iter_mut()
+            .find(|dial| matches!(dial.phase, Phase::Connecting { conn: other, .. } if other == conn));
         let Some(dial) = found else { return };
         let effect = dial.effect;
         match self.net.connected(conn) {

@@ -45,9 +45,7 @@ pub(crate) enum Trouble {
     /// That one is gone; the next may be there.
     Next,
     /// Out of descriptors or memory, or worse. `first`: it went well before.
-    Rest {
-        first: bool,
-    },
+    Rest { first: bool },
 }
 
 impl Doors {

@@ -6,13 +6,17 @@
 
 mod dial;
 mod doors;
+mod flush;
 mod ports;
 mod sink;
 mod slots;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
-use castra_core::boundary::{CloseCause, CloseReason, Deadline, Engine, Input, Origin, Output, Via};
+use castra_core::boundary::{CloseCause, Deadline, Engine, Input, Origin, Output, Via};
 use castra_core::event::{Event, Level};
 use castra_core::id::ConnId;
 use castra_core::time::{Now, Time};
@@ -28,8 +32,6 @@ use crate::work::{Done, Job, JobId, Outcome, Work};
 pub const READ_MAX: usize = 64 * 1024;
 /// Most connections read per turn; the others keep their place in the line.
 const READS_PER_TURN: usize = 64;
-/// Reads that a closing connection's last words are worth.
-const LAST_READS: usize = 4;
 
 /// What a shell is told at start.
 #[derive(Clone, Debug)]
@@ -176,7 +178,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     /// What went on.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let lines_suppressed = self.ports.sink.as_ref().map_or(0, sink::Sink::suppressed);
+        let lines_suppressed = self.ports.sink.as_ref().map_or(0, sink::Sink::suppressed_in_all);
         Counters { lines_suppressed, ..self.ports.counters }
     }
 
@@ -220,6 +222,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         loop {
             match self.engine.poll_output() {
                 Output::Wait(deadline) => {
+                    tracing::trace!(?deadline, "wait");
                     self.wait = deadline;
                     return;
                 }
@@ -261,11 +264,10 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     fn done(&mut self, now: Now, done: &Done) {
         match (done.job, &done.outcome) {
             (JobId::Effect(effect), Outcome::Finished(result)) => {
+                tracing::debug!(?effect, ?result, "done");
                 self.feed(now, Input::Done { effect, result: result.clone() });
             }
-            (JobId::Effect(effect), Outcome::Resolved(result)) => {
-                self.ports.resolved(now.boot, effect, result);
-            }
+            (_, Outcome::Resolved(result)) => self.ports.resolved(now.boot, result),
             (_, Outcome::Appended { bytes, error }) => {
                 if let Some(sink) = &mut self.ports.sink {
                     sink.appended(now, *bytes, error.as_deref());
@@ -280,6 +282,9 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     }
 
     fn accept(&mut self, now: Now) {
+        if self.ports.stopped {
+            return;
+        }
         self.ports.doors.begin_turn(now.boot);
         for index in 0..self.ports.doors.count() {
             while let Some((listener, via)) = self.ports.doors.may_accept(index, self.ports.slots.counts()) {
@@ -288,6 +293,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                     Ok(accepted) => {
                         self.ports.slots.occupy(conn, Stage::Open(via));
                         self.ports.counters.accepted += 1;
+                        tracing::debug!(?conn, ?via, remote = %accepted.remote, "accepted");
                         if self.ports.doors.accepted(index) {
                             self.ports.log(now, Level::Info, "accepting connections again");
                         }
@@ -368,105 +374,6 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         self.buffer = buffer;
     }
 
-    /// One write for each connection that has something to say.
-    fn flush(&mut self, now: Now) {
-        let mut dirty = std::mem::take(&mut self.ports.dirty);
-        for conn in dirty.drain(..) {
-            self.flush_one(now, conn);
-        }
-        if self.ports.dirty.is_empty() {
-            self.ports.dirty = dirty;
-        }
-        while self.ports.closing.front().is_some_and(|(until, _)| *until <= now.boot) {
-            if let Some((_, conn)) = self.ports.closing.pop_front() {
-                self.drop_closing(conn);
-            }
-        }
-        while let Some(&(_, conn)) = self.ports.closing.front() {
-            if self.ports.slots.get(conn).is_some() {
-                break;
-            }
-            self.ports.closing.pop_front();
-        }
-    }
-
-    fn flush_one(&mut self, now: Now, conn: ConnId) {
-        let Some(slot) = self.ports.slots.get(conn) else { return };
-        slot.flags.dirty = false;
-        let open = slot.is_open();
-        if slot.flags.blocked {
-            if !open {
-                self.ports.linger(conn, now.boot);
-            }
-            return;
-        }
-        if slot.unsent() > 0 {
-            match self.ports.net.write(conn, &slot.out[slot.sent as usize..]) {
-                Ok(written) => slot.sent += written as u32,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.ports.soil(conn),
-                Err(_) if open => return self.broken(now, conn),
-                Err(_) => return self.drop_closing(conn),
-            }
-        }
-        let wants_write = slot.unsent() > 0;
-        slot.flags.blocked = wants_write;
-        if wants_write != slot.flags.wants_write {
-            slot.flags.wants_write = wants_write;
-            if self.ports.net.want_write(conn, wants_write).is_err() {
-                return if open { self.broken(now, conn) } else { self.drop_closing(conn) };
-            }
-        }
-        if !wants_write {
-            self.ports.slots.emptied(conn);
-        }
-        match (open, wants_write) {
-            (true, _) => self.ports.offer_room(conn),
-            (false, true) => self.ports.linger(conn, now.boot),
-            (false, false) => self.farewell(conn),
-        }
-    }
-
-    /// Closes a connection whose last byte is on its way. Unread bytes would
-    /// turn the close into a reset that can overtake the last words.
-    fn farewell(&mut self, conn: ConnId) {
-        if let Some(slot) = self.ports.slots.get(conn) {
-            let refused = matches!(slot.stage, Stage::Closing(_, CloseReason::Refused));
-            if !slot.flags.read_done && (refused || slot.flags.readable) {
-                self.ports.net.finish(conn);
-                for _ in 0..LAST_READS {
-                    match self.ports.net.read(conn, &mut self.buffer) {
-                        Ok(Received { bytes, drained: false }) if bytes > 0 => {}
-                        _ => break,
-                    }
-                }
-            }
-        }
-        self.drop_closing(conn);
-    }
-
-    fn drop_closing(&mut self, conn: ConnId) {
-        if self.ports.slots.get(conn).is_some() {
-            self.ports.net.close(conn);
-            self.ports.slots.remove(conn);
-        }
-    }
-
-    /// A write failed: what the other end said before is still heard, once.
-    fn broken(&mut self, now: Now, conn: ConnId) {
-        if let Some(slot) = self.ports.slots.get(conn) {
-            if slot.credit > 0 && !slot.flags.read_done {
-                let limit = READ_MAX.min(slot.credit as usize);
-                if let Ok(Received { bytes, .. }) = self.ports.net.read(conn, &mut self.buffer[..limit]) {
-                    if bytes > 0 {
-                        self.hand_over(now, conn, bytes);
-                    }
-                }
-            }
-        }
-        self.gone(now, conn, CloseCause::Reset);
-    }
-
     fn gone(&mut self, now: Now, conn: ConnId, why: CloseCause) {
         let Some(slot) = self.ports.slots.get(conn) else { return };
         let open = slot.is_open();
@@ -499,7 +406,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         let more = !ports.ready.is_empty()
             || !ports.dirty.is_empty()
             || !ports.pending.is_empty()
-            || ports.doors.has_more(ports.slots.counts());
+            || !ports.stopped && ports.doors.has_more(ports.slots.counts());
         Next { deadline, more }
     }
 }

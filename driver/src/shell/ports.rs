@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use castra_core::boundary::{
-    CloseCause, Effect, EffectError, EffectErrorKind, Output, Remote, Source, Via,
-};
+use castra_core::boundary::{CloseCause, Effect, EffectError, EffectErrorKind, Output, Remote, Source, Via};
 use castra_core::event::{Event, Level};
 use castra_core::id::{ConnId, EffectId};
 use castra_core::time::{Now, Time};
@@ -89,6 +87,7 @@ impl<N: Net, W: Work> Ports<N, W> {
                 }
             }
             Output::Close { conn, why } => {
+                tracing::debug!(?conn, ?why, "close");
                 let Some(slot) = self.slots.get(conn) else { return };
                 if let Stage::Open(via) = slot.stage {
                     self.slots.set_stage(conn, Stage::Closing(via, why));
@@ -127,6 +126,7 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     fn effect(&mut self, now: Now, id: EffectId, effect: Effect) {
+        tracing::debug!(?id, ?effect, "effect");
         let job = match effect {
             Effect::Persist(batch) => Job::Persist(batch),
             Effect::WriteRecord(record) => Job::WriteRecord(record),
@@ -187,21 +187,17 @@ impl<N: Net, W: Work> Ports<N, W> {
 
     /// Puts a connection on the list of those to flush.
     pub(crate) fn soil(&mut self, conn: ConnId) {
-        if let Some(slot) = self.slots.get(conn) {
-            if !slot.flags.dirty {
-                slot.flags.dirty = true;
-                self.dirty.push(conn);
-            }
+        let Some(slot) = self.slots.get(conn) else { return };
+        if !std::mem::replace(&mut slot.flags.dirty, true) {
+            self.dirty.push(conn);
         }
     }
 
     /// Gives a closing connection its last second.
     pub(crate) fn linger(&mut self, conn: ConnId, now: Time) {
-        if let Some(slot) = self.slots.get(conn) {
-            if !slot.flags.lingering {
-                slot.flags.lingering = true;
-                self.closing.push_back((now + LINGER, conn));
-            }
+        let Some(slot) = self.slots.get(conn) else { return };
+        if !std::mem::replace(&mut slot.flags.lingering, true) {
+            self.closing.push_back((now + LINGER, conn));
         }
     }
 

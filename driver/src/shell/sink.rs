@@ -27,7 +27,7 @@ pub(crate) struct Sink {
     due: Option<Time>,
     in_flight: usize,
     suppressed: u64,
-    suppressed_ever: u64,
+    suppressed_in_all: u64,
     failing: bool,
     stamp: Stamp,
 }
@@ -40,7 +40,7 @@ impl Sink {
             due: None,
             in_flight: 0,
             suppressed: 0,
-            suppressed_ever: 0,
+            suppressed_in_all: 0,
             failing: false,
             stamp: Stamp::default(),
         }
@@ -57,10 +57,10 @@ impl Sink {
         if serde_json::to_writer(&mut self.lines.events, event).is_ok() {
             self.lines.events.push(b'\n');
         }
-        if let Some(attempt) = Attempt::of(event) {
-            if serde_json::to_writer(&mut self.lines.handshakes, &attempt).is_ok() {
-                self.lines.handshakes.push(b'\n');
-            }
+        if let Some(attempt) = Attempt::of(event)
+            && serde_json::to_writer(&mut self.lines.handshakes, &attempt).is_ok()
+        {
+            self.lines.handshakes.push(b'\n');
         }
     }
 
@@ -115,8 +115,8 @@ impl Sink {
     }
 
     /// Lines dropped so far because the files could not keep up.
-    pub(crate) const fn suppressed(&self) -> u64 {
-        self.suppressed_ever
+    pub(crate) const fn suppressed_in_all(&self) -> u64 {
+        self.suppressed_in_all
     }
 
     const fn backlog(&self) -> usize {
@@ -126,7 +126,7 @@ impl Sink {
     fn admit(&mut self, now: Time) -> bool {
         if self.backlog() >= BACKLOG_BYTES {
             self.suppressed += 1;
-            self.suppressed_ever += 1;
+            self.suppressed_in_all += 1;
             return false;
         }
         self.start(now);
@@ -223,7 +223,9 @@ const fn legacy_reason(failure: Failure) -> (&'static str, &'static str) {
         Failure::UnknownName | Failure::TokenRequired | Failure::BadProof | Failure::NameInUse => {
             ("denied", "reserved-identity")
         }
-        Failure::Busy | Failure::Disconnected | Failure::Evicted | Failure::Shutdown => ("denied", "io-error"),
+        Failure::Busy | Failure::Disconnected | Failure::Evicted | Failure::Shutdown => {
+            ("denied", "io-error")
+        }
     }
 }
 
@@ -276,7 +278,9 @@ mod tests {
         let lines = sink.take(Time::ZERO, true).expect("lines");
         let log = String::from_utf8(lines.log).expect("text");
         assert!(
-            log.starts_with("2026-11-20T15:24:17.042Z [host-broker] INFO hello from vm:devbox session=sess-7-1 "),
+            log.starts_with(
+                "2026-11-20T15:24:17.042Z [host-broker] INFO hello from vm:devbox session=sess-7-1 "
+            ),
             "{log}"
         );
         assert!(log.ends_with('\n') && log.lines().count() == 1);
@@ -339,14 +343,18 @@ mod tests {
             sink.line(now(1), Level::Info, &text);
             taken.extend(sink.take(Time::from_millis(1), false).map(|lines| lines.len()));
         }
-        assert!(sink.suppressed() > 10_000);
+        assert!(sink.suppressed_in_all() > 10_000);
         assert!(sink.backlog() < BACKLOG_BYTES + BATCH_BYTES);
         for bytes in taken {
             sink.appended(now(2), bytes, None);
         }
         let lines = sink.take(Time::from_millis(2), true).expect("the last ones");
         let log = String::from_utf8(lines.log).expect("text");
-        assert!(log.contains(&format!("WARN {} lines suppressed", sink.suppressed())), "{}", &log[log.len() - 200..]);
+        assert!(
+            log.contains(&format!("WARN {} lines suppressed", sink.suppressed_in_all())),
+            "{}",
+            &log[log.len() - 200..]
+        );
     }
 
     #[test]

@@ -184,10 +184,11 @@ impl Slots {
 
     /// The ids of all connections.
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
-        self.slots.iter().enumerate().filter(|(_, slot)| slot.stage != Stage::Free).map(|(index, slot)| ConnId {
-            index: index as u32,
-            generation: slot.generation,
-        })
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.stage != Stage::Free)
+            .map(|(index, slot)| ConnId { index: index as u32, generation: slot.generation })
     }
 
     fn recycle(&mut self, mut buffer: Vec<u8>) {
@@ -201,7 +202,9 @@ impl Slots {
     const fn count(&mut self, stage: Stage, change: isize) {
         let count = match stage {
             Stage::Free => return,
-            Stage::Connecting | Stage::Open(Via::Link(_)) | Stage::Closing(Via::Link(_), _) => &mut self.links,
+            Stage::Connecting | Stage::Open(Via::Link(_)) | Stage::Closing(Via::Link(_), _) => {
+                &mut self.links
+            }
             Stage::Open(Via::Control) | Stage::Closing(Via::Control, _) => &mut self.controls,
         };
         *count = count.wrapping_add_signed(change);
@@ -235,6 +238,6 @@ mod tests {
 
     #[test]
     fn a_slot_is_small() {
-        assert!(std::mem::size_of::<Slot>() <= 72, "{}", std::mem::size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 72, "{}", size_of::<Slot>());
     }
 }

@@ -1,0 +1,61 @@
+//! How machines meet: what they tell each other, and the numbers they use for it.
+
+use alloc::vec::Vec;
+
+use crate::control::reply::ErrorCode;
+use crate::id::{ConnId, GuestName};
+use crate::link::message::{GuestRequest, GuestRequestKind};
+
+/// A row's place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct RowId(pub(crate) u32);
+
+/// A command's number; on the wire, the id of its ping.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct CommandId(pub(crate) u64);
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TimerKey {
+    Link(ConnId),
+    Row(RowId),
+    Command(CommandId),
+    Door,
+    Records,
+    Drain,
+}
+
+/// How machines meet.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// A row's verdict may have changed: whoever waits for it looks again.
+    Verdict(RowId),
+    /// A row has newer evidence than its record.
+    Evidence(RowId, Urgency),
+    /// A session answered a ping.
+    Pong { conn: ConnId, command: CommandId },
+    /// A connection is gone: what was asked over it has no answer, and what was
+    /// asked of its guest gets none.
+    Lost(ConnId),
+    /// A guest asks something over its link.
+    Asked { conn: ConnId, row: RowId, request: GuestRequest },
+    /// Answer such a question.
+    Answer { conn: ConnId, kind: GuestRequestKind, id: u64, answer: Result<Vec<u8>, ErrorCode> },
+    /// Send a ping to a session.
+    Ping { conn: ConnId, command: CommandId },
+    /// A name's token changed: its session, and handshakes begun before, end.
+    TokenChanged(GuestName),
+    /// Delete a row and end its session.
+    Forget(GuestName),
+    /// Drain and stop.
+    Shutdown,
+}
+
+/// How soon a 0.1 record should follow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Urgency {
+    /// A session began or ended.
+    Transition,
+    /// A keepalive.
+    Refresh,
+}
