@@ -132,7 +132,6 @@ fn a_single_handshake_exits_0_when_proven_5_when_refused_and_4_when_nobody_is_th
 }
 
 #[test]
-#[ignore = "the store does not write Change::Forget yet: take this line away with that"]
 fn a_forgotten_guest_is_unknown() {
     let scratch = Scratch::new();
     let _broker = Broker::start(&scratch, &["--guest", "devbox"]);

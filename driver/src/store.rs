@@ -169,6 +169,16 @@ impl Store {
                         let value: &[u8] = key.as_ref().map_or(&[], |key| key.expose());
                         tokens.insert(guest.as_str(), value)?;
                     }
+                    // A name that ever had a token stays keyed, now without a valid one.
+                    Change::Forget { guest } => {
+                        let keyed = tokens.get(guest.as_str())?.is_some();
+                        if keyed {
+                            tokens.insert(guest.as_str(), &[][..])?;
+                        }
+                    }
+                    Change::Incarnation(incarnation) => {
+                        transaction.open_table(META)?.insert(INCARNATION, u64::from(*incarnation))?;
+                    }
                     _ => return Err(redb::Error::Corrupted("a change that this program can't write".into())),
                 }
             }
