@@ -99,6 +99,12 @@ fn a_stopped_agent_is_not_reachable_a_window_and_a_tenth_of_a_second_later() {
         agent.go_on();
     }
     world.wait(&NAMES, "reachable");
+    // What the broker asked meanwhile lies there: a thawed agent hears it before it
+    // judges the broker by its own clock.
+    for name in NAMES {
+        let ends = world.events("session.closed", name);
+        assert!(ends.is_empty(), "{name} gave its session up: {ends:?}");
+    }
 }
 
 #[test]

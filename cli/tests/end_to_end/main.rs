@@ -4,7 +4,6 @@
 mod broker_stops;
 mod commands;
 mod compatibility;
-mod demo;
 mod impostors;
 mod liveness;
 mod misbehaviour;
