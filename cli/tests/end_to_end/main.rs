@@ -1,0 +1,13 @@
+//! The real program, as its users run it: processes, sockets, signals and files.
+#![allow(clippy::unwrap_used)]
+
+mod broker_stops;
+mod commands;
+mod compatibility;
+mod impostors;
+mod liveness;
+mod misbehaviour;
+mod service;
+mod support;
+mod tokens;
+mod transports;
