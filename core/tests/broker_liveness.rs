@@ -263,3 +263,16 @@ fn the_records_follow_the_proofs_at_most_once_a_second_and_never_a_failed_hello(
     }
     assert!((19..=22).contains(&written), "one per keepalive: {written}");
 }
+
+#[test]
+fn a_stall_asks_no_0_1_guest_for_proofs() {
+    let mut world = World::new(|_| {});
+    let old = world.open(Transport::Tcp);
+    world.write(old, b"hello vm:old capabilities=bus-v1\n");
+    world.join("devbox");
+    world.take(old);
+    world.jump(ms(20_000));
+    world.handle(Input::Tick);
+    world.advance(ms(10_000));
+    assert_eq!(world.take(old), b"", "it doesn't know what a challenge is");
+}

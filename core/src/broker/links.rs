@@ -430,13 +430,16 @@ impl Links {
         }
     }
 
-    /// A stall was noticed: everybody is challenged at once.
+    /// A stall was noticed, or proofs have to be younger from now on: everybody
+    /// is challenged at once, and judged anew.
     pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
         let now = cx.at();
         for conn in self.table.ids().collect::<Vec<_>>() {
             let Some(link) = self.table.get_mut(conn) else { continue };
             if let Some(session) = &mut link.session {
-                session.next_challenge = now;
+                if !session.is_legacy() {
+                    session.next_challenge = now;
+                }
                 cx.timers.arm_by(link.timer, now, Wakeup::Session);
             }
         }
