@@ -112,9 +112,12 @@ impl Links {
         );
         if let Some(row) = id.and_then(|id| guests.get_mut(id)) {
             row.claimed = true;
-            (row.epoch, row.transport, row.remote) = (Some(epoch), Some(transport), Some(remote));
-            row.capabilities = hello.capabilities;
-            row.boot = None;
+            // What a proof has told stands beside a claim that counts for nothing.
+            if cx.config.accept_unproven || !row.proven {
+                (row.epoch, row.transport, row.remote) = (Some(epoch), Some(transport), Some(remote));
+                row.capabilities = hello.capabilities;
+                row.boot = None;
+            }
             row.legacy = bus.then_some(conn);
             if cx.config.accept_unproven {
                 row.evidence = Some(Evidence { at: now, received: now });

@@ -252,7 +252,7 @@ impl Links {
         }
         let Some(id) = row else { return };
         let mut contender = None;
-        if let Some(row) = guests.get_mut(id) {
+        if let Some(row) = guests.get_mut(id).filter(|row| row.session == Some(conn)) {
             // Challenges are answered in any order: an older one doesn't make the guest older.
             if row.evidence.is_none_or(|newest| challenge.sent_at >= newest.at) {
                 row.evidence = Some(Evidence { at: challenge.sent_at, received: now });
