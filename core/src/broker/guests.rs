@@ -187,6 +187,7 @@ impl Guests {
         };
         self.by_name.insert(name, id);
         self.mark_idle(id);
+        cx.notify(Notice::Verdict(id));
         Ok(id)
     }
 
@@ -295,9 +296,15 @@ fn is_idle(rows: &[Option<Row>], id: RowId, stamp: u64) -> bool {
 impl Row {
     /// What the verdict is computed from.
     pub(crate) fn facts(&self, config: &crate::config::BrokerConfig, now: Time) -> Facts {
+        // A reload may have ended what a claim counts for.
+        let counts = self.proven || config.accept_unproven;
+        let standing = match self.standing {
+            Standing::Open | Standing::OneShot if !counts => Standing::Absent,
+            standing => standing,
+        };
         Facts {
-            standing: self.standing,
-            evidence: self.evidence,
+            standing,
+            evidence: self.evidence.filter(|_| counts),
             conflict: self.is_contested(config, now),
             claimed: self.claimed,
             handshaking: self.handshaking > 0,
@@ -348,7 +355,7 @@ impl Row {
             warnings,
             proven: self.proven,
             authenticated: self.authenticated,
-            last_handshake_age_ms: self.evidence.map(|evidence| millis(now.since(evidence.at))),
+            last_handshake_age_ms: facts.evidence.map(|evidence| millis(now.since(evidence.at))),
             last_handshake_at: self.last_wall,
             session_age_ms: self.session.map(|_| millis(now.since(self.since))),
             window_ms: millis(cx.config.window),

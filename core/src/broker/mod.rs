@@ -113,6 +113,7 @@ impl Broker {
         for id in broker.guests.ids().collect::<Vec<_>>() {
             broker.guests.prime(&broker.cx, id);
         }
+        broker.cx.notices.clear();
         let guests = broker.guests.len() as u64;
         broker.cx.event(None, Fact::BrokerStarted { guests });
         broker
@@ -340,11 +341,23 @@ impl Broker {
             Input::Tick => {}
             Input::Drain { deadline } => self.begin_drain(deadline),
             Input::Reload(config) => {
-                let identity = core::mem::take(&mut cx.config.identity);
-                cx.config = BrokerConfig { identity, ..*config };
-                self.configure();
-                self.cx.event(None, Fact::BrokerReloaded);
+                self.reload(*config);
             }
+        }
+    }
+
+    fn reload(&mut self, config: BrokerConfig) {
+        let Self { cx, links, .. } = self;
+        let stricter = config.window < cx.config.window || config.interval < cx.config.interval;
+        let identity = core::mem::take(&mut cx.config.identity);
+        cx.config = BrokerConfig { identity, ..config };
+        cx.event(None, Fact::BrokerReloaded);
+        if stricter {
+            links.challenge_everybody(cx);
+        }
+        self.configure();
+        for id in self.guests.ids().collect::<Vec<_>>() {
+            self.guests.announce(&mut self.cx, id);
         }
     }
 
