@@ -463,3 +463,11 @@ fn a_0_1_bus_works_and_messages_reach_subscribers() {
     );
     assert_eq!(world.frame(writer).unwrap()["status"], "ok");
 }
+
+#[test]
+fn no_debug_output_shows_the_proof_that_is_awaited() {
+    let mut world = keyed_world();
+    let guest = Keyed::begin(&mut world, "keyed", TOKEN);
+    let proof = guest.transcript.guest_proof(&guest.key);
+    assert!(!format!("{:?}", world.broker).contains(&format!("{:?}", proof.0)));
+}
