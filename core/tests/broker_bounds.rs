@@ -22,3 +22,32 @@ fn a_row_that_was_shaking_hands_when_room_was_needed_can_go_later() {
     world.join("second");
     assert!(world.row("first").is_none());
 }
+
+#[test]
+fn a_follower_with_an_endless_line_is_closed() {
+    let mut world = World::new(|_| {});
+    let control = world.open_control();
+    world.ask(control, r#"{"id":1,"method":"events","params":{"follow":true}}"#);
+    world.write(control, &vec![b'x'; 300 * 1024]);
+    assert!(world.is_closed(control));
+    assert_eq!(world.broker.sizes().clients, 0);
+}
+
+#[test]
+fn a_piece_larger_than_the_room_waits_for_it() {
+    let mut world = World::new(|config| {
+        let listen = |number| format!("unix:/run/castra/a-rather-long-directory/link-{number:04}.sock");
+        config.identity.listen = (0..200).map(listen).collect();
+        config.guests.push(name("devbox"));
+    });
+    let control = world.open_control();
+    let wire = world.wires.get_mut(&control).unwrap();
+    (wire.blocked, wire.room) = (true, 6000);
+    world.handle(Input::Writable { conn: control, room: 6000 });
+    world.write(control, b"{\"method\":\"status\"}\n");
+    let wire = world.wires.get_mut(&control).unwrap();
+    (wire.blocked, wire.room) = (false, ROOM);
+    world.handle(Input::Writable { conn: control, room: ROOM });
+    let replies = world.replies(control);
+    assert_eq!(replies[0]["data"]["broker"]["listen"].as_array().unwrap().len(), 200);
+}
