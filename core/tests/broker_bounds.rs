@@ -51,3 +51,14 @@ fn a_piece_larger_than_the_room_waits_for_it() {
     let replies = world.replies(control);
     assert_eq!(replies[0]["data"]["broker"]["listen"].as_array().unwrap().len(), 200);
 }
+
+#[test]
+fn inputs_for_connections_that_are_gone_are_counted() {
+    let mut world = World::new(|_| {});
+    let conn = ConnId { index: 77, generation: 3 };
+    world.handle(Input::Bytes { conn, bytes: b"x" });
+    world.handle(Input::Finished { conn });
+    world.handle(Input::Writable { conn, room: 1 });
+    world.close(conn);
+    assert_eq!(world.broker.statistics().stale_inputs, 4);
+}
