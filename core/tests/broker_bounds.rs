@@ -24,6 +24,45 @@ fn a_row_that_was_shaking_hands_when_room_was_needed_can_go_later() {
 }
 
 #[test]
+fn a_frame_that_arrived_whole_is_not_late_because_the_broker_does_not_read() {
+    let mut world = World::new(|_| {});
+    let conn = world.join("devbox");
+    world.wires.get_mut(&conn).unwrap().blocked = true;
+    world.write(conn, &[0, 0]);
+    // Its send buffer fills: it is not read from any more.
+    world.handle(Input::Writable { conn, room: ROOM / 4 });
+    world.wires.get_mut(&conn).unwrap().room = ROOM / 4;
+    world.write(conn, b"\0\x12{\"type\":\"goodbye\"}");
+    assert_eq!(world.wires[&conn].credit, Some(0));
+    world.advance(ms(6000));
+    assert!(!world.is_closed(conn), "blamed for a frame that was not read");
+    world.wires.get_mut(&conn).unwrap().room = ROOM;
+    world.handle(Input::Writable { conn, room: ROOM });
+    assert!(world.is_closed(conn));
+    let end = world.events.iter().rev().find_map(|event| match event.fact {
+        Fact::SessionClosed { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(end, Some(SessionEnd::Goodbye));
+}
+
+#[test]
+fn a_0_1_guest_that_does_not_read_is_let_go_after_a_window() {
+    let mut world = World::new(|_| {});
+    let reader = world.open(Transport::Tcp);
+    world.write(reader, b"hello vm:reader capabilities=bus-v1\n");
+    world.send(reader, r#"{"type":"subscribe","topic":"t"}"#);
+    let wire = world.wires.get_mut(&reader).unwrap();
+    (wire.blocked, wire.room) = (true, 100);
+    world.handle(Input::Writable { conn: reader, room: 100 });
+    world.advance(ms(3000));
+    let writer = world.join("writer");
+    world.send(writer, r#"{"type":"publish","topic":"t","payload":1}"#);
+    world.advance(ms(15_000));
+    assert!(world.is_closed(reader), "its deadline was not armed");
+}
+
+#[test]
 fn a_follower_with_an_endless_line_is_closed() {
     let mut world = World::new(|_| {});
     let control = world.open_control();
