@@ -101,3 +101,18 @@ fn inputs_for_connections_that_are_gone_are_counted() {
     world.close(conn);
     assert_eq!(world.broker.statistics().stale_inputs, 4);
 }
+
+#[test]
+fn a_filter_of_events_is_bounded_and_works_in_any_order() {
+    let mut world = World::new(|_| {});
+    let control = world.open_control();
+    let kinds = vec!["handshake.start"; 65];
+    let request = serde_json::json!({"method": "events", "params": {"kinds": kinds}});
+    assert_eq!(world.ask(control, &request.to_string())[0]["data"]["code"], "invalid_request");
+    for guest in ["a", "b", "c"] {
+        world.join(guest);
+    }
+    let request = r#"{"method":"events","params":{"kinds":["handshake.start"],"guests":["c","a"]}}"#;
+    let reply = world.ask(control, request).remove(0);
+    assert_eq!(reply["data"]["events"].as_array().unwrap().len(), 2);
+}

@@ -361,7 +361,7 @@ impl<C: Choice> World<C> {
         let guest = self.choice.below(self.guests.len() as u32) as usize;
         let wires: Vec<u32> = self.wires.keys().rev().take(2 * self.guests.len()).copied().collect();
         let hold = self.choice.span(self.settings.window * 3);
-        match self.choice.below(7) {
+        match self.choice.below(9) {
             // A freeze: its streams stay as they are.
             0 | 1 if self.truth.is_running(guest) => {
                 self.guests[guest].running = false;
@@ -385,6 +385,8 @@ impl<C: Choice> World<C> {
                     wire.to_guest.push(self.now, Parcel::End);
                 }
             }
+            // The broker itself freezes, or goes on as if nothing had been.
+            6 | 7 => self.broker.running = !self.broker.running,
             _ => self.restart_broker(),
         }
     }
@@ -412,6 +414,7 @@ impl<C: Choice> World<C> {
     }
 
     fn heal(&mut self) {
+        self.broker.running = true;
         for guest in 0..self.guests.len() {
             self.thaw(guest);
         }

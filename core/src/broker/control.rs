@@ -57,7 +57,7 @@ impl Broker {
             }
             Command::Ping { guest } => commands.ping(cx, clients, guests, asker, guest, timeout),
             Command::Events { since, follow, kinds, guests: names, limit } => {
-                let filter = Filter { kinds, guests: names };
+                let filter = Filter { kinds, guests: sorted(names) };
                 let (walk, follow) = events(cx, Envelope::Line(id), since, follow, filter, limit);
                 clients.walk(conn, walk, follow);
             }

@@ -57,6 +57,7 @@ pub(crate) enum Names {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     pub(crate) kinds: Vec<String>,
+    /// Sorted.
     pub(crate) guests: Vec<GuestName>,
 }
 
@@ -68,7 +69,8 @@ impl Filter {
             None => kind == wanted,
         };
         (self.kinds.is_empty() || self.kinds.iter().any(of_kind))
-            && (self.guests.is_empty() || event.guest.is_some_and(|guest| self.guests.contains(&guest)))
+            && (self.guests.is_empty()
+                || event.guest.is_some_and(|guest| self.guests.binary_search(&guest).is_ok()))
     }
 }
 

@@ -18,6 +18,9 @@ pub const LINE_MAX: usize = 256 * 1024;
 /// Most names in one request.
 pub const NAMES_MAX: usize = 4096;
 
+/// Most kinds in one request: every event is compared with each.
+pub const KINDS_MAX: usize = 64;
+
 /// A request with its id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
@@ -194,6 +197,9 @@ impl Command {
         let guests = params.guests.clone().unwrap_or_default();
         if guests.len() > NAMES_MAX {
             return Err(invalid(format!("at most {NAMES_MAX} names in one request")));
+        }
+        if params.kinds.as_ref().is_some_and(|kinds| kinds.len() > KINDS_MAX) {
+            return Err(invalid(format!("at most {KINDS_MAX} kinds in one request")));
         }
         Ok(match method {
             "info" => Self::Info,
