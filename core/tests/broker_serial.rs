@@ -255,3 +255,14 @@ fn a_full_door_with_a_slow_serial_stream_does_not_spin() {
     let deadline = world.deadline.unwrap();
     assert!(deadline.at > world.now.boot, "asked to be woken at once, for ever: {deadline:?}");
 }
+
+#[test]
+fn a_stream_that_ends_in_the_middle_of_a_new_hello_takes_its_session_with_it() {
+    let mut world = World::new(|_| {});
+    let conn = world.open(Transport::Serial);
+    prove(&mut world, conn, "devbox", "");
+    world.write(conn, b"\xff\nhelp");
+    world.handle(castra_core::Input::Finished { conn });
+    assert!(world.is_closed(conn));
+    assert_eq!(world.verdict("devbox"), waiting(Reason::Disconnected));
+}

@@ -212,20 +212,21 @@ impl Guests {
     }
 
     fn drop_one_idle(&mut self, cx: &mut Cx) -> bool {
-        let mut configured = Vec::new();
+        let mut kept = Vec::new();
         let mut found = None;
         while let Some((id, stamp)) = self.idle.pop_front() {
             if !is_idle(&self.rows, id, stamp) {
                 continue;
             }
-            if self.get(id).is_some_and(|row| row.configured) {
-                configured.push((id, stamp));
+            // A handshake may come to nothing: its row stays in line.
+            if self.get(id).is_some_and(|row| row.configured || row.handshaking > 0) {
+                kept.push((id, stamp));
                 continue;
             }
             found = Some(id);
             break;
         }
-        for entry in configured.into_iter().rev() {
+        for entry in kept.into_iter().rev() {
             self.idle.push_front(entry);
         }
         if let Some(id) = found {
@@ -279,14 +280,11 @@ impl Guests {
     }
 }
 
+/// Whether the row has had no session since it got that stamp.
 fn is_idle(rows: &[Option<Row>], id: RowId, stamp: u64) -> bool {
-    rows[id.0 as usize].as_ref().is_some_and(|row| {
-        row.idle_stamp == stamp
-            && row.handshaking == 0
-            && row.session.is_none()
-            && row.legacy.is_none()
-            && row.contender.is_none()
-    })
+    rows[id.0 as usize]
+        .as_ref()
+        .is_some_and(|row| row.idle_stamp == stamp && row.session.is_none() && row.legacy.is_none())
 }
 
 impl Row {

@@ -325,6 +325,16 @@ impl Engine for Broker {
 impl Broker {
     fn take(&mut self, input: Input<'_, BrokerConfig>) {
         let Self { cx, guests, links, clients, .. } = self;
+        if let Input::Bytes { conn, .. }
+        | Input::Finished { conn }
+        | Input::Writable { conn, .. }
+        | Input::Closed { conn, .. } = input
+            && !clients.contains(conn)
+            && links.table.get(conn).is_none()
+        {
+            cx.statistics.stale_inputs += 1;
+            return;
+        }
         match input {
             Input::Opened { conn, via: Via::Link(transport), origin, remote, room, .. } => {
                 links.on_opened(cx, conn, transport, origin, remote, room);
@@ -368,10 +378,8 @@ impl Broker {
         if clients.contains(conn) {
             clients.on_closed(conn);
             cx.notify(Notice::Lost(conn));
-        } else if links.table.get(conn).is_some() {
-            links.on_closed(cx, guests, conn);
         } else {
-            cx.statistics.stale_inputs += 1;
+            links.on_closed(cx, guests, conn);
         }
     }
 }

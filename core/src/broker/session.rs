@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::auth::{Direction, SessionKey, TAG_DIGITS};
-use crate::boundary::CloseReason;
+use crate::boundary::{CloseReason, Wakeup};
 use crate::broker::cx::{Cx, retry_after};
 use crate::broker::facts::{CommandId, Notice, RowId, Urgency};
 use crate::broker::guests::Guests;
@@ -145,7 +145,8 @@ impl Links {
             return false;
         }
         if link.room < most + 64 {
-            link.blocked_since.get_or_insert(cx.now.boot);
+            let since = *link.blocked_since.get_or_insert(cx.now.boot);
+            cx.timers.arm_by(link.timer, since + cx.config.window, Wakeup::Session);
             return false;
         }
         let count = session.sent;
