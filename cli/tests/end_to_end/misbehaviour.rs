@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Keyed, Link, PATIENCE, Watch, World, until, verdict};
+use crate::support::{Keyed, Link, PATIENCE, Watch, World, at, until, verdict};
 
 fn failures(world: &World) -> Vec<String> {
     let events = world.events("handshake.failure", "");
@@ -159,13 +159,13 @@ fn a_client_that_sends_one_byte_a_second_is_cut_at_the_deadline_and_delays_nobod
     let drips: Vec<_> = (0..DRIPS)
         .map(|_| {
             std::thread::spawn(move || {
+                let connected = Instant::now();
                 let mut link = Link::greeted(port);
                 for byte in b"he" {
                     link.try_send(&[*byte]);
                     std::thread::sleep(Duration::from_secs(1));
                 }
-                let line = link.line();
-                (line, link.try_line())
+                (link.line(), link.try_line(), connected.elapsed())
             })
         })
         .collect();
@@ -184,14 +184,15 @@ fn a_client_that_sends_one_byte_a_second_is_cut_at_the_deadline_and_delays_nobod
         began.elapsed()
     );
     for drip in drips {
-        let (line, end) = drip.join().unwrap();
+        let (line, end, took) = drip.join().unwrap();
         assert!(line.starts_with("error: timeout: "), "{line}");
         assert_eq!(end, None);
+        assert!(took < Duration::from_millis(3500), "its deadline is 2 s: {took:?}");
     }
     // The deadline is absolute: 2 s after the connection, however busy it was.
-    let at = |kind: &str| -> Vec<i64> { world.events(kind, "").iter().map(crate::support::at).collect() };
-    let cut = at("handshake.failure");
-    let started = at("broker.started")[0];
+    let times = |kind: &str| -> Vec<i64> { world.events(kind, "").iter().map(at).collect() };
+    let cut = times("handshake.failure");
+    let started = times("broker.started")[0];
     assert_eq!(cut.len(), DRIPS);
     let spread = cut.iter().max().unwrap() - cut.iter().min().unwrap();
     assert!(cut.iter().all(|cut| cut - started >= 2000), "{cut:?}");

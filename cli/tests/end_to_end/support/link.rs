@@ -92,7 +92,7 @@ impl Link {
         assert_eq!(challenge.auth, "none");
         self.send(format!("proof {}\n", challenge.nonce).as_bytes());
         let ok = self.line();
-        assert!(ok.starts_with(&format!("ok session=sess-")), "{ok}");
+        assert!(ok.starts_with("ok session=sess-"), "{ok}");
         ok
     }
 
