@@ -75,7 +75,8 @@ fn misbehaviour_ends_its_own_connection_with_its_error_and_nothing_else() {
     link.reset();
 
     // Phase B: bytes, the code of the bye.
-    let huge = [&65_537_u32.to_be_bytes()[..], &[b' '; 4096]].concat();
+    let ping = r#"{"type":"ping","id":7}"#;
+    let huge = [&65_537_u32.to_be_bytes()[..], format!("{ping:65535}  ").as_bytes()].concat();
     let frames: [(&[u8], &str); 7] = [
         (&[0, 0, 0, 0], "bad-frame"),
         (&huge, "bad-frame"),
@@ -88,8 +89,10 @@ fn misbehaviour_ends_its_own_connection_with_its_error_and_nothing_else() {
     for (number, (bytes, code)) in frames.into_iter().enumerate() {
         let name = format!("guest-{number}");
         let mut guest = Link::join(port, &name);
+        let sent = Instant::now();
         guest.try_send(bytes);
         let bye = guest.answer().unwrap();
+        assert!(sent.elapsed() < Duration::from_secs(4), "at once, not when the frame is overdue");
         assert_eq!((&bye["type"], &bye["code"]), (&"bye".into(), &code.into()), "{bytes:?}: {bye}");
         guest.drained();
         assert_eq!(last_end(&world, &name), code);
@@ -126,9 +129,7 @@ fn misbehaviour_ends_its_own_connection_with_its_error_and_nothing_else() {
     guest.send_frame(r#"{"type":"dance"}"#);
     let answer = guest.answer().unwrap();
     assert_eq!((&answer["code"], &answer["of"]), (&"unknown-type".into(), &"dance".into()));
-    let mut largest = r#"{"type":"ping","id":7}"#.to_owned();
-    largest.extend(std::iter::repeat_n(' ', 65_536 - largest.len()));
-    guest.send_frame(&largest);
+    guest.send_frame(&format!("{ping:65535} "));
     assert_eq!(guest.answer().unwrap()["type"], "pong");
     assert_eq!(world.verdict("polite"), "reachable");
 
