@@ -264,7 +264,7 @@ pub(crate) struct Child {
 /// The broker's settings, for `broker` and `up` alike.
 #[derive(Args, Clone, PartialEq, Debug)]
 pub(crate) struct Settings {
-    /// Where guests connect: tcp:HOST:PORT, unix:PATH[,serial] or vsock:PORT [default: tcp:127.0.0.1:7070]
+    /// Where guests connect: tcp:HOST:PORT, unix:PATH, unix:PATH,serial or vsock:PORT [default: tcp:127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "port")]
     pub(crate) listen: Vec<ListenAddress>,
     /// How old the newest proof of a reachable guest may be; at least three intervals

@@ -99,7 +99,7 @@ pub(crate) fn printable(text: &str) -> String {
     for character in text.chars() {
         match character {
             // The sign is in a message of the core.
-            ' '..='~' | '×' => safe.push(character),
+            ' '..='~' => safe.push(character),
             _ => safe.extend(character.escape_unicode()),
         }
     }

@@ -51,14 +51,13 @@ fn line(cells: &[&str; 7], widths: &[usize; 7], paint: Option<&str>) -> String {
 }
 
 fn cells(guest: &GuestStatus) -> [String; 7] {
-    let offline = guest.state == State::Offline;
     [
         printable(guest.name.as_str()),
         guest.state.to_string(),
         reason(guest),
         age_or_never(guest.last_handshake_age_ms),
         // Without a broker nobody judges, by any window.
-        if offline { "-".into() } else { format(Duration::from_millis(guest.window_ms)) },
+        guest.window_ms.map_or_else(|| "-".into(), |window| format(Duration::from_millis(window))),
         age_or_never(guest.session_age_ms),
         via(guest),
     ]
@@ -150,7 +149,7 @@ mod tests {
             reason: None,
             last_handshake_age_ms: Some(812),
             session_age_ms: Some(192_500),
-            window_ms: 15_000,
+            window_ms: Some(15_000),
             transport: Some(Transport::Tcp),
             remote: Some(Remote::Ip("127.0.0.1:51234".parse().unwrap())),
             ..absent_guest("devbox".parse().unwrap(), None, Reason::NoBroker)
@@ -162,7 +161,7 @@ mod tests {
         let waiting = GuestStatus {
             state: State::Waiting,
             reason: Some(Reason::NeverSeen),
-            window_ms: 15_000,
+            window_ms: Some(15_000),
             ..absent_guest("a-much-longer-name".parse().unwrap(), None, Reason::NoBroker)
         };
         assert_eq!(

@@ -132,13 +132,21 @@ fn a_single_handshake_exits_0_when_proven_5_when_refused_and_4_when_nobody_is_th
 }
 
 #[test]
-fn a_forgotten_guest_is_unknown() {
+fn a_forgotten_guest_is_unknown_unless_the_operator_named_it() {
     let scratch = Scratch::new();
-    let _broker = Broker::start(&scratch, &["--guest", "devbox"]);
-    assert_eq!(scratch.run(&["status", "devbox"]).code, Some(1));
-    let ran = scratch.run(&["forget", "devbox"]);
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert_eq!(scratch.run(&["status", "devbox"]).code, Some(6));
+    let _broker = Broker::start(&scratch, &["--guest", "configured"]);
+    let token = scratch.path().join("token");
+    scratch.run(&["token", "issue", "devbox", "--out", token.to_str().unwrap()]);
+    for (guest, afterwards) in [("devbox", 6), ("configured", 1)] {
+        assert_eq!(scratch.run(&["status", guest]).code, Some(1));
+        let ran = scratch.run(&["forget", guest]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(
+            scratch.run(&["status", guest]).code,
+            Some(afterwards),
+            "a configured name is known again"
+        );
+    }
 }
 
 #[test]

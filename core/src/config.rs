@@ -91,7 +91,7 @@ pub struct Identity {
 pub enum ConfigError {
     /// The window holds fewer than three intervals.
     #[error(
-        "the window ({window_ms} ms) must hold at least three intervals (3 × {interval_ms} ms): \
+        "the window ({window_ms} ms) must hold at least three intervals (3 x {interval_ms} ms): \
          one lost answer must not cost a healthy guest its verdict; raise --window or lower --interval"
     )]
     WindowTooShort {

@@ -163,10 +163,10 @@ pub struct GuestStatus {
     pub last_handshake_at: Option<WallTime>,
     /// Since `ok`; null without a session.
     pub session_age_ms: Option<u64>,
-    /// The window the verdict was judged by.
-    pub window_ms: u64,
-    /// How often it is challenged.
-    pub interval_ms: u64,
+    /// The window the verdict was judged by; null when no broker told it.
+    pub window_ms: Option<u64>,
+    /// How often it is challenged; null when no broker told it.
+    pub interval_ms: Option<u64>,
     /// Its session's number; the last one's when there is none now.
     pub epoch: Option<Epoch>,
     /// The guest's boot id, shortened.

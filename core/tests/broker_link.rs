@@ -463,3 +463,21 @@ fn a_0_1_bus_works_and_messages_reach_subscribers() {
     );
     assert_eq!(world.frame(writer).unwrap()["status"], "ok");
 }
+
+#[test]
+fn a_malformed_proof_is_a_bad_proof_whatever_its_bytes() {
+    for proof in [b"proof xyz\n".as_slice(), b"proof \xff\xfe\n", b"proof \n"] {
+        let mut world = World::new(|_| {});
+        let (conn, _, _) = world.hello("devbox", "");
+        world.write(conn, proof);
+        assert!(world.line(conn).starts_with("error: bad-proof: "));
+    }
+}
+
+#[test]
+fn no_debug_output_shows_the_proof_that_is_awaited() {
+    let mut world = keyed_world();
+    let guest = Keyed::begin(&mut world, "keyed", TOKEN);
+    let proof = guest.transcript.guest_proof(&guest.key);
+    assert!(!format!("{:?}", world.broker).contains(&format!("{:?}", proof.0)));
+}

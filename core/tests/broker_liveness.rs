@@ -263,3 +263,41 @@ fn the_records_follow_the_proofs_at_most_once_a_second_and_never_a_failed_hello(
     }
     assert!((19..=22).contains(&written), "one per keepalive: {written}");
 }
+
+#[test]
+fn a_stall_asks_no_0_1_guest_for_proofs() {
+    let mut world = World::new(|_| {});
+    let old = world.open(Transport::Tcp);
+    world.write(old, b"hello vm:old capabilities=bus-v1\n");
+    world.join("devbox");
+    world.take(old);
+    world.jump(ms(20_000));
+    world.handle(Input::Tick);
+    world.advance(ms(10_000));
+    assert_eq!(world.take(old), b"", "it doesn't know what a challenge is");
+}
+
+#[test]
+fn a_handshake_begun_before_a_session_never_comes_after_it() {
+    let mut world = World::new(|_| {});
+    let (early, nonce, _) = world.hello("devbox", "");
+    let conn = world.join("devbox");
+    world.send(conn, r#"{"type":"goodbye"}"#);
+    world.write(early, format!("proof {nonce}\n").as_bytes());
+    assert!(world.line(early).starts_with("error: name-in-use: "));
+    assert_eq!(world.verdict("devbox"), waiting(Reason::Goodbye));
+}
+
+#[test]
+fn a_0_1_hello_changes_nothing_that_a_proof_has_told() {
+    let mut world = World::new(|_| {});
+    let (conn, nonce, epoch) = world.hello("devbox", " boot=0f0e0d0c0b0a09080706050403020100 once");
+    world.write(conn, format!("proof {nonce}\n").as_bytes());
+    let before = world.row("devbox").unwrap();
+    let old = world.open(Transport::Unix);
+    world.write(old, b"hello vm:devbox capabilities=evil\n");
+    let after = world.row("devbox").unwrap();
+    assert_eq!(after.epoch.unwrap().0, epoch);
+    assert_eq!((&after.capabilities, after.boot), (&before.capabilities, before.boot));
+    assert_eq!((after.transport, world.verdict("devbox")), (Some(Transport::Tcp), REACHABLE));
+}

@@ -169,15 +169,17 @@ impl Store {
                         let value: &[u8] = key.as_ref().map_or(&[], |key| key.expose());
                         tokens.insert(guest.as_str(), value)?;
                     }
-                    // A name that ever had a token stays keyed, now without a valid one.
+                    // A name that ever had a token stays keyed.
                     Change::Forget { guest } => {
-                        let keyed = tokens.get(guest.as_str())?.is_some();
-                        if keyed {
-                            tokens.insert(guest.as_str(), &[][..])?;
+                        let had = tokens.get(guest.as_str())?.is_some();
+                        if had {
+                            tokens.insert(guest.as_str(), &[] as &[u8])?;
                         }
                     }
                     Change::Incarnation(incarnation) => {
-                        transaction.open_table(META)?.insert(INCARNATION, u64::from(*incarnation))?;
+                        let mut meta = transaction.open_table(META)?;
+                        let before = meta.get(INCARNATION)?.map_or(0, |value| value.value());
+                        meta.insert(INCARNATION, before.max(u64::from(*incarnation)))?;
                     }
                     _ => return Err(redb::Error::Corrupted("a change that this program can't write".into())),
                 }

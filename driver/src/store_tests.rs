@@ -69,6 +69,26 @@ fn tokens_and_tombstones_survive() {
 }
 
 #[test]
+fn a_forgotten_name_that_had_a_token_stays_keyed_and_others_leave_no_trace() {
+    let directory = scratch();
+    let (mut store, _) = open(directory.path());
+    let forget = |guest| vec![Change::Forget { guest: name(guest) }];
+    let batches = [set("keyed", Some(1)), forget("keyed"), forget("plain")];
+    store.commit(&batches.iter().collect::<Vec<_>>()).expect("a commit");
+    drop(store);
+    assert_eq!(open(directory.path()).1.tokens, [(name("keyed"), None)]);
+}
+
+#[test]
+fn a_reserved_incarnation_is_never_given_out_again() {
+    let directory = scratch();
+    let (mut store, _) = open(directory.path());
+    store.commit(&[&vec![Change::Incarnation(9)], &vec![Change::Incarnation(4)]]).expect("a commit");
+    drop(store);
+    assert_eq!(open(directory.path()).1.incarnation, 10);
+}
+
+#[test]
 fn a_damaged_database_is_set_aside_whole_and_the_incarnation_still_rises() {
     let directory = scratch();
     let path = directory.path().join(DATABASE_FILE);

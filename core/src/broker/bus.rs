@@ -94,6 +94,8 @@ impl Links {
         if let Some(other) = row.and_then(|row| row.legacy) {
             self.end_session_with_bye(cx, guests, other, SessionEnd::Superseded);
         }
+        // Serial: the guest behind the stream had another name.
+        self.end_session(cx, guests, conn, SessionEnd::Replaced);
         let epoch = cx.next_epoch();
         let Some(link) = self.table.get_mut(conn) else { return };
         let (transport, remote) = (link.transport, link.remote);
@@ -111,9 +113,12 @@ impl Links {
         );
         if let Some(row) = id.and_then(|id| guests.get_mut(id)) {
             row.claimed = true;
-            (row.epoch, row.transport, row.remote) = (Some(epoch), Some(transport), Some(remote));
-            row.capabilities = hello.capabilities;
-            row.boot = None;
+            // What a proof has told stands beside a claim that counts for nothing.
+            if cx.config.accept_unproven || !row.proven {
+                (row.epoch, row.transport, row.remote) = (Some(epoch), Some(transport), Some(remote));
+                row.capabilities = hello.capabilities;
+                row.boot = None;
+            }
             row.legacy = bus.then_some(conn);
             if cx.config.accept_unproven {
                 row.evidence = Some(Evidence { at: now, received: now });

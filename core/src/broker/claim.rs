@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use crate::boundary::CloseReason;
 use crate::broker::cx::Cx;
-use crate::broker::facts::{Notice, Urgency};
+use crate::broker::facts::{Notice, RowId, Urgency};
 use crate::broker::guests::{Guests, Row};
 use crate::broker::links::{Attempt, Links, Stage};
 use crate::broker::session::Session;
@@ -24,6 +24,9 @@ impl Links {
             return self.refuse(cx, guests, conn, Failure::Busy);
         };
         let Some(row) = guests.get_mut(id) else { return };
+        if row.proven && row.epoch.is_some_and(|established| epoch < established) {
+            return self.refuse(cx, guests, conn, Failure::NameInUse);
+        }
         let incumbent = row.session.filter(|other| *other != conn);
         let Some((incumbent, session)) =
             incumbent.and_then(|other| Some((other, self.table.get(other)?.session.as_deref()?)))
@@ -33,7 +36,7 @@ impl Links {
         if session.is_legacy() {
             return self.establish(cx, guests, conn);
         }
-        if once || epoch < session.epoch {
+        if once {
             return self.refuse(cx, guests, conn, Failure::NameInUse);
         }
         if row.contender.is_some() {
@@ -72,7 +75,7 @@ impl Links {
         if row.is_some() {
             self.end_attempt(guests, id, conn);
         }
-        self.make_way(cx, guests, conn, hello.name);
+        self.make_way(cx, guests, conn, id);
         let Some(row) = guests.get_mut(id) else { return };
         row.evidence = Some(Evidence { at: sent_at, received: now });
         row.proven = true;
@@ -133,27 +136,33 @@ impl Links {
         }
         guests.announce(cx, id);
         cx.notify(Notice::Evidence(id, Urgency::Transition));
+        // The incumbent of a conflict proved itself anew, on its own stream.
+        if let Some(contender) = guests.get(id).and_then(|row| row.contender) {
+            self.refuse(cx, guests, contender, Failure::NameInUse);
+        }
         self.rearm(cx, Some(guests), conn);
     }
 
-    /// Ends whatever session stands under the name. The newcomer's greeting
-    /// follows at once, so the verdict is not announced in between.
-    fn make_way(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, name: crate::id::GuestName) {
-        let Some(id) = guests.find(&name) else { return };
+    /// Ends whatever session stands under the name, and the stream's own. The
+    /// newcomer's greeting follows at once, so the name's verdict is not
+    /// announced in between.
+    fn make_way(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, id: RowId) {
+        let own = self.table.get(conn).and_then(|link| link.session.as_deref());
+        if own.is_some_and(|session| session.row == Some(id)) {
+            self.drop_session(cx, guests, conn, SessionEnd::Replaced);
+        } else {
+            // Serial: the guest behind the stream has another name now.
+            self.end_session(cx, guests, conn, SessionEnd::Replaced);
+        }
         let Some(row) = guests.get_mut(id) else { return };
         let (session, legacy) = (row.session, row.legacy);
-        if session == Some(conn) {
-            self.drop_session(cx, guests, conn, SessionEnd::Replaced);
-        } else if let Some(other) = session {
+        if session.is_some() {
             row.note_takeover(&cx.config, cx.now.boot);
-            self.say_bye(cx, other, SessionEnd::Superseded);
-            self.drop_session(cx, guests, other, SessionEnd::Superseded);
-            self.hang_up(cx, other, CloseReason::Ended);
         }
-        if let Some(other) = legacy.filter(|other| Some(*other) != session && *other != conn) {
+        for other in session.into_iter().chain(legacy.filter(|other| Some(*other) != session)) {
             self.say_bye(cx, other, SessionEnd::Superseded);
             self.drop_session(cx, guests, other, SessionEnd::Superseded);
-            self.hang_up(cx, other, CloseReason::Ended);
+            self.part(cx, other, CloseReason::Ended);
         }
     }
 

@@ -120,6 +120,7 @@ impl Clients {
                 Ok(Some(line)) => Request::parse(line, timeout_max),
                 Err(_) => {
                     client.refused = true;
+                    client.end_stream();
                     let message = format!("a request has at most {LINE_MAX} bytes with its end");
                     let error = ErrorBody { code: ErrorCode::InvalidRequest, message };
                     Err(Rejected { id: None, error })
@@ -263,9 +264,8 @@ impl Clients {
         for conn in self.table.keys().copied().collect::<Vec<_>>() {
             if let Some(client) = self.table.get_mut(&conn) {
                 client.finished = true;
-                client.follow = None;
                 client.held.clear();
-                client.answers.retain(|answer| !matches!(answer, Answer::Follow(_)));
+                client.end_stream();
                 self.wake(conn);
             }
         }
@@ -281,6 +281,11 @@ impl Clients {
 }
 
 impl Client {
+    fn end_stream(&mut self) {
+        self.follow = None;
+        self.answers.retain(|answer| !matches!(answer, Answer::Follow(_)));
+    }
+
     /// Writes until room or `pieces` run out; true: only `pieces` did.
     fn write(&mut self, cx: &mut Cx, guests: &Guests, conn: ConnId, pieces: &mut usize) -> bool {
         let mut scratch = Vec::new();
@@ -305,9 +310,14 @@ impl Client {
                     }
                     scratch.clear();
                     let done = walk.step(cx, guests, &mut scratch);
-                    self.room -= cx.out.transmit(conn, |out| out.extend_from_slice(&scratch));
                     if done {
                         self.answers.pop_front();
+                    }
+                    // Only the addresses that the operator listens on have no bound.
+                    let rest = scratch.split_off(scratch.len().min(self.room));
+                    self.room -= cx.out.transmit(conn, |out| out.extend_from_slice(&scratch));
+                    if !rest.is_empty() {
+                        self.answers.push_front(Answer::Line(rest));
                     }
                 }
                 Some(Answer::Follow(_)) => {

@@ -8,7 +8,7 @@ use crate::boundary::{Remote, Source, Wakeup};
 use crate::broker::cx::Cx;
 use crate::broker::facts::TimerKey;
 use crate::broker::guests::Guests;
-use crate::broker::links::{Links, Stage};
+use crate::broker::links::{Link, Links, Stage};
 use crate::event::Failure;
 use crate::id::ConnId;
 use crate::time::Time;
@@ -88,8 +88,8 @@ impl Links {
             let mut sources: BTreeMap<Origin, (u32, ConnId, Time)> = BTreeMap::new();
             for conn in &self.door.waiting {
                 let Some(link) = self.table.get(*conn) else { continue };
-                let Stage::Hello { since } = link.stage else { continue };
-                if since + cx.config.half_open_grace > now || link.is_serial() {
+                let Some(since) = link.evictable_since() else { continue };
+                if since + cx.config.half_open_grace > now {
                     continue;
                 }
                 let entry = sources.entry(origin(link.remote)).or_insert((0, *conn, since));
@@ -109,13 +109,24 @@ impl Links {
 
     fn arm_eviction(&self, cx: &mut Cx) {
         let grace = cx.config.half_open_grace;
-        let evictable = self.door.waiting.iter().filter_map(|conn| match self.table.get(*conn)?.stage {
-            Stage::Hello { since } => Some(since + grace),
-            Stage::Idle | Stage::Proving(_) | Stage::Frames => None,
+        let evictable = self.door.waiting.iter().filter_map(|conn| {
+            let since = self.table.get(*conn)?.evictable_since()?;
+            Some(since + grace)
         });
         // Without one, the handshakes' own deadlines make room.
         if let Some(at) = evictable.min() {
             cx.timers.arm(self.door.timer, at.max(cx.at()), Wakeup::Eviction);
+        }
+    }
+}
+
+impl Link {
+    /// Since when it is half-open without a valid hello. A serial stream can't
+    /// be closed: it has its deadline alone.
+    fn evictable_since(&self) -> Option<Time> {
+        match self.stage {
+            Stage::Hello { since } if !self.is_serial() => Some(since),
+            Stage::Idle | Stage::Hello { .. } | Stage::Proving(_) | Stage::Frames => None,
         }
     }
 }

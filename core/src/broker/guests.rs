@@ -183,6 +183,7 @@ impl Guests {
         };
         self.by_name.insert(name, id);
         self.mark_idle(id);
+        cx.notify(Notice::Verdict(id));
         Ok(id)
     }
 
@@ -211,20 +212,21 @@ impl Guests {
     }
 
     fn drop_one_idle(&mut self, cx: &mut Cx) -> bool {
-        let mut configured = Vec::new();
+        let mut kept = Vec::new();
         let mut found = None;
         while let Some((id, stamp)) = self.idle.pop_front() {
             if !is_idle(&self.rows, id, stamp) {
                 continue;
             }
-            if self.get(id).is_some_and(|row| row.configured) {
-                configured.push((id, stamp));
+            // A handshake may come to nothing: its row stays in line.
+            if self.get(id).is_some_and(|row| row.configured || row.handshaking > 0) {
+                kept.push((id, stamp));
                 continue;
             }
             found = Some(id);
             break;
         }
-        for entry in configured.into_iter().rev() {
+        for entry in kept.into_iter().rev() {
             self.idle.push_front(entry);
         }
         if let Some(id) = found {
@@ -278,22 +280,25 @@ impl Guests {
     }
 }
 
+/// Whether the row has had no session since it got that stamp.
 fn is_idle(rows: &[Option<Row>], id: RowId, stamp: u64) -> bool {
-    rows[id.0 as usize].as_ref().is_some_and(|row| {
-        row.idle_stamp == stamp
-            && row.handshaking == 0
-            && row.session.is_none()
-            && row.legacy.is_none()
-            && row.contender.is_none()
-    })
+    rows[id.0 as usize]
+        .as_ref()
+        .is_some_and(|row| row.idle_stamp == stamp && row.session.is_none() && row.legacy.is_none())
 }
 
 impl Row {
     /// What the verdict is computed from.
     pub(crate) fn facts(&self, config: &crate::config::BrokerConfig, now: Time) -> Facts {
+        // A reload may have ended what a claim counts for.
+        let counts = self.proven || config.accept_unproven;
+        let standing = match self.standing {
+            Standing::Open | Standing::OneShot if !counts => Standing::Absent,
+            standing => standing,
+        };
         Facts {
-            standing: self.standing,
-            evidence: self.evidence,
+            standing,
+            evidence: self.evidence.filter(|_| counts),
             conflict: self.is_contested(config, now),
             claimed: self.claimed,
             handshaking: self.handshaking > 0,
@@ -344,11 +349,11 @@ impl Row {
             warnings,
             proven: self.proven,
             authenticated: self.authenticated,
-            last_handshake_age_ms: self.evidence.map(|evidence| millis(now.since(evidence.at))),
+            last_handshake_age_ms: facts.evidence.map(|evidence| millis(now.since(evidence.at))),
             last_handshake_at: self.last_wall,
             session_age_ms: self.session.map(|_| millis(now.since(self.since))),
-            window_ms: millis(cx.config.window),
-            interval_ms: millis(cx.config.interval),
+            window_ms: Some(millis(cx.config.window)),
+            interval_ms: Some(millis(cx.config.interval)),
             epoch: self.epoch,
             boot: self.boot,
             transport: self.transport,

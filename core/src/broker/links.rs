@@ -7,7 +7,7 @@ use crate::auth::{Proof, SessionKey};
 use crate::boundary::{CloseReason, Origin, Remote, Source, Transport, Wakeup};
 use crate::broker::cx::Cx;
 use crate::broker::door::Door;
-use crate::broker::facts::{Notice, RowId, TimerKey};
+use crate::broker::facts::{RowId, TimerKey};
 use crate::broker::guests::Guests;
 use crate::broker::session::Session;
 use crate::event::{Failure, SessionEnd};
@@ -32,9 +32,8 @@ pub(crate) struct Link {
     /// Bytes that wait until there is room for what they may cause.
     held: Vec<u8>,
     paused: bool,
-    /// Serial: an overlong line was refused; what is left of it is dropped.
+    /// Serial: the rest of this line is dropped, it is too long.
     skipping: bool,
-    finished: bool,
     pub(crate) timer: TimerId,
     pub(crate) stage: Stage,
     pub(crate) session: Option<Box<Session>>,
@@ -154,7 +153,6 @@ impl Links {
             held: Vec::new(),
             paused: false,
             skipping: false,
-            finished: false,
             timer: cx.timers.insert(TimerKey::Link(conn)),
             stage,
             session: None,
@@ -198,8 +196,7 @@ impl Links {
     /// Half-close: in phase A it ends the line (castra 0.1 does that); then the
     /// link ends, for nothing more can be proven on it.
     pub(crate) fn on_finished(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
-        let Some(link) = self.table.get_mut(conn) else { return };
-        link.finished = true;
+        let Some(link) = self.table.get(conn) else { return };
         if matches!(link.stage, Stage::Hello { .. } | Stage::Proving(_))
             && !link.inbox.unfinished().is_empty()
         {
@@ -230,14 +227,21 @@ impl Links {
         if let Some(slot) = link.half_open {
             self.leave_door_slot(cx, slot);
         }
-        self.subscribers.retain(|other| *other != conn);
-        cx.notify(Notice::Lost(conn));
+    }
+
+    /// A session ended: its connection does, too. A handshake that was begun on
+    /// its serial stream goes on.
+    pub(crate) fn part(&mut self, cx: &mut Cx, conn: ConnId, why: CloseReason) {
+        let Some(link) = self.table.get(conn) else { return };
+        if !(link.is_serial() && matches!(link.stage, Stage::Hello { .. } | Stage::Proving(_))) {
+            self.hang_up(cx, conn, why);
+        }
     }
 
     /// Ends a connection from our side; on a serial stream, returns to phase A.
     pub(crate) fn hang_up(&mut self, cx: &mut Cx, conn: ConnId, why: CloseReason) {
         let Some(link) = self.table.get_mut(conn) else { return };
-        if link.is_serial() && !cx.draining && !link.finished {
+        if link.is_serial() && !cx.draining {
             link.stage = Stage::Idle;
             link.void_inbox();
             self.leave_door(cx, conn);
@@ -280,13 +284,12 @@ impl Links {
                 }
                 break;
             }
-            if link.skipping {
-                let Some(end) = input.iter().position(|byte| *byte == b'\n') else { break };
-                link.skipping = false;
-                input = &input[end + 1..];
-                continue;
-            }
             if matches!(link.stage, Stage::Idle) {
+                if link.skipping {
+                    let Some(end) = input.iter().position(|byte| *byte == b'\n') else { break };
+                    link.skipping = false;
+                    input = &input[end..];
+                }
                 match input.iter().position(|byte| !matches!(byte, b'\n' | b'\r')) {
                     None => break,
                     Some(start) => input = &input[start..],
@@ -310,8 +313,10 @@ impl Links {
                     Ok(Some(line)) => self.on_line(cx, guests, conn, line),
                     Ok(None) => break,
                     Err(_) => {
-                        link.skipping = true;
                         self.refuse(cx, guests, conn, Failure::BadLine);
+                        if let Some(link) = self.table.get_mut(conn) {
+                            link.skipping = true;
+                        }
                     }
                 }
             }
@@ -321,7 +326,8 @@ impl Links {
             if core::mem::take(&mut link.inbox_void) {
                 inbox.clear();
             }
-            let unfinished = link.in_frames() && !inbox.is_at_boundary();
+            // While nothing is read, its rest may have arrived.
+            let unfinished = link.in_frames() && !link.paused && !inbox.is_at_boundary();
             if let Some(session) = &mut link.session {
                 let frame_by = now + cx.config.frame_timeout;
                 session.frame_by = unfinished.then(|| session.frame_by.unwrap_or(frame_by));
@@ -358,6 +364,9 @@ impl Links {
         let deadline = cx.at() + cx.config.handshake_timeout;
         link.stage = Stage::Hello { since: cx.at() };
         link.reset_by.get_or_insert(deadline);
+        if let Some(session) = &mut link.session {
+            session.frame_by = None;
+        }
         self.enter_door(cx, conn);
     }
 
@@ -421,13 +430,16 @@ impl Links {
         }
     }
 
-    /// A stall was noticed: everybody is challenged at once.
+    /// A stall was noticed, or proofs have to be younger from now on: everybody
+    /// is challenged at once, and judged anew.
     pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
         let now = cx.at();
         for conn in self.table.ids().collect::<Vec<_>>() {
             let Some(link) = self.table.get_mut(conn) else { continue };
             if let Some(session) = &mut link.session {
-                session.next_challenge = now;
+                if !session.is_legacy() {
+                    session.next_challenge = now;
+                }
                 cx.timers.arm_by(link.timer, now, Wakeup::Session);
             }
         }

@@ -115,6 +115,7 @@ impl Broker {
         for id in broker.guests.ids().collect::<Vec<_>>() {
             broker.guests.prime(&broker.cx, id);
         }
+        broker.cx.notices.clear();
         let guests = broker.guests.len() as u64;
         broker.cx.event(None, Fact::BrokerStarted { guests });
         broker
@@ -324,6 +325,16 @@ impl Engine for Broker {
 impl Broker {
     fn take(&mut self, input: Input<'_, BrokerConfig>) {
         let Self { cx, guests, links, clients, .. } = self;
+        if let Input::Bytes { conn, .. }
+        | Input::Finished { conn }
+        | Input::Writable { conn, .. }
+        | Input::Closed { conn, .. } = input
+            && !clients.contains(conn)
+            && links.table.get(conn).is_none()
+        {
+            cx.statistics.stale_inputs += 1;
+            return;
+        }
         match input {
             Input::Opened { conn, via: Via::Link(transport), origin, remote, room, .. } => {
                 links.on_opened(cx, conn, transport, origin, remote, room);
@@ -342,11 +353,23 @@ impl Broker {
             Input::Tick => {}
             Input::Drain { deadline } => self.begin_drain(deadline),
             Input::Reload(config) => {
-                let identity = core::mem::take(&mut cx.config.identity);
-                cx.config = BrokerConfig { identity, ..*config };
-                self.configure();
-                self.cx.event(None, Fact::BrokerReloaded);
+                self.reload(*config);
             }
+        }
+    }
+
+    fn reload(&mut self, config: BrokerConfig) {
+        let Self { cx, links, .. } = self;
+        let stricter = config.window < cx.config.window || config.interval < cx.config.interval;
+        let identity = core::mem::take(&mut cx.config.identity);
+        cx.config = BrokerConfig { identity, ..config };
+        cx.event(None, Fact::BrokerReloaded);
+        if stricter {
+            links.challenge_everybody(cx);
+        }
+        self.configure();
+        for id in self.guests.ids().collect::<Vec<_>>() {
+            self.guests.announce(&mut self.cx, id);
         }
     }
 
@@ -355,10 +378,8 @@ impl Broker {
         if clients.contains(conn) {
             clients.on_closed(conn);
             cx.notify(Notice::Lost(conn));
-        } else if links.table.get(conn).is_some() {
-            links.on_closed(cx, guests, conn);
         } else {
-            cx.statistics.stale_inputs += 1;
+            links.on_closed(cx, guests, conn);
         }
     }
 }
@@ -370,7 +391,8 @@ impl Links {
         if link.session.is_some() {
             self.say_bye(cx, conn, SessionEnd::Shutdown);
             self.end_session(cx, guests, conn, SessionEnd::Shutdown);
-        } else if matches!(link.stage, links::Stage::Proving(_)) {
+        }
+        if self.table.get(conn).is_some_and(|link| matches!(link.stage, links::Stage::Proving(_))) {
             self.fail(cx, guests, conn, Failure::Shutdown);
         }
         self.hang_up(cx, conn, CloseReason::Drained);

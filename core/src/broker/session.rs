@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::auth::{Direction, SessionKey, TAG_DIGITS};
-use crate::boundary::CloseReason;
+use crate::boundary::{CloseReason, Wakeup};
 use crate::broker::cx::{Cx, retry_after};
 use crate::broker::facts::{CommandId, Notice, RowId, Urgency};
 use crate::broker::guests::Guests;
@@ -145,7 +145,8 @@ impl Links {
             return false;
         }
         if link.room < most + 64 {
-            link.blocked_since.get_or_insert(cx.now.boot);
+            let since = *link.blocked_since.get_or_insert(cx.now.boot);
+            cx.timers.arm_by(link.timer, since + cx.config.window, Wakeup::Session);
             return false;
         }
         let count = session.sent;
@@ -252,7 +253,7 @@ impl Links {
         }
         let Some(id) = row else { return };
         let mut contender = None;
-        if let Some(row) = guests.get_mut(id) {
+        if let Some(row) = guests.get_mut(id).filter(|row| row.session == Some(conn)) {
             // Challenges are answered in any order: an older one doesn't make the guest older.
             if row.evidence.is_none_or(|newest| challenge.sent_at >= newest.at) {
                 row.evidence = Some(Evidence { at: challenge.sent_at, received: now });
@@ -321,7 +322,7 @@ impl Links {
     ) {
         self.say_bye(cx, conn, why);
         self.end_session(cx, guests, conn, why);
-        self.hang_up(cx, conn, CloseReason::Ended);
+        self.part(cx, conn, CloseReason::Ended);
     }
 
     pub(crate) fn say_bye(&mut self, cx: &mut Cx, conn: ConnId, why: SessionEnd) {

@@ -85,7 +85,7 @@ impl Inbox {
     pub fn frame<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8]) -> Result<Option<&'a [u8]>, BadLength> {
         self.recycle();
         if self.partial.is_empty()
-            && let Some(length) = announced(input)?
+            && let Ok(Some(length)) = announced(input)
             && input.len() >= 4 + length
         {
             let (head, rest) = input.split_at(4 + length);

@@ -1,0 +1,63 @@
+//! A new configuration takes effect at once, and blames nobody.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use castra_core::Input;
+use castra_core::boundary::Transport;
+use castra_core::config::BrokerConfig;
+use castra_core::status::Reason;
+use common::{REACHABLE, World, ms, name, waiting};
+
+fn reload(world: &mut World, change: impl FnOnce(&mut BrokerConfig)) {
+    let mut config = BrokerConfig::default();
+    change(&mut config);
+    config.check().unwrap();
+    world.handle(Input::Reload(Box::new(config)));
+}
+
+#[test]
+fn a_shorter_window_is_judged_and_announced_on_time() {
+    let mut world = World::new(|config| config.interval = ms(5000));
+    world.join("devbox");
+    world.advance(ms(4000));
+    reload(&mut world, |config| (config.window, config.interval) = (ms(3000), ms(1000)));
+    assert_eq!(world.verdict("devbox"), waiting(Reason::Stale));
+    assert_eq!(world.kinds().last(), Some(&"verdict.changed"));
+}
+
+#[test]
+fn a_shorter_interval_challenges_whoever_is_due_so_that_the_living_stay_reachable() {
+    let slow = Duration::from_secs(1000);
+    let mut world = World::new(|config| (config.window, config.interval) = (slow * 3, slow));
+    let conn = world.join("devbox");
+    world.live(ms(10_000), &[conn]);
+    reload(&mut world, |config| (config.window, config.interval) = (ms(15_000), ms(5000)));
+    for _ in 0..30 {
+        world.live(ms(1000), &[conn]);
+        assert_eq!(world.verdict("devbox"), REACHABLE);
+    }
+}
+
+#[test]
+fn unproven_guests_count_only_while_they_are_accepted() {
+    let mut world = World::new(|config| config.accept_unproven = true);
+    let conn = world.open(Transport::Tcp);
+    world.write(conn, b"hello vm:old capabilities=bus-v1\n");
+    assert_eq!(world.verdict("old"), REACHABLE);
+    reload(&mut world, |_| {});
+    assert_eq!(world.verdict("old"), waiting(Reason::Unproven));
+    assert_eq!(world.row("old").unwrap().last_handshake_age_ms, None);
+}
+
+#[test]
+fn a_name_that_a_reload_brings_satisfies_who_waits_for_it() {
+    let mut world = World::new(|_| {});
+    let control = world.open_control();
+    let request = r#"{"id":1,"method":"wait","params":{"guests":["new"],"for":"waiting"}}"#;
+    assert!(world.ask(control, request).is_empty(), "names not seen yet are pending");
+    reload(&mut world, |config| config.guests.push(name("new")));
+    assert_eq!(world.replies(control)[0]["event"], "waited");
+}
