@@ -5,13 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use castra_core::time::WallTime;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Link, PATIENCE, World, until, verdict, wall_ms};
+use crate::support::{Link, PATIENCE, Process, World, until, verdict, wall_ms};
 
 #[test]
 fn the_old_command_line_serves_and_its_files_are_whole_at_every_moment() {
@@ -24,7 +24,7 @@ fn the_old_command_line_serves_and_its_files_are_whole_at_every_moment() {
     // The pid file's folder is the state directory, whatever else is said around it.
     let mut command = world.command(&["broker", "--json"]);
     command.args(args).env_remove("CASTRA_STATE_DIR");
-    let mut broker = crate::support::Process::spawn(command);
+    let mut broker = Process::spawn(command);
     let ready: Value = serde_json::from_str(&broker.out.first(PATIENCE)).unwrap();
     assert_eq!(ready["control"], text(&root.join("control.sock")).as_str());
     let address = ready["listen"][0].as_str().unwrap();
@@ -49,8 +49,8 @@ fn the_old_command_line_serves_and_its_files_are_whole_at_every_moment() {
             }
             (reads, seen.len())
         });
-        let end = std::time::Instant::now() + Duration::from_millis(2500);
-        while std::time::Instant::now() < end {
+        let end = Instant::now() + Duration::from_millis(2500);
+        while Instant::now() < end {
             for name in &names {
                 Link::greeted(port).prove(name, " once");
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Keyed, Link, PATIENCE, Watch, World, until, verdict};
+use crate::support::{Keyed, Link, PATIENCE, Watch, World, at, until, verdict};
 
 fn failures(world: &World) -> Vec<String> {
     let events = world.events("handshake.failure", "");
@@ -75,7 +75,8 @@ fn misbehaviour_ends_its_own_connection_with_its_error_and_nothing_else() {
     link.reset();
 
     // Phase B: bytes, the code of the bye.
-    let huge = [&65_537_u32.to_be_bytes()[..], &[b' '; 4096]].concat();
+    let ping = r#"{"type":"ping","id":7}"#;
+    let huge = [&65_537_u32.to_be_bytes()[..], format!("{ping:65535}  ").as_bytes()].concat();
     let frames: [(&[u8], &str); 7] = [
         (&[0, 0, 0, 0], "bad-frame"),
         (&huge, "bad-frame"),
@@ -88,8 +89,10 @@ fn misbehaviour_ends_its_own_connection_with_its_error_and_nothing_else() {
     for (number, (bytes, code)) in frames.into_iter().enumerate() {
         let name = format!("guest-{number}");
         let mut guest = Link::join(port, &name);
+        let sent = Instant::now();
         guest.try_send(bytes);
         let bye = guest.answer().unwrap();
+        assert!(sent.elapsed() < Duration::from_secs(4), "at once, not when the frame is overdue");
         assert_eq!((&bye["type"], &bye["code"]), (&"bye".into(), &code.into()), "{bytes:?}: {bye}");
         guest.drained();
         assert_eq!(last_end(&world, &name), code);
@@ -126,9 +129,7 @@ fn misbehaviour_ends_its_own_connection_with_its_error_and_nothing_else() {
     guest.send_frame(r#"{"type":"dance"}"#);
     let answer = guest.answer().unwrap();
     assert_eq!((&answer["code"], &answer["of"]), (&"unknown-type".into(), &"dance".into()));
-    let mut largest = r#"{"type":"ping","id":7}"#.to_owned();
-    largest.extend(std::iter::repeat_n(' ', 65_536 - largest.len()));
-    guest.send_frame(&largest);
+    guest.send_frame(&format!("{ping:65535} "));
     assert_eq!(guest.answer().unwrap()["type"], "pong");
     assert_eq!(world.verdict("polite"), "reachable");
 
@@ -159,13 +160,10 @@ fn a_client_that_sends_one_byte_a_second_is_cut_at_the_deadline_and_delays_nobod
     let drips: Vec<_> = (0..DRIPS)
         .map(|_| {
             std::thread::spawn(move || {
+                let connected = Instant::now();
                 let mut link = Link::greeted(port);
-                for byte in b"he" {
-                    link.try_send(&[*byte]);
-                    std::thread::sleep(Duration::from_secs(1));
-                }
-                let line = link.line();
-                (line, link.try_line())
+                link.drip(b"hello vm:drip capabilities=proof-v1\n");
+                (link.line(), link.try_line(), connected.elapsed())
             })
         })
         .collect();
@@ -184,14 +182,15 @@ fn a_client_that_sends_one_byte_a_second_is_cut_at_the_deadline_and_delays_nobod
         began.elapsed()
     );
     for drip in drips {
-        let (line, end) = drip.join().unwrap();
+        let (line, end, took) = drip.join().unwrap();
         assert!(line.starts_with("error: timeout: "), "{line}");
         assert_eq!(end, None);
+        assert!(took < Duration::from_millis(3500), "its deadline is 2 s: {took:?}");
     }
     // The deadline is absolute: 2 s after the connection, however busy it was.
-    let at = |kind: &str| -> Vec<i64> { world.events(kind, "").iter().map(crate::support::at).collect() };
-    let cut = at("handshake.failure");
-    let started = at("broker.started")[0];
+    let times = |kind: &str| -> Vec<i64> { world.events(kind, "").iter().map(at).collect() };
+    let cut = times("handshake.failure");
+    let started = times("broker.started")[0];
     assert_eq!(cut.len(), DRIPS);
     let spread = cut.iter().max().unwrap() - cut.iter().min().unwrap();
     assert!(cut.iter().all(|cut| cut - started >= 2000), "{cut:?}");

@@ -1,10 +1,11 @@
 //! A token is issued once, used by its guest, revoked, and found nowhere it does not belong.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::support::{PATIENCE, World, files_below, verdict};
+use crate::support::{PATIENCE, Process, World, files_below, verdict};
 
 #[test]
 fn a_token_lets_its_guest_in_until_it_is_revoked_and_shows_up_nowhere() {
@@ -15,7 +16,7 @@ fn a_token_lets_its_guest_in_until_it_is_revoked_and_shows_up_nowhere() {
     assert_eq!((issued.code, issued.out.as_str()), (0, ""), "{issued:?}");
     let token = fs::read_to_string(&path).unwrap().trim().to_owned();
     assert!(token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
     let agent = world.agent("devbox", broker.address(), &["--token-file", path.to_str().unwrap()]);
@@ -43,7 +44,7 @@ fn a_token_lets_its_guest_in_until_it_is_revoked_and_shows_up_nowhere() {
     agent.err.after(mark, "link refused code=bad-proof", PATIENCE);
     let closed = world.events("session.closed", "devbox").pop().unwrap();
     assert_eq!(closed["reason"], "token-changed");
-    let late = crate::support::Process::spawn(command).finish(PATIENCE * 2);
+    let late = Process::spawn(command).finish(PATIENCE * 2);
     assert_eq!(late.code, 5, "{late:?}");
     // Nor does it fall back to no token at all, nor after being forgotten.
     let forgotten = world.castra(&["forget", "devbox"]);

@@ -92,7 +92,7 @@ impl Link {
         assert_eq!(challenge.auth, "none");
         self.send(format!("proof {}\n", challenge.nonce).as_bytes());
         let ok = self.line();
-        assert!(ok.starts_with(&format!("ok session=sess-")), "{ok}");
+        assert!(ok.starts_with("ok session=sess-"), "{ok}");
         ok
     }
 
@@ -195,6 +195,22 @@ impl Link {
                 self.try_send(&[&length, answer.as_bytes()].concat());
             }
         })
+    }
+
+    /// Sends one byte a second, the first after half of one, on a thread, until
+    /// the broker hangs up.
+    pub(crate) fn drip(&self, bytes: &'static [u8]) {
+        let Stream::Tcp(stream) = &self.stream else { panic!("only over TCP") };
+        let mut stream = stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            for byte in bytes {
+                if stream.write_all(&[*byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
     }
 
     /// Whatever comes until the end is dropped; the end must come.
