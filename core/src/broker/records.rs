@@ -3,7 +3,7 @@
 //! first, then whose record is oldest; everything at drain.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::time::Duration;
 
 use crate::boundary::{Effect, EffectError, Wakeup};
@@ -53,6 +53,20 @@ impl Records {
             (Some(_), _) => return,
         }
         row.record.queued = Some(urgency);
+        self.prune(guests);
+    }
+
+    /// A refresh that became a transition leaves a void entry behind: no more of
+    /// those than rows.
+    fn prune(&mut self, guests: &Guests) {
+        if self.refreshes.len() <= 2 * guests.len() + 64 {
+            return;
+        }
+        let mut kept = BTreeSet::new();
+        self.refreshes.retain(|id| {
+            let queued = guests.get(*id).and_then(|row| row.record.queued);
+            queued == Some(Urgency::Refresh) && kept.insert(*id)
+        });
     }
 
     /// Writes what may be written now; arms the timer for the rest.
