@@ -55,6 +55,8 @@ fn a_guest_that_boots_is_waiting_then_reachable_and_waiting_again_at_once_when_k
 
     let mut agent = world.agent("devbox", broker.address(), &[]);
     world.wait(&["devbox"], "reachable");
+    // The broker knows first: an agent that has not read its `ok` yet has nobody to take leave of.
+    agent.err.after(0, "link up", PATIENCE);
     agent.signal(Signal::TERM);
     assert_eq!(agent.exit(PATIENCE).code(), Some(0));
     world.wait(&["devbox"], "waiting");

@@ -154,7 +154,7 @@ fn inside_the_guest_the_agent_answers_for_itself_alone() {
     let world = World::new();
     let broker = world.broker(&["--window", "900ms", "--interval", "300ms", "--guest", "neighbour"]);
     let agent = world.agent("devbox", broker.address(), &[]);
-    world.wait(&["devbox"], "reachable");
+    agent.err.after(0, "link up", PATIENCE);
     let socket = world.path("devbox.sock");
     let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
