@@ -95,8 +95,8 @@ fn a_token_that_nobody_can_receive_any_more_does_not_replace_the_one_that_works(
     let unanswered = world.castra(&["token", "issue", "devbox", "--timeout", "500ms"]);
     assert_eq!(unanswered.code, 3, "{unanswered:?}");
     broker.process.go_on();
-    // The broker reads that question before this one.
-    world.json(&["info", "--json"]);
+    // The broker reads that question before this one, and changes are made in order.
+    world.json(&["token", "issue", "other", "--json"]);
     let agent =
         world.agent("devbox", broker.address(), &["--once", "--token-file", &file, "--timeout", "3s"]);
     let agent = agent.finish(PATIENCE);
