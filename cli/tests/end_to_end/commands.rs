@@ -57,8 +57,10 @@ fn every_command_ends_by_its_default_bound_while_the_broker_is_stopped() {
             });
         }
     });
-    // What was asked is asked: when it goes on, it does what `down` wanted.
+    // What was given up is not done when it goes on: `forget` and `down` were.
     broker.process.go_on();
+    assert_eq!(world.castra(&["status", "devbox"]).code, 1);
+    assert_eq!(world.castra(&["down"]).code, 0);
     assert_eq!(broker.process.exit(PATIENCE).code(), Some(0));
 }
 

@@ -339,6 +339,11 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
 
     fn read_one(&mut self, now: Now, conn: ConnId) {
         let Some(slot) = self.ports.slots.get(conn) else { return };
+        // Nobody is left to hear the answer, so what it asked last is not done:
+        // a command that was given up must not take effect later.
+        if slot.flags.hangup && slot.stage == Stage::Open(Via::Control) {
+            return self.gone(now, conn, CloseCause::Eof);
+        }
         if slot.credit == 0 {
             // Nobody wants its bytes, and it wants ours no more.
             if slot.flags.hangup {
