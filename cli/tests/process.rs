@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{Broker, HANG, Scratch, ended, run, start};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -53,6 +53,39 @@ fn up_and_down_are_idempotent_and_down_leaves_nothing_running() {
     }
     assert_eq!(processes(scratch.path()), [""; 0]);
     assert!(!scratch.socket().exists());
+}
+
+#[test]
+fn a_broker_in_the_background_holds_nothing_of_whoever_started_it() {
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("callers.lock");
+    let mut shell = std::process::Command::new("sh");
+    let script = "exec 9>\"$1\"; exec \"$0\" up --json --state-dir \"$2\" --listen tcp:127.0.0.1:0";
+    let ran = run(shell.args(["-c", script, env!("CARGO_BIN_EXE_castra")]).arg(&lock).arg(scratch.path()));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let folder = format!("/proc/{}/fd", json(&ran.stdout)["pid"]);
+    let open = std::fs::read_dir(folder).unwrap().flatten();
+    let held: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    assert!(held.contains(&scratch.path().join("broker.lock")) && !held.contains(&lock), "{held:?}");
+    assert_eq!(scratch.run(&["down"]).code, Some(0));
+}
+
+#[test]
+fn a_file_size_limit_is_a_failed_write_and_not_the_end_of_the_broker() {
+    let scratch = Scratch::new();
+    let up = scratch.run(&["up", "--json", "--listen", "tcp:127.0.0.1:0"]);
+    let pid = i32::try_from(json(&up.stdout)["pid"].as_i64().unwrap()).unwrap();
+    let limit = |bytes| {
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Pid::from_raw(pid), Resource::Fsize, limit).unwrap();
+    };
+    limit(Some(4096));
+    let refused = scratch.run(&["token", "issue", "devbox"]);
+    assert_eq!(refused.code, Some(70), "{}", refused.stderr);
+    limit(None);
+    let issued = scratch.run(&["token", "issue", "devbox"]);
+    assert_eq!(issued.code, Some(0), "{}", issued.stderr);
+    assert_eq!(scratch.run(&["down"]).code, Some(0));
 }
 
 #[test]
