@@ -37,6 +37,7 @@ impl Child {
         if self.background {
             // Fails only for who leads a session already: then there is nothing to leave.
             let _ = setsid();
+            close_inherited();
         }
         if let Some(parent) = self.die_with_parent {
             set_parent_process_death_signal(Some(Signal::KILL))
@@ -47,6 +48,23 @@ impl Child {
             }
         }
         Ok(())
+    }
+}
+
+/// Whoever called `castra up` may have had more than the three standard
+/// descriptors open for its children: a lock, or a pipe whose end somebody waits
+/// for. A broker must not hold them for the rest of its life.
+fn close_inherited() {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor > 2)
+        .collect();
+    for descriptor in open {
+        // This process has opened none yet; the one that listed them is closed already.
+        let _ = nix::unistd::close(descriptor);
     }
 }
 

@@ -4,11 +4,15 @@
 
 mod common;
 
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Broker, HANG, Scratch, ended, run, start};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -34,6 +38,152 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what} never came true");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn up_and_down_are_idempotent_and_down_leaves_nothing_running() {
+    let scratch = Scratch::new();
+    let up = ["up", "--json", "--listen", "tcp:127.0.0.1:0"];
+    let first = scratch.run(&up);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let first = json(&first.stdout);
+    let second = json(&scratch.run(&up).stdout);
+    assert_eq!((&first["started"], &second["started"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!((&first["pid"], &first["listen"]), (&second["pid"], &second["listen"]));
+    assert_eq!(scratch.run(&["status"]).code, Some(0));
+    for _ in 0..2 {
+        let down = scratch.run(&["down"]);
+        assert_eq!(down.code, Some(0), "{}", down.stderr);
+    }
+    assert_eq!(processes(scratch.path()), [""; 0]);
+    assert!(!scratch.socket().exists());
+}
+
+#[test]
+fn a_broker_in_the_background_holds_nothing_of_whoever_started_it() {
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("callers.lock");
+    let mut shell = Command::new("sh");
+    let script = "exec 9>\"$1\"; exec \"$0\" up --json --state-dir \"$2\" --listen tcp:127.0.0.1:0";
+    let ran = run(shell.args(["-c", script, env!("CARGO_BIN_EXE_castra")]).arg(&lock).arg(scratch.path()));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let folder = format!("/proc/{}/fd", json(&ran.stdout)["pid"]);
+    let open = std::fs::read_dir(folder).unwrap().flatten();
+    let held: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    assert!(held.contains(&scratch.path().join("broker.lock")) && !held.contains(&lock), "{held:?}");
+    assert_eq!(scratch.run(&["down"]).code, Some(0));
+}
+
+/// The writing end of a pipe (a socket, rather) that nobody will ever read.
+fn unread() -> (UnixStream, OwnedFd) {
+    let (reader, mut writer) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[b'x'; 512]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    (reader, writer.into())
+}
+
+#[test]
+fn an_agent_whose_words_nobody_reads_stays_proven_and_ends_when_told() {
+    let scratch = Scratch::new();
+    let broker = Broker::start(&scratch, &[]);
+    let (_reader, words) = unread();
+    let mut agent = scratch.command(&["agent", "--name", "devbox", "--connect", broker.address()]);
+    agent.arg("--socket").arg(scratch.path().join("agent.sock"));
+    let mut agent = agent.stdout(Stdio::null()).stderr(words).spawn().unwrap();
+    let waited = scratch.run(&["wait", "devbox", "--for", "reachable", "--timeout", "10s"]);
+    kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+    assert_eq!(ended(&mut agent, HANG), Some(0));
+    assert_eq!(waited.code, Some(0), "{}", waited.stderr);
+}
+
+#[test]
+fn a_broker_whose_words_nobody_reads_takes_leave_within_three_seconds() {
+    let scratch = Scratch::new();
+    let (_reader, words) = unread();
+    let mut broker = scratch.command(&["broker", "--json", "--listen", "tcp:127.0.0.1:0"]);
+    let mut broker = broker.stdout(Stdio::null()).stderr(words).spawn().unwrap();
+    until("serving", || scratch.run(&["status"]).code == Some(0));
+    let start = Instant::now();
+    kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
+    assert_eq!(ended(&mut broker, HANG), Some(0));
+    assert!(start.elapsed() < Duration::from_millis(3500), "{:?}", start.elapsed());
+}
+
+/// A container's broker, asked from its host.
+#[test]
+fn a_client_outside_the_brokers_pid_namespace_is_answered() {
+    let scratch = Scratch::new();
+    let mut inside = Command::new("unshare");
+    inside.args(["--map-root-user", "--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_castra")]);
+    inside.args(["broker", "--listen", "tcp:127.0.0.1:0", "--state-dir"]).arg(scratch.path());
+    let Ok(mut inside) = inside.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        return eprintln!("not tested: there is no unshare");
+    };
+    let end = Instant::now() + HANG;
+    while !scratch.socket().exists() && inside.try_wait().unwrap().is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if inside.try_wait().unwrap().is_some() {
+        return eprintln!("not tested: no namespaces here");
+    }
+    let ran = scratch.run(&["info"]);
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
+#[test]
+fn a_file_size_limit_is_a_failed_write_and_not_the_end_of_the_broker() {
+    let scratch = Scratch::new();
+    let up = scratch.run(&["up", "--json", "--listen", "tcp:127.0.0.1:0"]);
+    let pid = i32::try_from(json(&up.stdout)["pid"].as_i64().unwrap()).unwrap();
+    let limit = |bytes| {
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Pid::from_raw(pid), Resource::Fsize, limit).unwrap();
+    };
+    limit(Some(4096));
+    let refused = scratch.run(&["token", "issue", "devbox"]);
+    assert_eq!(refused.code, Some(70), "{}", refused.stderr);
+    limit(None);
+    let issued = scratch.run(&["token", "issue", "devbox"]);
+    assert_eq!(issued.code, Some(0), "{}", issued.stderr);
+    assert_eq!(scratch.run(&["down"]).code, Some(0));
+}
+
+#[test]
+fn two_that_start_a_broker_at_once_get_one() {
+    let scratch = Scratch::new();
+    let up = || scratch.start(&["up", "--json", "--listen", "tcp:127.0.0.1:0"]);
+    for running in [up(), up(), up(), up()] {
+        let (code, stderr) = running.finish();
+        assert_eq!(code, Some(0), "{stderr}");
+    }
+    assert_eq!(processes(scratch.path()).len(), 1);
+    assert_eq!(scratch.run(&["down"]).code, Some(0));
+}
+
+#[test]
+fn up_says_the_brokers_own_reason_when_it_fails() {
+    let scratch = Scratch::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp:{}", taken.local_addr().unwrap());
+    let ran = scratch.run(&["up", "--listen", &address]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
+    assert!(ran.stderr.contains(&address) && ran.stderr.contains("taken"), "{}", ran.stderr);
+    assert_eq!(scratch.run(&["status"]).code, Some(3));
+}
+
+#[test]
+fn a_second_broker_says_who_is_there_and_exits_73() {
+    let scratch = Scratch::new();
+    let broker = Broker::start(&scratch, &[]);
+    assert_eq!(broker.ready["ready"], true);
+    assert_eq!(broker.ready["control"], scratch.socket().to_str().unwrap());
+    let ran = scratch.run(&["broker", "--listen", "tcp:127.0.0.1:0"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(73), ""));
+    assert!(ran.stderr.contains(&format!("pid {}", broker.child.id())), "{}", ran.stderr);
 }
 
 #[test]
@@ -94,6 +244,37 @@ fn a_forgotten_guest_is_unknown_unless_the_operator_named_it() {
             "a configured name is known again"
         );
     }
+}
+
+#[test]
+fn castra_0_1s_arguments_start_a_broker_with_its_files_where_they_were_asked_for() {
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let (pid, log, records) = (at("broker.pid"), at("l/broker.log"), at("h"));
+    let args = [
+        "broker",
+        "--port",
+        &port,
+        "--pidfile",
+        &pid,
+        "--logfile",
+        &log,
+        "--handshake-dir",
+        &records,
+        "--json",
+    ];
+    let mut command = scratch.command(&args);
+    command.env_remove("CASTRA_STATE_DIR").env("HOME", "/nonexistent");
+    let mut broker = start(&mut command);
+    let number = format!("{}\n", broker.child.id());
+    until("the pidfile", || std::fs::read_to_string(&pid).is_ok_and(|text| text == number));
+    let ran = scratch.run(&["info", "--json"]);
+    assert_eq!(json(&ran.stdout)["listen"][0], format!("tcp:127.0.0.1:{port}"), "{}", ran.stderr);
+    until("the log", || Path::new(&log).exists() && Path::new(&records).is_dir());
+    kill_process(Pid::from_child(&broker.child), Signal::TERM).unwrap();
+    assert_eq!(ended(&mut broker.child, HANG), Some(0));
+    assert!(!Path::new(&pid).exists());
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::mio_net::MioNet;
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
-use crate::store::{Store, StoreError};
+use crate::store::{DATABASE_FILE, Store, StoreError};
 use crate::threads::{ThreadWork, WorkFiles};
 
 /// The name of the control socket in a state directory.
@@ -135,10 +135,10 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let mut holder =
         Holder { pid: Some(std::process::id()), started_at: Some(started.wall), listen: Vec::new() };
     describe(&mut lock, &holder, &mut warnings);
+    let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     let (store, restored) = restore(&options.state_dir, &paths.handshakes, started.wall, &mut warnings)?;
 
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
-    let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
     let mut sockets = Cleanup(Vec::new());
     let mut doors = Vec::new();
@@ -284,6 +284,13 @@ fn restore(
             "the database was damaged ({damage}) and is set aside as {}: tokens issued so far are not known \
              any more; issue them anew before you trust keyed names",
             aside.display()
+        ));
+    }
+    if found.vanished {
+        warnings.push(format!(
+            "the database {} is gone or empty, though a broker has run here before: tokens issued so far are \
+             not known any more; put a copy back, or issue them anew before you trust keyed names",
+            state_dir.join(DATABASE_FILE).display()
         ));
     }
     let last_seen = read_records(handshakes, warnings).map_err(file_error(handshakes))?;

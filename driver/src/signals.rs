@@ -1,8 +1,9 @@
 //! Signals, as three words.
 
 use std::io;
+use std::sync::Arc;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals as Source;
 
 /// TERM, INT and HUP of this process, caught.
@@ -24,11 +25,13 @@ pub enum Request {
 }
 
 impl Signals {
-    /// Catches them from here on.
+    /// Catches them from here on. From here on, too, a file at the process's
+    /// size limit is an error of the write, as a full disk is, and not the end.
     ///
     /// # Errors
     /// The process may not, or has no descriptors left.
     pub fn catch() -> io::Result<Self> {
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Source::new([SIGTERM, SIGINT, SIGHUP]).map(Self)
     }
 

@@ -59,6 +59,9 @@ pub struct Found {
     /// A damaged database was set aside under this name: its tokens are not
     /// known any more. Say so loudly.
     pub set_aside: Option<(PathBuf, String)>,
+    /// There was no database though there were starts before: its tokens are
+    /// not known any more. Say so loudly.
+    pub vanished: bool,
 }
 
 /// Why there is no durable state.
@@ -151,7 +154,9 @@ impl Store {
                 Ok(())
             })
             .map_err(|error| StoreError::Database { path, error })?;
-        Ok((store, Found { incarnation, tokens, set_aside }))
+        // Every start that served has left its number in both.
+        let vanished = before == 0 && copy.is_some() && set_aside.is_none();
+        Ok((store, Found { incarnation, tokens, set_aside, vanished }))
     }
 
     /// Commits batches together, durably, in their order; all or none.

@@ -31,7 +31,7 @@ fn the_incarnation_rises_with_every_start() {
     for expected in 1..=3 {
         let (store, found) = open(directory.path());
         assert_eq!(found.incarnation, expected);
-        assert!(found.set_aside.is_none());
+        assert!(found.set_aside.is_none() && !found.vanished);
         drop(store);
     }
     let mode = fs::metadata(directory.path().join(DATABASE_FILE)).expect("a file").permissions().mode();
@@ -53,6 +53,23 @@ fn a_deleted_or_older_database_does_not_turn_the_incarnation_back() {
     // The copy alone may go as well.
     fs::write(directory.path().join(INCARNATION_FILE), "nonsense").expect("a file");
     assert_eq!(open(directory.path()).1.incarnation, 6);
+}
+
+#[test]
+fn a_database_that_vanished_is_told_because_keyed_names_went_with_it() {
+    for empty in [false, true] {
+        let directory = scratch();
+        let path = directory.path().join(DATABASE_FILE);
+        open(directory.path()).0.commit(&[&set("devbox", Some(1))]).expect("a commit");
+        fs::remove_file(&path).expect("a removal");
+        if empty {
+            File::create(&path).expect("a file");
+        }
+        let (store, found) = open(directory.path());
+        assert!(found.vanished && found.tokens.is_empty());
+        drop(store);
+        assert!(!open(directory.path()).1.vanished, "once is enough");
+    }
 }
 
 #[test]

@@ -18,6 +18,9 @@ use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 /// Most batches that share one transaction.
 const GROUP: usize = 128;
 
+/// Address space for a worker's stack; the standard library's own choice.
+const STACK_BYTES: usize = 2 * 1024 * 1024;
+
 /// Worker threads: one for the database, one for files, one for name look-ups,
 /// each started with its first job.
 #[derive(Debug)]
@@ -71,12 +74,13 @@ struct Lane<T> {
     jobs: Option<Sender<(JobId, T)>>,
     thread: Option<JoinHandle<()>>,
     start: Option<Receiver<(JobId, T)>>,
+    stack_bytes: usize,
 }
 
 impl<T: Send + 'static> Lane<T> {
     fn new(name: &'static str) -> Self {
         let (jobs, start) = channel();
-        Self { name, jobs: Some(jobs), thread: None, start: Some(start) }
+        Self { name, jobs: Some(jobs), thread: None, start: Some(start), stack_bytes: STACK_BYTES }
     }
 
     fn submit(&self, id: JobId, job: T) -> Result<(), T> {
@@ -88,7 +92,16 @@ impl<T: Send + 'static> Lane<T> {
 
     fn run(&mut self, work: impl FnOnce(Receiver<(JobId, T)>) + Send + 'static) -> io::Result<()> {
         if let Some(jobs) = self.start.take() {
-            self.thread = Some(thread::Builder::new().name(self.name.to_owned()).spawn(move || work(jobs))?);
+            let thread = thread::Builder::new().name(self.name.to_owned()).stack_size(self.stack_bytes);
+            match thread.spawn(move || work(jobs)) {
+                Ok(thread) => self.thread = Some(thread),
+                Err(error) => {
+                    // The queue went with the thread that never was; the next job tries again.
+                    let (jobs, start) = channel();
+                    (self.jobs, self.start) = (Some(jobs), Some(start));
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -164,7 +177,12 @@ impl Work for ThreadWork {
                 let reports = self.reports.clone();
                 let started = self.names.run(move |jobs| resolve_all(&jobs, &reports)).is_ok();
                 let sent = started && self.names.submit(id, (host, port)).is_ok();
-                (!sent).then_some("no thread for name look-ups")
+                if !sent {
+                    let message = "no thread for name look-ups".to_owned();
+                    let error = EffectError { kind: EffectErrorKind::Unreachable, message };
+                    self.reports.done(id, Outcome::Resolved(Err(error)));
+                }
+                return;
             }
             job if self.files.thread.is_some() => match self.files.submit(id, job) {
                 Ok(()) => None,

@@ -129,6 +129,20 @@ fn names_are_looked_up_off_the_loop() {
 }
 
 #[test]
+fn a_look_up_without_a_thread_fails_as_a_look_up_and_the_next_one_may_have_one() {
+    let mut it = Fixture::new();
+    let look_up = || Job::Resolve { host: "127.0.0.1".to_owned(), port: 7070 };
+    let usual = std::mem::replace(&mut it.work.names.stack_bytes, 1 << 60);
+    it.work.submit(effect(1), look_up());
+    let done = it.wait(1);
+    assert!(matches!(&done[0].outcome, Outcome::Resolved(Err(_))), "{done:?}");
+    it.work.names.stack_bytes = usual;
+    it.work.submit(effect(2), look_up());
+    let done = it.wait(1);
+    assert!(matches!(&done[0].outcome, Outcome::Resolved(Ok(_))), "{done:?}");
+}
+
+#[test]
 fn without_files_and_store_every_job_is_still_answered() {
     let (sender, _woken) = channel();
     let sender = std::sync::Mutex::new(sender);

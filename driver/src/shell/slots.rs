@@ -6,6 +6,10 @@ use castra_core::id::ConnId;
 /// Bytes that one connection's send buffer may hold.
 pub(crate) const SEND_BUFFER: usize = 128 * 1024;
 
+/// Sent bytes up to this number stay in a buffer that is not empty: moving the
+/// rest to its front costs more.
+const SENT_KEPT: usize = 4 * 1024;
+
 /// Send buffers up to this size are kept for the next connection that needs one.
 const SPARE_BYTES: usize = 4 * 1024;
 const SPARE_COUNT: usize = 64;
@@ -85,6 +89,16 @@ impl Slot {
         self.out.len() - self.sent as usize
     }
 
+    /// Lets go of what the kernel has taken, before it outweighs what is to
+    /// come: a reader that never quite catches up would keep every byte it ever got.
+    fn forget_sent(&mut self) {
+        let sent = self.sent as usize;
+        if sent >= SENT_KEPT.max(self.unsent()) {
+            self.out.drain(..sent);
+            self.sent = 0;
+        }
+    }
+
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open(_))
     }
@@ -158,6 +172,7 @@ impl Slots {
                 } else {
                     spare
                 };
+                slot.forget_sent();
                 slot.out.extend_from_slice(bytes);
                 leftover
             }
@@ -234,6 +249,26 @@ mod tests {
         slots.append(first, b"stale");
         assert_eq!(slots.get(second).map(|slot| slot.unsent()), Some(0));
         assert_eq!(slots.counts(), (1, 0));
+    }
+
+    #[test]
+    fn a_reader_that_never_catches_up_costs_no_more_than_its_buffer() {
+        let mut slots = Slots::default();
+        let conn = slots.next_id();
+        slots.occupy(conn, Stage::Open(Via::Control));
+        let mut expected = 0_u8;
+        slots.append(conn, &[0; 1000]);
+        for round in 1..=10_000_u32 {
+            slots.append(conn, &[round as u8; 1000]);
+            let slot = slots.get(conn).expect("a slot");
+            // Never all of it.
+            let sent = slot.sent as usize;
+            assert_eq!(slot.out[sent..sent + 1000], [expected; 1000]);
+            expected = expected.wrapping_add(1);
+            slot.sent += 1000;
+            assert_eq!(slot.unsent(), 1000);
+            assert!(slot.out.capacity() <= 2 * SEND_BUFFER, "{} in round {round}", slot.out.capacity());
+        }
     }
 
     #[test]
