@@ -41,25 +41,6 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn up_and_down_are_idempotent_and_down_leaves_nothing_running() {
-    let scratch = Scratch::new();
-    let up = ["up", "--json", "--listen", "tcp:127.0.0.1:0"];
-    let first = scratch.run(&up);
-    assert_eq!(first.code, Some(0), "{}", first.stderr);
-    let first = json(&first.stdout);
-    let second = json(&scratch.run(&up).stdout);
-    assert_eq!((&first["started"], &second["started"]), (&Value::Bool(true), &Value::Bool(false)));
-    assert_eq!((&first["pid"], &first["listen"]), (&second["pid"], &second["listen"]));
-    assert_eq!(scratch.run(&["status"]).code, Some(0));
-    for _ in 0..2 {
-        let down = scratch.run(&["down"]);
-        assert_eq!(down.code, Some(0), "{}", down.stderr);
-    }
-    assert_eq!(processes(scratch.path()), [""; 0]);
-    assert!(!scratch.socket().exists());
-}
-
-#[test]
 fn a_broker_in_the_background_holds_nothing_of_whoever_started_it() {
     let scratch = Scratch::new();
     let lock = scratch.path().join("callers.lock");
@@ -153,40 +134,6 @@ fn a_file_size_limit_is_a_failed_write_and_not_the_end_of_the_broker() {
 }
 
 #[test]
-fn two_that_start_a_broker_at_once_get_one() {
-    let scratch = Scratch::new();
-    let up = || scratch.start(&["up", "--json", "--listen", "tcp:127.0.0.1:0"]);
-    for running in [up(), up(), up(), up()] {
-        let (code, stderr) = running.finish();
-        assert_eq!(code, Some(0), "{stderr}");
-    }
-    assert_eq!(processes(scratch.path()).len(), 1);
-    assert_eq!(scratch.run(&["down"]).code, Some(0));
-}
-
-#[test]
-fn up_says_the_brokers_own_reason_when_it_fails() {
-    let scratch = Scratch::new();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("tcp:{}", taken.local_addr().unwrap());
-    let ran = scratch.run(&["up", "--listen", &address]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
-    assert!(ran.stderr.contains(&address) && ran.stderr.contains("taken"), "{}", ran.stderr);
-    assert_eq!(scratch.run(&["status"]).code, Some(3));
-}
-
-#[test]
-fn a_second_broker_says_who_is_there_and_exits_73() {
-    let scratch = Scratch::new();
-    let broker = Broker::start(&scratch, &[]);
-    assert_eq!(broker.ready["ready"], true);
-    assert_eq!(broker.ready["control"], scratch.socket().to_str().unwrap());
-    let ran = scratch.run(&["broker", "--listen", "tcp:127.0.0.1:0"]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(73), ""));
-    assert!(ran.stderr.contains(&format!("pid {}", broker.child.id())), "{}", ran.stderr);
-}
-
-#[test]
 fn a_stopped_broker_is_named_left_alone_and_ended_only_by_force() {
     let scratch = Scratch::new();
     let mut broker = Broker::start(&scratch, &[]);
@@ -244,37 +191,6 @@ fn a_forgotten_guest_is_unknown_unless_the_operator_named_it() {
             "a configured name is known again"
         );
     }
-}
-
-#[test]
-fn castra_0_1s_arguments_start_a_broker_with_its_files_where_they_were_asked_for() {
-    let scratch = Scratch::new();
-    let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let (pid, log, records) = (at("broker.pid"), at("l/broker.log"), at("h"));
-    let args = [
-        "broker",
-        "--port",
-        &port,
-        "--pidfile",
-        &pid,
-        "--logfile",
-        &log,
-        "--handshake-dir",
-        &records,
-        "--json",
-    ];
-    let mut command = scratch.command(&args);
-    command.env_remove("CASTRA_STATE_DIR").env("HOME", "/nonexistent");
-    let mut broker = start(&mut command);
-    let number = format!("{}\n", broker.child.id());
-    until("the pidfile", || std::fs::read_to_string(&pid).is_ok_and(|text| text == number));
-    let ran = scratch.run(&["info", "--json"]);
-    assert_eq!(json(&ran.stdout)["listen"][0], format!("tcp:127.0.0.1:{port}"), "{}", ran.stderr);
-    until("the log", || Path::new(&log).exists() && Path::new(&records).is_dir());
-    kill_process(Pid::from_child(&broker.child), Signal::TERM).unwrap();
-    assert_eq!(ended(&mut broker.child, HANG), Some(0));
-    assert!(!Path::new(&pid).exists());
 }
 
 #[test]
