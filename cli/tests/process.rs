@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Broker, HANG, Scratch, ended, run, start};
@@ -59,7 +60,7 @@ fn up_and_down_are_idempotent_and_down_leaves_nothing_running() {
 fn a_broker_in_the_background_holds_nothing_of_whoever_started_it() {
     let scratch = Scratch::new();
     let lock = scratch.path().join("callers.lock");
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = Command::new("sh");
     let script = "exec 9>\"$1\"; exec \"$0\" up --json --state-dir \"$2\" --listen tcp:127.0.0.1:0";
     let ran = run(shell.args(["-c", script, env!("CARGO_BIN_EXE_castra")]).arg(&lock).arg(scratch.path()));
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -68,6 +69,29 @@ fn a_broker_in_the_background_holds_nothing_of_whoever_started_it() {
     let held: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
     assert!(held.contains(&scratch.path().join("broker.lock")) && !held.contains(&lock), "{held:?}");
     assert_eq!(scratch.run(&["down"]).code, Some(0));
+}
+
+/// A container's broker, asked from its host.
+#[test]
+fn a_client_outside_the_brokers_pid_namespace_is_answered() {
+    let scratch = Scratch::new();
+    let mut inside = Command::new("unshare");
+    inside.args(["--map-root-user", "--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_castra")]);
+    inside.args(["broker", "--listen", "tcp:127.0.0.1:0", "--state-dir"]).arg(scratch.path());
+    let Ok(mut inside) = inside.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        return eprintln!("not tested: there is no unshare");
+    };
+    let end = Instant::now() + HANG;
+    while !scratch.socket().exists() && inside.try_wait().unwrap().is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if inside.try_wait().unwrap().is_some() {
+        return eprintln!("not tested: no namespaces here");
+    }
+    let ran = scratch.run(&["info"]);
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
 }
 
 #[test]
