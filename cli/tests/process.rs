@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -69,6 +72,29 @@ fn a_broker_in_the_background_holds_nothing_of_whoever_started_it() {
     let held: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
     assert!(held.contains(&scratch.path().join("broker.lock")) && !held.contains(&lock), "{held:?}");
     assert_eq!(scratch.run(&["down"]).code, Some(0));
+}
+
+/// The writing end of a pipe (a socket, rather) that nobody will ever read.
+fn unread() -> (UnixStream, OwnedFd) {
+    let (reader, mut writer) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[b'x'; 512]).is_ok() {}
+    while writer.write(b"x").is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    (reader, writer.into())
+}
+
+#[test]
+fn a_broker_whose_words_nobody_reads_takes_leave_within_three_seconds() {
+    let scratch = Scratch::new();
+    let (_reader, words) = unread();
+    let mut broker = scratch.command(&["broker", "--json", "--listen", "tcp:127.0.0.1:0"]);
+    let mut broker = broker.stdout(Stdio::null()).stderr(words).spawn().unwrap();
+    until("serving", || scratch.run(&["status"]).code == Some(0));
+    let start = Instant::now();
+    kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
+    assert_eq!(ended(&mut broker, HANG), Some(0));
+    assert!(start.elapsed() < Duration::from_millis(3500), "{:?}", start.elapsed());
 }
 
 /// A container's broker, asked from its host.
