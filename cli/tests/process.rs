@@ -85,6 +85,20 @@ fn unread() -> (UnixStream, OwnedFd) {
 }
 
 #[test]
+fn an_agent_whose_words_nobody_reads_stays_proven_and_ends_when_told() {
+    let scratch = Scratch::new();
+    let broker = Broker::start(&scratch, &[]);
+    let (_reader, words) = unread();
+    let mut agent = scratch.command(&["agent", "--name", "devbox", "--connect", broker.address()]);
+    agent.arg("--socket").arg(scratch.path().join("agent.sock"));
+    let mut agent = agent.stdout(Stdio::null()).stderr(words).spawn().unwrap();
+    let waited = scratch.run(&["wait", "devbox", "--for", "reachable", "--timeout", "10s"]);
+    kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+    assert_eq!(ended(&mut agent, HANG), Some(0));
+    assert_eq!(waited.code, Some(0), "{}", waited.stderr);
+}
+
+#[test]
 fn a_broker_whose_words_nobody_reads_takes_leave_within_three_seconds() {
     let scratch = Scratch::new();
     let (_reader, words) = unread();
