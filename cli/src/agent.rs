@@ -4,7 +4,8 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use castra_core::auth::Key;
@@ -24,6 +25,12 @@ use crate::run::agent::{AgentError, AgentOptions};
 /// Default of `--timeout` with `--once`.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Lines that may wait for whoever reads standard error.
+const LINES_WAITING: usize = 256;
+
+/// How long the last lines may take.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
 const FIRMWARE_TOKEN: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/castra/token/raw";
 
 pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
@@ -42,7 +49,10 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
     if args.once {
         return once(options, cx.timeout(TIMEOUT));
     }
-    crate::run::agent::run(options, tell)?;
+    let mut teller = Teller::start()?;
+    let ended = crate::run::agent::run(options, |event| teller.tell(event));
+    teller.finish();
+    ended?;
     Ok(Exit::Yes)
 }
 
@@ -114,11 +124,18 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
         });
         let _ = sender.send(Word::End(ended.map(drop)));
     });
+    let mut teller = Teller::start()?;
+    let outcome = follow(&receiver, deadline, bound, &mut teller);
+    teller.finish();
+    outcome
+}
+
+fn follow(receiver: &Receiver<Word>, deadline: Instant, bound: Duration, teller: &mut Teller) -> Outcome {
     let mut single = Single::default();
     loop {
         match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Word::Event(event)) => {
-                tell(&event);
+                teller.tell(&event);
                 single.note(&event.fact);
                 if single.settled {
                     return single.outcome(None);
@@ -131,8 +148,43 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
     }
 }
 
-fn tell(event: &Event) {
-    let _ = writeln!(io::stderr().lock(), "{}", crate::events::log_line(event, ""));
+/// Events on standard error, from a thread of their own: a reader that is slow
+/// or stopped costs lines, and never the guest its proofs or its end.
+struct Teller {
+    lines: SyncSender<String>,
+    thread: JoinHandle<()>,
+    lost: u64,
+}
+
+impl Teller {
+    fn start() -> Result<Self, Failure> {
+        let (lines, waiting) = mpsc::sync_channel::<String>(LINES_WAITING);
+        let write = move || waiting.iter().for_each(|line| drop(writeln!(io::stderr().lock(), "{line}")));
+        let thread = std::thread::Builder::new()
+            .spawn(write)
+            .map_err(|error| Failure::io("can't start a thread for the log", &error))?;
+        Ok(Self { lines, thread, lost: 0 })
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let mut text = crate::events::log_line(event, "");
+        if self.lost > 0 {
+            text = format!("{} lines were lost here: nobody read them\n{text}", self.lost);
+        }
+        match self.lines.try_send(text) {
+            Ok(()) => self.lost = 0,
+            Err(_) => self.lost += 1,
+        }
+    }
+
+    /// Waits for the last lines, but not for a reader that has stopped.
+    fn finish(self) {
+        drop(self.lines);
+        let end = Instant::now() + LAST_LINES;
+        while !self.thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 fn capabilities(words: &[String]) -> Result<Capabilities, Failure> {

@@ -187,13 +187,15 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
 
     let mut service = Service { shell: &mut shell, signals: Some(&mut signals) };
     let ended = service.run(|| Some(config.clone()), |_| {});
+    // Where lines still wait, the disk or whoever reads stderr had its time.
+    let patience = if shell.settled() { LAST_JOBS } else { Duration::ZERO };
     let (_, net, work) = shell.into_parts();
     // In this order: as long as we listen, nobody takes the file for a stale one
     // and puts its own in its place.
     drop(sockets);
     drop(net);
     if matches!(ended, Ok(Ended::Drained)) {
-        work.stop(LAST_JOBS);
+        work.stop(patience);
     }
     drop(pid);
     match ended {

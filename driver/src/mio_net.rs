@@ -9,6 +9,7 @@ use castra_core::boundary::{PeerCred, Remote};
 use castra_core::id::ConnId;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::{SendFlags, Shutdown};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
@@ -256,13 +257,11 @@ fn watch_clock(poll: &Poll) -> io::Result<OwnedFd> {
     Ok(timer)
 }
 
+/// The process id is 0 for a client outside our pid namespace; the kernel's
+/// answer must not be read into a type that knows no 0.
 fn credentials(fd: impl AsFd) -> io::Result<PeerCred> {
-    let cred = rustix::net::sockopt::socket_peercred(fd)?;
-    Ok(PeerCred {
-        uid: cred.uid.as_raw(),
-        gid: cred.gid.as_raw(),
-        pid: u32::try_from(cred.pid.as_raw_nonzero().get()).unwrap_or(0),
-    })
+    let cred = nix::sys::socket::getsockopt(&fd.as_fd(), PeerCredentials)?;
+    Ok(PeerCred { uid: cred.uid(), gid: cred.gid(), pid: u32::try_from(cred.pid()).unwrap_or(0) })
 }
 
 const fn token(conn: ConnId) -> Token {

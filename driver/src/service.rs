@@ -13,10 +13,10 @@ use crate::shell::{Next, Shell};
 use crate::signals::{Request, Signals};
 use crate::threads::ThreadWork;
 
-/// From the first TERM or INT to the end, at most.
-pub(crate) const DRAIN: Duration = Duration::from_secs(3);
-/// From the engine's end to the process's: last bytes and lines.
-const SETTLE: Duration = Duration::from_secs(2);
+/// From the first TERM or INT to the engine's end, at most …
+const DRAIN: Duration = Duration::from_secs(2);
+/// … and from there to the process's: last bytes and lines. Together 3 s.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// How a service ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

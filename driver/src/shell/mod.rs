@@ -401,7 +401,8 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         let deadline = [
             self.wait.map(|deadline| deadline.at),
             ports.closing.front().map(|(until, _)| *until),
-            ports.doors.deadline(),
+            // Nobody comes in any more: a resting door is not waited for.
+            ports.doors.deadline().filter(|_| !ports.stopped),
             ports.dials.deadline(),
             ports.sink.as_ref().and_then(sink::Sink::due),
         ]
