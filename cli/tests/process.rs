@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -113,6 +114,36 @@ fn a_client_outside_the_brokers_pid_namespace_is_answered() {
     inside.kill().unwrap();
     inside.wait().unwrap();
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
+#[test]
+fn silent_clients_that_take_all_descriptors_neither_unseat_a_guest_nor_keep_one_out() {
+    let scratch = Scratch::new();
+    let mut broker = Command::new("sh");
+    broker.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_castra"), "broker", "--json"]);
+    broker.args(["--listen", "tcp:127.0.0.1:0", "--handshake-timeout", "1m", "--state-dir"]);
+    let mut broker = broker.arg(scratch.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(broker.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let address = json(&ready)["listen"][0].as_str().unwrap().to_owned();
+    let agent = |name: &str| {
+        let mut agent = scratch.command(&["agent", "--name", name, "--connect", &address]);
+        agent.arg("--socket").arg(scratch.path().join(name)).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let reachable = |name| scratch.run(&["wait", name, "--for", "reachable", "--timeout", "20s"]).code;
+    let mut guest = agent("guest");
+    assert_eq!(reachable("guest"), Some(0));
+    let silent: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(address.strip_prefix("tcp:").unwrap()).unwrap()).collect();
+    // A handshake may take a minute here: only eviction makes room.
+    let mut newcomer = agent("newcomer");
+    assert_eq!(reachable("newcomer"), Some(0));
+    assert_eq!(scratch.run(&["status", "guest", "newcomer"]).code, Some(0));
+    drop(silent);
+    for child in [&mut guest, &mut newcomer, &mut broker] {
+        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+        assert_eq!(ended(child, HANG), Some(0));
+    }
 }
 
 #[test]

@@ -161,18 +161,17 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
 
     let mut config = options.config.clone();
     fill_identity(&mut config, &options.state_dir, &listen, started.wall);
+    let connections_max = connections_max();
+    // Half of the descriptors are for guests that proved themselves.
+    config.half_open_max = config.half_open_max.min(connections_max / 2).max(1);
     let files = paths.work_files(options.echo);
     let work =
         ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let engine = Broker::new(config.clone(), restored, Entropy::seeded(seed), clock::now());
-    let shell_options = ShellOptions {
-        doors,
-        connections_max: connections_max(),
-        log_prefix: Some("host-broker"),
-        ..ShellOptions::default()
-    };
+    let shell_options =
+        ShellOptions { doors, connections_max, log_prefix: Some("host-broker"), ..ShellOptions::default() };
     let mut shell = Shell::new(engine, net, work, shell_options);
 
     write_whole(&paths.pid, format!("{}\n", std::process::id()).as_bytes(), false)

@@ -73,8 +73,8 @@ struct Drain {
 /// Most timers fired in one call.
 const TIMERS: usize = 256;
 
-/// How long a drain asked for over control may take.
-const DRAIN_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(3);
+/// How long a drain asked for over control may take; the shell settles for one more second.
+const DRAIN_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(2);
 
 impl Broker {
     /// A broker that has heard of nobody yet in this incarnation. `config` was checked.
