@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Broker, HANG, Scratch, ended, run, start};
+use common::{Broker, HANG, Owned, Scratch, ended, run, start};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
 
@@ -73,10 +73,9 @@ fn an_agent_whose_words_nobody_reads_stays_proven_and_ends_when_told() {
     let (_reader, words) = unread();
     let mut agent = scratch.command(&["agent", "--name", "devbox", "--connect", broker.address()]);
     agent.arg("--socket").arg(scratch.path().join("agent.sock"));
-    let mut agent = agent.stdout(Stdio::null()).stderr(words).spawn().unwrap();
+    let mut agent = Owned(agent.stdout(Stdio::null()).stderr(words).spawn().unwrap());
     let waited = scratch.run(&["wait", "devbox", "--for", "reachable", "--timeout", "10s"]);
-    kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
-    assert_eq!(ended(&mut agent, HANG), Some(0));
+    assert_eq!(agent.end(), Some(0));
     assert_eq!(waited.code, Some(0), "{}", waited.stderr);
 }
 
@@ -85,11 +84,10 @@ fn a_broker_whose_words_nobody_reads_takes_leave_within_three_seconds() {
     let scratch = Scratch::new();
     let (_reader, words) = unread();
     let mut broker = scratch.command(&["broker", "--json", "--listen", "tcp:127.0.0.1:0"]);
-    let mut broker = broker.stdout(Stdio::null()).stderr(words).spawn().unwrap();
+    let mut broker = Owned(broker.stdout(Stdio::null()).stderr(words).spawn().unwrap());
     until("serving", || scratch.run(&["status"]).code == Some(0));
     let start = Instant::now();
-    kill_process(Pid::from_child(&broker), Signal::TERM).unwrap();
-    assert_eq!(ended(&mut broker, HANG), Some(0));
+    assert_eq!(broker.end(), Some(0));
     assert!(start.elapsed() < Duration::from_millis(3500), "{:?}", start.elapsed());
 }
 
@@ -122,13 +120,14 @@ fn silent_clients_that_take_all_descriptors_neither_unseat_a_guest_nor_keep_one_
     let mut broker = Command::new("sh");
     broker.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_castra"), "broker", "--json"]);
     broker.args(["--listen", "tcp:127.0.0.1:0", "--handshake-timeout", "1m", "--state-dir"]);
-    let mut broker = broker.arg(scratch.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let broker = broker.arg(scratch.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut broker = Owned(broker.unwrap());
     let mut ready = String::new();
-    BufReader::new(broker.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    BufReader::new(broker.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
     let address = json(&ready)["listen"][0].as_str().unwrap().to_owned();
     let agent = |name: &str| {
         let mut agent = scratch.command(&["agent", "--name", name, "--connect", &address]);
-        agent.arg("--socket").arg(scratch.path().join(name)).stderr(Stdio::null()).spawn().unwrap()
+        Owned(agent.arg("--socket").arg(scratch.path().join(name)).stderr(Stdio::null()).spawn().unwrap())
     };
     let reachable = |name| scratch.run(&["wait", name, "--for", "reachable", "--timeout", "20s"]).code;
     let mut guest = agent("guest");
@@ -141,8 +140,7 @@ fn silent_clients_that_take_all_descriptors_neither_unseat_a_guest_nor_keep_one_
     assert_eq!(scratch.run(&["status", "guest", "newcomer"]).code, Some(0));
     drop(silent);
     for child in [&mut guest, &mut newcomer, &mut broker] {
-        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
-        assert_eq!(ended(child, HANG), Some(0));
+        assert_eq!(child.end(), Some(0));
     }
 }
 

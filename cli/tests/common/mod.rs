@@ -148,6 +148,28 @@ impl Drop for Running {
     }
 }
 
+/// A process that a failed test doesn't leave behind.
+pub struct Owned(pub Child);
+
+impl Owned {
+    /// Asks it to end, and returns its exit code.
+    pub fn end(&mut self) -> Option<i32> {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.0),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        ended(&mut self.0, HANG)
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Lines of a pipe, each waited for but not for ever; dropped, the pipe is closed.
 struct Lines {
     pipe: ChildStdout,
