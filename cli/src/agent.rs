@@ -20,6 +20,7 @@ use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{printable, say};
 use crate::paths::Surroundings;
+use crate::run::ConnectAddress;
 use crate::run::agent::{AgentError, AgentOptions};
 
 /// Default of `--timeout` with `--once`.
@@ -61,6 +62,8 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
 struct Single {
     proven: bool,
     refused: Option<String>,
+    /// Why the newest try made no link.
+    lost: Option<LinkEnd>,
     /// Trying again would bring the same answer.
     settled: bool,
 }
@@ -69,6 +72,7 @@ impl Single {
     fn note(&mut self, fact: &Fact) {
         match fact {
             Fact::LinkDown { reason: LinkEnd::Finished, .. } => self.proven = true,
+            Fact::LinkDown { reason, .. } => self.lost = Some(*reason),
             Fact::LinkRefused { code, .. } => {
                 self.settled = !matches!(code.as_str(), "busy" | "timeout");
                 self.refused = Some(format!("{}{}", printable(code), advice(code)));
@@ -84,12 +88,21 @@ impl Single {
         }
     }
 
-    fn outcome(self, late: Option<Duration>) -> Outcome {
+    fn outcome(self, connect: &ConnectAddress, late: Option<Duration>) -> Outcome {
         match (self.proven, self.refused, late) {
             (true, _, _) => Ok(Exit::Yes),
             (false, Some(code), _) => Err(Failure::new(Exit::Refused, format!("refused: {code}"))),
             (false, None, Some(bound)) => {
-                Err(Failure::new(Exit::Timeout, format!("not proven within {}", format(bound))))
+                let why = match self.lost {
+                    Some(LinkEnd::Unreachable) => {
+                        format!(
+                            "{connect} can't be reached: does a broker listen there, and may this user connect?"
+                        )
+                    }
+                    Some(reason) => format!("the last link to {connect} ended: {}", reason.as_str()),
+                    None => format!("{connect} did not answer"),
+                };
+                Err(Failure::new(Exit::Timeout, format!("not proven within {}: {why}", format(bound))))
             }
             (false, None, None) => Err(Failure::new(Exit::No, "ended without a proof")),
         }
@@ -99,7 +112,9 @@ impl Single {
 /// What to do about a refusal, as the rest of a sentence.
 fn advice(code: &str) -> &'static str {
     match code {
-        "token-required" | "bad-line" => " (if the name has a token, give it with --token-file)",
+        "token-required" | "bad-line" => {
+            " (if the name has a token, give it with --token-file; `castra logs` on the host may tell more)"
+        }
         "bad-proof" => {
             " (the token is not the one that the broker knows: `castra token issue` gives a new one)"
         }
@@ -117,6 +132,7 @@ enum Word {
 /// The driver runs on a thread of its own, so that the bound holds whatever it does.
 fn once(options: AgentOptions, bound: Duration) -> Outcome {
     let deadline = Instant::now() + bound;
+    let connect = options.connect.clone();
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let ended = crate::run::agent::run(options, |event| {
@@ -138,12 +154,12 @@ fn follow(receiver: &Receiver<Word>, deadline: Instant, bound: Duration, teller:
                 teller.tell(&event);
                 single.note(&event.fact);
                 if single.settled {
-                    return single.outcome(None);
+                    return single.outcome(&connect, None);
                 }
             }
-            Ok(Word::End(Ok(()))) => return single.outcome(None),
+            Ok(Word::End(Ok(()))) => return single.outcome(&connect, None),
             Ok(Word::End(Err(error))) => return Err(error.into()),
-            Err(_) => return single.outcome(Some(bound)),
+            Err(_) => return single.outcome(&connect, Some(bound)),
         }
     }
 }
@@ -300,10 +316,11 @@ mod tests {
     #[test]
     fn a_single_handshake_ends_as_the_broker_said() {
         let refused = Fact::LinkRefused { code: "bad-proof".into(), retry_ms: None };
+        let connect: ConnectAddress = "tcp:127.0.0.1:7070".parse().unwrap();
         let end = |facts: &[Fact], late| {
             let mut single = Single::default();
             facts.iter().for_each(|fact| single.note(fact));
-            single.outcome(late).unwrap_or_else(|failure| failure.exit)
+            single.outcome(&connect, late).unwrap_or_else(|failure| failure.exit)
         };
         let bound = Some(Duration::from_secs(1));
         assert_eq!(end(&[Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None }], None), Exit::Yes);

@@ -264,7 +264,7 @@ pub(crate) struct Child {
 /// The broker's settings, for `broker` and `up` alike.
 #[derive(Args, Clone, PartialEq, Debug)]
 pub(crate) struct Settings {
-    /// Where guests connect: tcp:HOST:PORT, unix:PATH, unix:PATH,serial or vsock:PORT [default: tcp:127.0.0.1:7070]
+    /// Where guests connect: tcp:HOST:PORT, unix:PATH, unix:PATH,serial or vsock:PORT; may be given several times [default: tcp:127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "port")]
     pub(crate) listen: Vec<ListenAddress>,
     /// How old the newest proof of a reachable guest may be; at least three intervals
@@ -282,7 +282,7 @@ pub(crate) struct Settings {
     /// Let castra 0.1 guests, which prove nothing, count as reachable
     #[arg(long)]
     pub(crate) accept_unproven: bool,
-    /// A name to know from the start
+    /// A name to know from the start; may be given several times
     #[arg(long = "guest", value_name = "NAME")]
     pub(crate) guests: Vec<GuestName>,
     /// Refuse every name but those of --guest and those with a token
@@ -307,7 +307,7 @@ pub(crate) struct Settings {
 
 #[derive(Args, Debug)]
 pub(crate) struct Agent {
-    /// The guest's name: 1 to 64 of A-Z a-z 0-9 . _ -
+    /// The guest's name: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit
     #[arg(long, value_name = "NAME")]
     pub(crate) name: GuestName,
     /// The broker: tcp:HOST:PORT, unix:PATH, vsock:CID:PORT or serial:DEVICE
@@ -319,7 +319,7 @@ pub(crate) struct Agent {
     /// A file with the guest's token, readable for its owner only
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Something the guest can do, told to the broker
+    /// Something the guest can do, told to the broker; may be given several times
     #[arg(long = "capability", value_name = "WORD", action = ArgAction::Append)]
     pub(crate) capabilities: Vec<String>,
     #[command(flatten)]

@@ -29,7 +29,7 @@ pub(crate) enum ClientError {
     /// Somebody listens and says nothing.
     #[error(
         "the broker at {path} did not answer within {}: it is stopped or overloaded; `castra down --force` ends it",
-        crate::duration::format(*bound)
+        crate::duration::format(Duration::from_millis(crate::duration::millis(*bound + Duration::from_micros(500))))
     )]
     NotAnswering { path: String, bound: Duration },
     /// It hung up instead of answering.

@@ -83,7 +83,7 @@ Wait until guests are reachable, or no longer are. The broker answers the moment
 nothing is polled.
 
 Names that were never seen are waited for like the others. --timeout is 30s if not given; then \
-the exit code is 4, on time, even if the broker stopped answering.
+the exit code is 4, at most a second late even if the broker stopped answering.
 
 Examples:
   castra wait devbox

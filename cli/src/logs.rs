@@ -105,6 +105,8 @@ fn files(path: &Path) -> Vec<PathBuf> {
 struct Tail {
     reader: BufReader<File>,
     identity: (u64, u64),
+    /// How much of it was read.
+    read: u64,
     /// The beginning of a line whose end is not written yet.
     partial: Vec<u8>,
 }
@@ -119,12 +121,13 @@ impl Tail {
         };
         let meta = file.metadata()?;
         let reader = BufReader::new(file);
-        Ok(Some(Self { reader, identity: (meta.dev(), meta.ino()), partial: vec![] }))
+        Ok(Some(Self { reader, identity: (meta.dev(), meta.ino()), read: 0, partial: vec![] }))
     }
 
-    /// Whether `path` names another file by now.
+    /// Whether `path` names another file by now, or one that was emptied.
     fn replaced(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) != self.identity)
+        std::fs::metadata(path)
+            .is_ok_and(|meta| (meta.dev(), meta.ino()) != self.identity || meta.len() < self.read)
     }
 
     /// Each whole line that is there.
@@ -141,6 +144,7 @@ impl Tail {
             let taken = end.map_or(chunk.len(), |end| end + 1);
             self.partial.extend_from_slice(&chunk[..end.unwrap_or(chunk.len())]);
             self.reader.consume(taken);
+            self.read += taken as u64;
             if end.is_some() || self.partial.len() >= LINE_MAX {
                 let shown = show(&String::from_utf8_lossy(&self.partial));
                 self.partial.clear();
@@ -235,5 +239,11 @@ mod tests {
         assert!(!tail.replaced(&path), "nothing has taken its place yet");
         std::fs::write(&path, "three\n").unwrap();
         assert!(tail.replaced(&path));
+
+        let mut tail = Tail::open(&path).unwrap().unwrap();
+        tail.lines(|_| Ok(())).unwrap().unwrap();
+        assert!(!tail.replaced(&path));
+        File::create(&path).unwrap();
+        assert!(tail.replaced(&path), "it was emptied in place");
     }
 }

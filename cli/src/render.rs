@@ -10,7 +10,7 @@ use crate::output::printable;
 
 /// What the columns mean, in one line.
 pub(crate) const LEGEND: &str =
-    "reachable: proven within WINDOW; waiting: not, see REASON; offline: no broker. More: status --help";
+    "reachable: proven within WINDOW; waiting: not, see REASON. More: status --help";
 
 const HEADER: [&str; 7] = ["GUEST", "BROKER", "REASON", "AGE", "WINDOW", "SESSION", "VIA"];
 const STATE_COLUMN: usize = 1;

@@ -115,7 +115,10 @@ fn start(place: &Place, settings: &Settings, bound: Duration) -> Result<Ready, F
     // Ours, and not reaped yet: the number can't belong to anybody else.
     let _ = child.kill();
     let status = child.wait().map_err(|error| Failure::io("can't learn how the broker ended", &error))?;
-    let said = tail(words.path());
+    let mut said = tail(words.path());
+    if said.is_empty() {
+        said = ", and said nothing: `castra broker` in the foreground with the same options shows why".into();
+    }
     match started {
         Started::Late => Err(Failure::new(
             Exit::Timeout,

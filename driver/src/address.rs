@@ -136,6 +136,16 @@ impl FromStr for ListenAddress {
                     Some(path) => (path, true),
                     None => (rest, false),
                 };
+                // A misspelt option must not become a file's name: a path has its commas before a slash or a dot.
+                if path
+                    .rsplit_once(',')
+                    .is_some_and(|(_, word)| word.bytes().all(|byte| byte.is_ascii_lowercase()))
+                {
+                    return Err(AddressError::Form {
+                        text: text.to_owned(),
+                        expected: "unix:PATH or unix:PATH,serial",
+                    });
+                }
                 Ok(Self::Unix { path: socket_path(text, path, "unix:/path/to/socket")?, serial })
             }
             "vsock" => {
@@ -290,6 +300,8 @@ mod tests {
             "tcp:[::1",
             "tcp:[nonsense]:1",
             "unix:",
+            "unix:/a,serail",
+            "unix:/a,serial,serial",
             "vsock:",
             "vsock:-1",
             "vsock:4294967296",

@@ -56,7 +56,9 @@ pub struct Bound {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Somebody else does.
-    #[error("{address} is taken by another program: stop it or choose another address")]
+    #[error(
+        "{address} is taken by another program, maybe a broker with another state directory: stop it or choose another address"
+    )]
     Taken {
         /// Where.
         address: String,
