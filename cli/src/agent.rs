@@ -323,7 +323,10 @@ mod tests {
             single.outcome(&connect, late).unwrap_or_else(|failure| failure.exit)
         };
         let bound = Some(Duration::from_secs(1));
-        assert_eq!(end(&[Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None }], None), Exit::Yes);
+        assert_eq!(
+            end(&[Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None, error: None }], None),
+            Exit::Yes
+        );
         assert_eq!(end(std::slice::from_ref(&refused), None), Exit::Refused);
         let settled = |code: &str| {
             let mut single = Single::default();

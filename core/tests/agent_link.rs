@@ -12,7 +12,7 @@ use castra_core::time::Time;
 use support::*;
 
 fn down(reason: LinkEnd, retry_ms: u64) -> Fact {
-    Fact::LinkDown { reason, retry_ms: Some(retry_ms) }
+    Fact::LinkDown { reason, retry_ms: Some(retry_ms), error: None }
 }
 
 /// What the agent makes of `lines` from a broker, said in one go after its hello.
@@ -212,7 +212,7 @@ fn a_one_shot_agent_stops_after_its_ok() {
                 interval_ms: 5000,
                 window_ms: 15_000
             }),
-            Out::Event(Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None }),
+            Out::Event(Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None, error: None }),
             Out::Close(conn, CloseReason::Finished),
             Out::Stopped,
         ]
@@ -388,7 +388,7 @@ fn a_drain_says_goodbye_and_is_over() {
         [
             Out::Sent(conn, frame(r#"{"type":"goodbye"}"#)),
             Out::Close(conn, CloseReason::Drained),
-            Out::Event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None }),
+            Out::Event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None, error: None }),
             Out::Stopped,
         ]
     );
@@ -415,7 +415,10 @@ fn a_drain_ends_a_dial_a_handshake_and_a_backoff_as_well() {
         (&mut resting, None),
     ] {
         world.give(Input::Drain { deadline: world.now + seconds(3) });
-        let rest = [Out::Event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None }), Out::Stopped];
+        let rest = [
+            Out::Event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None, error: None }),
+            Out::Stopped,
+        ];
         assert_eq!(world.take(), first.into_iter().chain(rest).collect::<Vec<_>>());
     }
     let late = dialing.open(effect, ROOM);

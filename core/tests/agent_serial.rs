@@ -60,7 +60,10 @@ fn unknown_and_overlong_lines_are_skipped_until_the_deadline() {
     world.say(conn, ok_line("").replace("771075", "771000"));
     assert_eq!(world.text(conn), format!("proof {NONCE}\n"));
     world.live(millis(5000));
-    assert_eq!(world.events(), [Fact::LinkDown { reason: LinkEnd::Timeout, retry_ms: Some(500) }]);
+    assert_eq!(
+        world.events(),
+        [Fact::LinkDown { reason: LinkEnd::Timeout, retry_ms: Some(500), error: None }]
+    );
 }
 
 #[test]
@@ -107,7 +110,7 @@ fn a_broker_that_starts_again_behind_the_stream_gets_a_new_hello() {
     assert_eq!(
         log[..3],
         [
-            Out::Event(Fact::LinkDown { reason: LinkEnd::Disconnected, retry_ms: Some(0) }),
+            Out::Event(Fact::LinkDown { reason: LinkEnd::Disconnected, retry_ms: Some(0), error: None }),
             Out::Event(Fact::LinkDialing { attempt: 1 }),
             Out::Discard(conn),
         ]

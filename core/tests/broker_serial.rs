@@ -266,3 +266,23 @@ fn a_stream_that_ends_in_the_middle_of_a_new_hello_takes_its_session_with_it() {
     assert!(world.is_closed(conn));
     assert_eq!(world.verdict("devbox"), waiting(Reason::Disconnected));
 }
+
+#[test]
+fn a_terminal_that_echoes_does_not_make_the_broker_talk_to_itself() {
+    let mut world = World::new(|_| {});
+    let conn = world.open(Transport::Serial);
+    world.write(conn, b"boot noise\n");
+    for _ in 0..10 {
+        let echo = world.take(conn);
+        world.write(conn, &echo);
+    }
+    assert_eq!(world.take(conn), b"", "it went on talking");
+    assert_eq!(world.kinds().iter().filter(|kind| **kind == "handshake.failure").count(), 1);
+    world.advance(ms(10_000));
+    assert_eq!((world.take(conn), world.broker.sizes().half_open), (vec![], 0));
+    // And a guest behind it can still prove itself.
+    let (nonce, _) = world.hello_on(conn, "devbox", "");
+    world.write(conn, format!("challenge {nonce} epoch=1 auth=none\n").as_bytes());
+    world.write(conn, format!("proof {nonce}\n").as_bytes());
+    assert!(world.line(conn).starts_with("ok "));
+}

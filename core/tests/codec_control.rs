@@ -164,7 +164,7 @@ fn largest() -> Vec<Fact> {
         Fact::StorageRecovered { what: Storage::Database },
         Fact::LinkDialing { attempt: u32::MAX },
         Fact::LinkUp { epoch, authenticated: false, interval_ms: most, window_ms: most },
-        Fact::LinkDown { reason: LinkEnd::Disconnected, retry_ms: Some(most) },
+        Fact::LinkDown { reason: LinkEnd::Disconnected, retry_ms: Some(most), error: None },
         Fact::LinkRefused { code: shortened(&"\\\u{7f}".repeat(99), CODE_MAX), retry_ms: Some(most) },
         Fact::BrokerUnproven { retry_ms: Some(most) },
     ]

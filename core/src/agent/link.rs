@@ -25,7 +25,7 @@ use crate::backoff::Backoff;
 use crate::boundary::{CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Wakeup};
 use crate::config::AgentConfig;
 use crate::control::reply::{ErrorBody, ErrorCode, LinkInfo, Settings};
-use crate::event::{Escaped, Fact, LinkEnd};
+use crate::event::{self, Escaped, Fact, LinkEnd};
 use crate::id::{ConnId, EffectId};
 use crate::link::message::{GuestRequest, append_goodbye, append_json};
 use crate::time::{Time, millis};
@@ -71,6 +71,8 @@ struct Loss {
     retry_after: Option<Duration>,
     /// The connection is already gone.
     closed: bool,
+    /// What the system said.
+    system: Option<String>,
 }
 
 enum Why {
@@ -134,7 +136,9 @@ impl Link {
                     EffectErrorKind::TimedOut => LinkEnd::Timeout,
                     _ => LinkEnd::Unreachable,
                 };
-                self.lose(cx, Loss::down(reason, &error.message), &mut |_, _| {});
+                let system = Some(event::shortened(&error.message, event::MESSAGE_MAX));
+                let loss = Loss { system, ..Loss::down(reason, &error.message) };
+                self.lose(cx, loss, &mut |_, _| {});
                 true
             }
             _ => false,
@@ -240,7 +244,7 @@ impl Link {
         if let Some(wire) = wire {
             cx.out.close(wire.conn(), CloseReason::Drained);
         }
-        cx.event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None });
+        cx.event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None, error: None });
     }
 
     fn redial(&mut self, cx: &mut Context<'_>, wire: Option<Wire>) {
@@ -272,7 +276,7 @@ impl Link {
             window_ms: millis(session.window),
         });
         if cx.config.once {
-            cx.event(Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None });
+            cx.event(Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None, error: None });
             cx.out.close(wire.conn(), CloseReason::Finished);
             return;
         }
@@ -284,7 +288,7 @@ impl Link {
         let State::Up { wire, session } = core::mem::take(&mut self.state) else { return };
         self.rest_after(cx, &session);
         self.last_error = Some("disconnected: the broker started again".into());
-        cx.event(Fact::LinkDown { reason: LinkEnd::Disconnected, retry_ms: Some(0) });
+        cx.event(Fact::LinkDown { reason: LinkEnd::Disconnected, retry_ms: Some(0), error: None });
         facts(cx, LinkFact::Lost("the broker started again; the link is being renewed"));
         self.redial(cx, Some(wire));
     }
@@ -310,7 +314,7 @@ impl Link {
         self.state = State::Backoff { until: cx.now.boot + wait, wire };
         let retry_ms = Some(millis(wait));
         cx.event(match loss.why {
-            Why::Down(reason) => Fact::LinkDown { reason, retry_ms },
+            Why::Down(reason) => Fact::LinkDown { reason, retry_ms, error: loss.system },
             Why::Refused(code) => Fact::LinkRefused { code, retry_ms },
             Why::Unproven => Fact::BrokerUnproven { retry_ms },
         });
@@ -421,7 +425,7 @@ impl Loss {
     fn down(reason: LinkEnd, message: &str) -> Self {
         let message = message.chars().take(MESSAGE_MAX).collect::<String>();
         let message = format!("{}: {}", reason.as_str(), Escaped(&message));
-        Self { why: Why::Down(reason), message, retry_after: None, closed: false }
+        Self { why: Why::Down(reason), message, retry_after: None, closed: false, system: None }
     }
 
     fn close_reason(&self) -> CloseReason {
@@ -444,6 +448,6 @@ impl From<Failure> for Loss {
                 (Why::Unproven, "broker_unproven: it does not know this guest's token".to_string())
             }
         };
-        Self { why, message, retry_after: None, closed: false }
+        Self { why, message, retry_after: None, closed: false, system: None }
     }
 }

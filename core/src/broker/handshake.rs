@@ -12,13 +12,15 @@ use crate::broker::links::{Attempt, Keys, Links, Stage};
 use crate::capabilities::Capabilities;
 use crate::event::{Fact, Failure};
 use crate::id::{ConnId, GuestName, Nonce};
-use crate::link::line::{self, Auth, Challenge, Hello, PROOF_V1};
+use crate::link::line::{self, Auth, BrokerLine, Challenge, Hello, PROOF_V1};
 
 impl Links {
     pub(crate) fn on_line(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, line: &[u8]) {
         let Some(link) = self.table.get(conn) else { return };
+        if link.is_serial() && is_no_guests_line(line) {
+            return self.overhear(cx, conn);
+        }
         match &link.stage {
-            Stage::Hello { .. } if link.is_serial() && line.is_empty() => {}
             Stage::Hello { .. } => self.on_hello(cx, guests, conn, line),
             Stage::Proving(attempt) if attempt.conflict_until.is_none() => {
                 self.on_proof(cx, guests, conn, line)
@@ -26,6 +28,15 @@ impl Links {
             // It proved itself already and has to wait for the verdict.
             Stage::Proving(_) => self.refuse(cx, guests, conn, Failure::BadLine),
             Stage::Idle | Stage::Frames => {}
+        }
+    }
+
+    /// An echo, or an empty line: nothing that a handshake consists of.
+    fn overhear(&mut self, cx: &mut Cx, conn: ConnId) {
+        let Some(link) = self.table.get_mut(conn) else { return };
+        if matches!(link.stage, Stage::Hello { .. }) && link.session.is_none() {
+            link.stage = Stage::Idle;
+            self.leave_door(cx, conn);
         }
     }
 
@@ -150,6 +161,12 @@ impl Links {
             self.refuse(cx, guests, conn, Failure::TokenRequired);
         }
     }
+}
+
+/// What only a broker says comes back from a terminal that echoes. An answer to
+/// it would be echoed too, and so on without end.
+fn is_no_guests_line(line: &[u8]) -> bool {
+    line.is_empty() || !matches!(BrokerLine::parse(line), BrokerLine::Unknown)
 }
 
 /// Whether the name may try at all.

@@ -71,8 +71,9 @@ impl fmt::Display for Event {
                 "link up epoch={epoch} auth={} interval_ms={interval_ms} window_ms={window_ms}",
                 if *authenticated { "hmac-sha256" } else { "none" }
             ),
-            Fact::LinkDown { reason, retry_ms } => {
-                write!(f, "link down reason={} retry_ms={}", reason.as_str(), Optional(retry_ms.as_ref()))
+            Fact::LinkDown { reason, retry_ms, error } => {
+                write!(f, "link down reason={} retry_ms={}", reason.as_str(), Optional(retry_ms.as_ref()))?;
+                error.as_ref().map_or(Ok(()), |error| write!(f, " error=\"{}\"", Escaped(error)))
             }
             Fact::LinkRefused { code, retry_ms } => {
                 write!(f, "link refused code={} retry_ms={}", Escaped(code), Optional(retry_ms.as_ref()))

@@ -271,6 +271,9 @@ pub enum Fact {
         reason: LinkEnd,
         /// When it dials again; null when it does not.
         retry_ms: Option<u64>,
+        /// What the system said, when a dial failed: [`shortened`] to [`MESSAGE_MAX`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
     /// The broker refused the agent.
     #[serde(rename = "link.refused")]
