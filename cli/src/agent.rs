@@ -141,12 +141,17 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
         let _ = sender.send(Word::End(ended.map(drop)));
     });
     let mut teller = Teller::start()?;
-    let outcome = follow(&receiver, deadline, bound, &mut teller);
+    let outcome = follow(&receiver, &connect, (deadline, bound), &mut teller);
     teller.finish();
     outcome
 }
 
-fn follow(receiver: &Receiver<Word>, deadline: Instant, bound: Duration, teller: &mut Teller) -> Outcome {
+fn follow(
+    receiver: &Receiver<Word>,
+    connect: &ConnectAddress,
+    (deadline, bound): (Instant, Duration),
+    teller: &mut Teller,
+) -> Outcome {
     let mut single = Single::default();
     loop {
         match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -154,12 +159,12 @@ fn follow(receiver: &Receiver<Word>, deadline: Instant, bound: Duration, teller:
                 teller.tell(&event);
                 single.note(&event.fact);
                 if single.settled {
-                    return single.outcome(&connect, None);
+                    return single.outcome(connect, None);
                 }
             }
-            Ok(Word::End(Ok(()))) => return single.outcome(&connect, None),
+            Ok(Word::End(Ok(()))) => return single.outcome(connect, None),
             Ok(Word::End(Err(error))) => return Err(error.into()),
-            Err(_) => return single.outcome(&connect, Some(bound)),
+            Err(_) => return single.outcome(connect, Some(bound)),
         }
     }
 }
