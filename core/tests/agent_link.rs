@@ -15,6 +15,10 @@ fn down(reason: LinkEnd, retry_ms: u64) -> Fact {
     Fact::LinkDown { reason, retry_ms: Some(retry_ms), error: None }
 }
 
+fn ended(reason: LinkEnd) -> Out {
+    Out::Event(Fact::LinkDown { reason, retry_ms: None, error: None })
+}
+
 /// What the agent makes of `lines` from a broker, said in one go after its hello.
 fn verdict(config: AgentConfig, lines: &str) -> Fact {
     let mut world = World::new(config);
@@ -212,7 +216,7 @@ fn a_one_shot_agent_stops_after_its_ok() {
                 interval_ms: 5000,
                 window_ms: 15_000
             }),
-            Out::Event(Fact::LinkDown { reason: LinkEnd::Finished, retry_ms: None, error: None }),
+            ended(LinkEnd::Finished),
             Out::Close(conn, CloseReason::Finished),
             Out::Stopped,
         ]
@@ -388,7 +392,7 @@ fn a_drain_says_goodbye_and_is_over() {
         [
             Out::Sent(conn, frame(r#"{"type":"goodbye"}"#)),
             Out::Close(conn, CloseReason::Drained),
-            Out::Event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None, error: None }),
+            ended(LinkEnd::Stopping),
             Out::Stopped,
         ]
     );
@@ -415,10 +419,7 @@ fn a_drain_ends_a_dial_a_handshake_and_a_backoff_as_well() {
         (&mut resting, None),
     ] {
         world.give(Input::Drain { deadline: world.now + seconds(3) });
-        let rest = [
-            Out::Event(Fact::LinkDown { reason: LinkEnd::Stopping, retry_ms: None, error: None }),
-            Out::Stopped,
-        ];
+        let rest = [ended(LinkEnd::Stopping), Out::Stopped];
         assert_eq!(world.take(), first.into_iter().chain(rest).collect::<Vec<_>>());
     }
     let late = dialing.open(effect, ROOM);
