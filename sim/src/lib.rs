@@ -10,6 +10,8 @@
 //! within a bound. One `u64` seed gives one run, for ever.
 
 pub mod choice;
+pub mod chronicle;
+pub mod plan;
 pub mod truth;
 mod wire;
 pub mod world;
