@@ -13,6 +13,7 @@ pub mod choice;
 pub mod chronicle;
 pub mod plan;
 pub mod truth;
+pub mod turmoil;
 mod wire;
 pub mod world;
 
