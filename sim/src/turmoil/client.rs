@@ -150,12 +150,12 @@ impl Stage {
             }
             "token_issued" => {
                 let issued: TokenIssued = serde_json::from_str(data).map_err(foreign)?;
-                let key: Option<Key> = issued.token.parse().ok();
-                // S2: what is said to be issued is on the disk.
-                if self.storage.borrow().tokens.get(&issued.guest) != Some(&key) {
-                    return Err(broken(format!("{}'s token is not durable", issued.guest)));
+                let key: Key = issued.token.parse().map_err(|error| broken(format!("{error}")))?;
+                if !self.storage.borrow().committed.contains(&key) {
+                    return Err(broken(format!("{}'s token was never durable", issued.guest)));
                 }
-                self.guests[client.guest].token.replace(key);
+                // Somebody tells the guest; it reads it when it starts again.
+                self.guests[client.guest].token.replace(Some(key));
                 format!("a token for {}", issued.guest)
             }
             "error" => {

@@ -130,6 +130,8 @@ impl Stage {
         let mut config = BrokerConfig {
             window: self.plan.window(),
             interval: self.plan.interval(),
+            // The least there is: twenty windows.
+            session_linger: Duration::ZERO,
             ..BrokerConfig::default()
         };
         config.identity.uid = UID;

@@ -231,15 +231,17 @@ impl Run {
         self.stage.plan.guests[guest].core && fits && !self.reached[guest]
     }
 
-    /// How long healing may take. The agent's stream may be dead without a word:
-    /// it notices by silence (and gives the broker a second chance, if it was
-    /// itself away), or by the bound of a dial or a handshake. It backs off, and
-    /// once more if its old session still holds the name; then it shakes hands.
+    /// How long healing may take. A stream may be dead without a word. If the
+    /// agent hears nothing, it notices by the silence (and gives the broker a
+    /// second chance, if it was itself away), or by the bound of a dial or a
+    /// handshake. If only the broker hears nothing, the session has to linger
+    /// out: the agent is content. Then it backs off, and once more if its old
+    /// session still holds the name, and shakes hands.
     fn bound(&self) -> Duration {
         let agent = AgentConfig::new(name_of(0));
         let broker = self.stage.broker_config();
         let silence = broker.interval * agent.silent_intervals * 2;
-        let noticed = silence.max(agent.dial_timeout).max(agent.handshake_timeout);
+        let noticed = silence.max(broker.linger()).max(agent.dial_timeout).max(agent.handshake_timeout);
         let retry = broker.retry_after + agent.backoff_most;
         let handshake = broker.conflict_timeout + broker.handshake_timeout;
         noticed + (retry + handshake) * 2 + broker.window

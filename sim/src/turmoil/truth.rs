@@ -12,6 +12,8 @@ use castra_core::id::{Epoch, GuestName};
 use castra_core::status::GuestStatus;
 use castra_core::time::Time;
 
+use super::TICK;
+
 /// The promises that this runner checks, as the design numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Promise {
@@ -103,9 +105,11 @@ impl Truth {
         self.serving_since = Some(now);
     }
 
-    /// S1's right side: whether `guest` did anything since `since`.
+    /// S1's right side: whether `guest` did anything since `since`. Within a step
+    /// turmoil runs one host after the other, so that what the first says at the
+    /// step's end may reach the second at its beginning.
     pub(crate) fn spoke_since(&self, guest: usize, since: Time) -> bool {
-        self.spoke[guest].get().is_some_and(|last| last >= since)
+        self.spoke[guest].get().is_some_and(|last| last + TICK >= since)
     }
 
     /// S5: what the broker told of its sessions.
@@ -154,7 +158,7 @@ impl Truth {
                 return broken(Promise::S3, format!("{} is younger without a proof", row.name));
             }
             // It answered a challenge of that time: so it spoke then or later.
-            if !self.spoke_since(guest, proof - Duration::from_millis(1)) {
+            if !self.spoke_since(guest, proof) {
                 return broken(Promise::S3, format!("{} has a proof that it did not send", row.name));
             }
         } else if let Some(before) = before {

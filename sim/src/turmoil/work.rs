@@ -25,6 +25,8 @@ pub(crate) struct Storage {
     incarnation: u32,
     pub(crate) tokens: BTreeMap<GuestName, Option<Key>>,
     records: BTreeMap<GuestName, WallTime>,
+    /// Every token that was ever committed.
+    pub(crate) committed: Vec<Key>,
     pub(crate) trouble: Trouble,
 }
 
@@ -64,6 +66,7 @@ impl Storage {
             match change {
                 Change::Incarnation(number) => self.incarnation = self.incarnation.max(number),
                 Change::SetToken { guest, key } => {
+                    self.committed.extend(key.clone());
                     self.tokens.insert(guest, key);
                 }
                 Change::Forget { guest } => {
