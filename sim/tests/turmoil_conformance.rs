@@ -102,6 +102,7 @@ struct Ends {
     elsewhere: TcpListener,
     streams: Vec<Option<TcpStream>>,
     dialling: Vec<(usize, Dialling)>,
+    accepted: VecDeque<usize>,
 }
 
 struct TurmoilWorld {
@@ -163,7 +164,17 @@ impl World for TurmoilWorld {
             let inbox = Rc::clone(&inbox);
             async move {
                 let elsewhere = TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT)).await?;
-                serve(inbox, Ends { shell, elsewhere, streams: Vec::new(), dialling: Vec::new() }).await
+                serve(
+                    inbox,
+                    Ends {
+                        shell,
+                        elsewhere,
+                        streams: Vec::new(),
+                        dialling: Vec::new(),
+                        accepted: VecDeque::new(),
+                    },
+                )
+                .await
             }
         });
         // Both listen after this.
@@ -195,10 +206,8 @@ impl World for TurmoilWorld {
 
     fn answer(&mut self) -> Option<RemotePeer> {
         let index = self.ends.run(|ends| {
-            let accepted = std::pin::pin!(ends.elsewhere.accept()).poll(&mut cx());
-            let (stream, _) = polled(accepted).ok()?;
-            ends.streams.push(Some(stream));
-            Some(ends.streams.len() - 1)
+            ends.settle();
+            ends.accepted.pop_front()
         })?;
         Some(self.peer(index))
     }
@@ -261,8 +270,12 @@ impl Net for RemoteNet {
 }
 
 impl Ends {
-    /// Connects that have come to their end are streams from now on.
+    /// What a kernel does by itself: it accepts, and connects come to their end.
     fn settle(&mut self) {
+        while let Poll::Ready(Ok((stream, _))) = std::pin::pin!(self.elsewhere.accept()).poll(&mut cx()) {
+            self.accepted.push_back(self.streams.len());
+            self.streams.push(Some(stream));
+        }
         let streams = &mut self.streams;
         self.dialling.retain_mut(|(index, dialling)| match dialling.as_mut().poll(&mut cx()) {
             Poll::Pending => true,
