@@ -7,7 +7,7 @@ use castra_sim::plan::{FaultKind, Plan};
 use castra_sim::turmoil::{FAULTS, Outcome, limits, run};
 
 fn seeds() -> u64 {
-    std::env::var("CASTRA_TURMOIL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
+    std::env::var("CASTRA_TURMOIL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
 fn play(seed: u64) -> Outcome {
@@ -19,12 +19,29 @@ fn play(seed: u64) -> Outcome {
 }
 
 #[test]
+#[expect(
+    clippy::assertions_on_constants,
+    reason = "a test tells what is missing, and a build error would not"
+)]
 fn the_flag_that_makes_turmoil_deterministic_is_set() {
     assert!(
         cfg!(tokio_unstable),
         "without `--cfg tokio_unstable` (.cargo/config.toml) tokio takes no seed, so that one seed gives \
          different runs, and a panic in a spawned task is swallowed, so that a failed check passes"
     );
+}
+
+#[test]
+#[should_panic(expected = "a spawned task panicked")]
+fn a_panic_in_a_spawned_task_is_not_swallowed() {
+    let mut sim = turmoil::Builder::new().rng_seed(1).build();
+    sim.host("host", || async {
+        tokio::task::spawn_local(async { panic!("a failed check") });
+        std::future::pending().await
+    });
+    for _ in 0..3 {
+        sim.step().expect("a host that lives");
+    }
 }
 
 #[test]

@@ -4,10 +4,10 @@
 //! operation is a piece of work for a host, and one step of the simulation
 //! carries it out.
 //!
-//! One script is left out. turmoil has no way to reset a connection: an end that
-//! is dropped says FIN (RST only if it had unread bytes), and behind a FIN the
-//! other direction still stands, so that nobody can tell a reset peer from one
-//! that only finished: `a_reset_ends_the_connection`.
+//! One script is left out, `a_reset_ends_the_connection`: in turmoil an end that
+//! is dropped says FIN, and behind a FIN the other direction still stands, so that
+//! nobody can tell a peer that went from one that only finished. It says RST only
+//! if it had unread bytes: that is the last test here.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,10 +19,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use castra_core::boundary::{Remote, Transport, Via};
+use castra_core::boundary::{CloseCause, Remote, Transport, Via};
 use castra_core::id::ConnId;
 use castra_driver::address::ConnectAddress;
-use castra_driver::conformance::{Peer, World, scripts};
+use castra_driver::conformance::{Act, Harness, Peer, World, scripts};
 use castra_driver::net::{Accepted, ListenerId, Net, Ready, Received, Target};
 use castra_sim::choice::Seeded;
 use castra_sim::turmoil::TurmoilNet;
@@ -357,3 +357,18 @@ conformance!(
     a_discard_drops_what_the_kernel_has_not_taken,
     a_flood_does_not_starve_the_others,
 );
+
+#[test]
+fn an_end_dropped_with_unread_bytes_resets_the_connection() {
+    for credit in [1000, 0] {
+        let mut it = Harness::<TurmoilWorld, RemoteNet>::new();
+        let (peer, conn) = it.connection();
+        it.credit(conn, credit);
+        it.act([Act::Transmit(conn, b"never read".to_vec())]);
+        it.quiet();
+        drop(peer);
+        it.until("closed", |it| it.shell.engine().closed(conn).is_some());
+        assert_eq!(it.shell.engine().closed(conn), Some(CloseCause::Reset));
+        assert_eq!(it.shell.connections(), (0, 0));
+    }
+}

@@ -182,7 +182,9 @@ fn request(client: &Client, id: u64) -> String {
     let guest = name_of(client.guest);
     let (method, params) = match client.asks {
         Ask::Status | Ask::Half => ("status", json!({})),
-        Ask::Flood if id % 2 == 0 => ("ping", json!({ "guest": guest, "timeout_ms": client.timeout_ms })),
+        Ask::Flood if id.is_multiple_of(2) => {
+            ("ping", json!({ "guest": guest, "timeout_ms": client.timeout_ms }))
+        }
         Ask::Flood => ("status", json!({})),
         Ask::Wait => {
             ("wait", json!({ "guests": [guest], "for": "reachable", "timeout_ms": client.timeout_ms }))

@@ -235,7 +235,7 @@ impl Faults {
         }
     }
 
-    fn apply_link(&mut self, sim: &mut Sim<'_>, guest: usize, now: Duration) {
+    fn apply_link(&mut self, sim: &Sim<'_>, guest: usize, now: Duration) {
         let wrong = &mut self.guests[guest];
         let link = wrong.link(now);
         if core::mem::replace(&mut wrong.link, link) == link {

@@ -10,6 +10,7 @@ use castra_core::auth::Key;
 use castra_core::boundary::{PeerCred, Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::entropy::Entropy;
+use castra_core::time::Time;
 use castra_core::{Agent, Broker};
 use castra_driver::address::ConnectAddress;
 use castra_driver::shell::{Shell, ShellOptions};
@@ -78,8 +79,7 @@ impl Stage {
             seed,
             lives: Cell::new(0),
         };
-        for (index, guest) in plan.guests.iter().enumerate().filter(|(_, guest)| guest.keyed) {
-            debug_assert!(guest.keyed);
+        for (index, _) in plan.guests.iter().enumerate().filter(|(_, guest)| guest.keyed) {
             let key = Key::from_bytes([index as u8; 32]);
             stage.guests[index].token.replace(Some(key.clone()));
             stage.storage.borrow_mut().tokens.insert(name_of(index), Some(key));
@@ -108,12 +108,7 @@ impl Stage {
         TurmoilWork::new(Rc::clone(&self.storage), Rc::clone(&self.clock), self.choices())
     }
 
-    fn overhear<E>(
-        &self,
-        engine: E,
-        who: String,
-        spoke: Rc<Cell<Option<castra_core::time::Time>>>,
-    ) -> Traced<E> {
+    fn overhear<E>(&self, engine: E, who: String, spoke: Rc<Cell<Option<Time>>>) -> Traced<E> {
         Traced::new(engine, who, Rc::clone(&self.trace), spoke)
     }
 

@@ -19,6 +19,7 @@ mod work;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -163,9 +164,14 @@ impl Run {
 
     /// One step of turmoil, and all checks.
     fn step(&mut self) -> Result<(), Violation> {
-        let stepped = self.sim.step();
+        // A host that panics ends the run like any other broken promise. Nothing
+        // is used afterwards that it may have left half done.
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.sim.step()));
         self.steps += 1;
         let stage = &self.stage;
+        let Ok(stepped) = stepped else {
+            return Err(Violation::new(Promise::Host, stage.clock.now().boot, "a host panicked"));
+        };
         stage.clock.stepped(self.sim.elapsed());
         if let Some(violation) = stage.violation.borrow_mut().take() {
             return Err(violation);

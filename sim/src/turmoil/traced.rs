@@ -38,7 +38,7 @@ impl Write for Trace {
 impl Trace {
     fn note(&mut self, who: &str, at: Time, what: impl Debug) {
         // It can't fail: see above.
-        let _ = write!(self, "{who} {} {what:?}\n", at.as_nanos());
+        let _ = writeln!(self, "{who} {} {what:?}", at.as_nanos());
     }
 
     /// A client prints a line.
