@@ -47,12 +47,16 @@ fn a_panic_in_a_spawned_task_is_not_swallowed() {
 #[test]
 fn nobody_is_falsely_reachable_and_nobody_waits_for_ever() {
     let mut faults: BTreeMap<FaultKind, u64> = BTreeMap::new();
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
     let mut total = Outcome::default();
     let mut lossy = 0;
     for seed in 0..seeds() {
         let outcome = play(seed);
         for (kind, count) in outcome.faults {
             *faults.entry(kind).or_default() += count;
+        }
+        for (end, count) in outcome.ends {
+            *ends.entry(end).or_default() += count;
         }
         lossy += u64::from(outcome.lossy);
         total.steps += outcome.steps;
@@ -65,10 +69,14 @@ fn nobody_is_falsely_reachable_and_nobody_waits_for_ever() {
         total.commands.1 += outcome.commands.1;
     }
     println!("{} seeds, {lossy} lossy, {total:?}", seeds());
-    println!("{faults:?}");
+    println!("{faults:?}\n{ends:?}");
     // A suite in which nothing goes wrong, or nothing goes well, proves nothing.
     let never: Vec<_> = FAULTS.iter().filter(|kind| !faults.contains_key(kind)).collect();
     assert!(seeds() < 100 || never.is_empty(), "never happened: {never:?}");
+    // Streams that are silent for ever, in one direction, in the other, and from the start.
+    let ways_out = ["link silent", "session stale", "link timeout"];
+    let unused: Vec<_> = ways_out.iter().filter(|end| !ends.contains_key(**end)).collect();
+    assert!(seeds() < 100 || unused.is_empty(), "never ended so: {unused:?}");
     assert!(lossy > 0 && total.commands.1 > 0, "{total:?}");
     assert!(total.sessions > 3 * seeds() && total.commands.0 > 2 * seeds(), "{total:?}");
     assert!(total.reachable > total.checks / 4, "{total:?}");

@@ -181,7 +181,18 @@ impl Stage {
         let engine = self.overhear(engine, name_of(index).as_str().to_owned(), spoke);
         let dial = Some(ConnectAddress::Tcp { host: broker.to_string(), port: LINK_PORT });
         let shell = Shell::new(engine, net, self.work(), ShellOptions { dial, ..ShellOptions::default() });
-        let outcome = drive(&guest.process, &self.clock, shell, || None, |_| Ok(())).await;
+        let outcome = drive(
+            &guest.process,
+            &self.clock,
+            shell,
+            || None,
+            |shell| {
+                let mut truth = self.truth.borrow_mut();
+                shell.engine().heard.drain(..).for_each(|event| truth.note_end(&event));
+                Ok(())
+            },
+        )
+        .await;
         self.report(outcome)
     }
 

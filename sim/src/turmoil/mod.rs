@@ -54,6 +54,9 @@ pub struct Outcome {
     pub lossy: bool,
     /// Sessions that were established.
     pub sessions: u64,
+    /// How they ended for the broker (`session stale`), and how links ended for
+    /// agents (`link silent`).
+    pub ends: BTreeMap<String, u64>,
     /// Rows of the broker's status that were held against the truth.
     pub checks: u64,
     /// Reachable ones of them.
@@ -108,7 +111,11 @@ impl Run {
         let latency = |micros: u64| Duration::from_millis(micros.div_ceil(1000));
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(clock::EPOCH_SECONDS);
         let lossy = choice.once_in(3);
-        let mut sim = Builder::new()
+        let mut builder = Builder::new();
+        if choice.once_in(2) {
+            builder.enable_random_order();
+        }
+        let mut sim = builder
             .rng_seed(seed)
             .epoch(epoch)
             .tick_duration(TICK)
@@ -154,6 +161,7 @@ impl Run {
             faults: self.faults.counts.clone(),
             lossy: self.lossy,
             sessions: stage.truth.borrow().sessions() as u64,
+            ends: stage.truth.borrow().ends.clone(),
             checks: stage.checks.get(),
             reachable: stage.truth.borrow().reachable_seen,
             commands: (stage.answered.get(), stage.unanswered.get()),

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use castra_core::event::{Event, Fact};
@@ -72,6 +72,8 @@ pub(crate) struct Truth {
     greeted: BTreeSet<Epoch>,
     /// What the last look at the broker showed.
     seen: Vec<Option<Seen>>,
+    /// How sessions and links ended.
+    pub(crate) ends: BTreeMap<String, u64>,
     /// Looks in which a guest was reachable.
     pub(crate) reachable_seen: u64,
 }
@@ -91,6 +93,7 @@ impl Truth {
             serving_since: None,
             greeted: BTreeSet::new(),
             seen: vec![None; guests],
+            ends: BTreeMap::new(),
             reachable_seen: 0,
         }
     }
@@ -112,8 +115,19 @@ impl Truth {
         self.spoke[guest].get().is_some_and(|last| last + TICK >= since)
     }
 
+    /// What an engine told of an end.
+    pub(crate) fn note_end(&mut self, event: &Event) {
+        let end = match &event.fact {
+            Fact::SessionClosed { reason, .. } => format!("session {}", reason.as_str()),
+            Fact::LinkDown { reason, .. } => format!("link {}", reason.as_str()),
+            _ => return,
+        };
+        *self.ends.entry(end).or_default() += 1;
+    }
+
     /// S5: what the broker told of its sessions.
     pub(crate) fn heard(&mut self, now: Time, event: &Event) -> Result<(), Violation> {
+        self.note_end(event);
         let broken = |text: String| Err(Violation::new(Promise::S5, now, text));
         match event.fact {
             Fact::HandshakeSuccess { epoch, .. } if !self.greeted.insert(epoch) => {
