@@ -31,7 +31,7 @@ use crate::link::message::{GuestRequest, append_goodbye, append_json};
 use crate::time::{Time, millis};
 
 /// The link.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Link {
     state: State,
     backoff: Backoff,
@@ -39,7 +39,7 @@ pub(super) struct Link {
     last_error: Option<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum State {
     Dialing {
         effect: EffectId,

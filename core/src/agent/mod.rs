@@ -25,7 +25,7 @@ use link::Link;
 use local::Local;
 
 /// The agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Agent {
     config: AgentConfig,
     entropy: Entropy,

@@ -19,7 +19,7 @@ use crate::link::inbox::Inbox;
 use crate::link::message::append_json;
 
 /// All control connections.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
     table: BTreeMap<ConnId, Client>,
     /// Connections that may have something to write.
@@ -28,7 +28,7 @@ pub(crate) struct Clients {
     announced: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Client {
     room: usize,
     inbox: Inbox,
@@ -42,7 +42,7 @@ struct Client {
     is_hungry: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Answer {
     Line(Vec<u8>),
     Walk(Walk),
@@ -51,7 +51,7 @@ enum Answer {
 }
 
 /// A stream of events.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Follow {
     pub(crate) next: u64,
     pub(crate) filter: Filter,

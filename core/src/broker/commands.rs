@@ -22,7 +22,7 @@ use crate::time::Time;
 use crate::timers::TimerId;
 
 /// Commands in progress. Each has an armed deadline and gets exactly one answer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
     open: BTreeMap<CommandId, Command>,
     last: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Commands {
     reloads: BTreeMap<EffectId, CommandId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Command {
     asker: Asker,
     kind: Kind,
@@ -46,7 +46,7 @@ pub(crate) enum Asker {
     Guest { conn: ConnId, kind: GuestRequestKind, id: u64 },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     Wait(Wait),
     Ping { guest: GuestName, conn: ConnId, sent_at: Time },
@@ -54,7 +54,7 @@ enum Kind {
     Reload,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Wait {
     /// Sorted.
     names: Vec<GuestName>,
@@ -64,7 +64,7 @@ struct Wait {
     any: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum StoreOp {
     Issue { guest: GuestName, key: Key },
     Revoke { guest: GuestName },

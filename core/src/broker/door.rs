@@ -15,7 +15,7 @@ use crate::time::Time;
 use crate::timers::TimerId;
 
 /// The half-open connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Door {
     waiting: Vec<ConnId>,
     shut: bool,

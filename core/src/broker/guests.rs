@@ -17,7 +17,7 @@ use crate::time::{Now, Time, WallTime, millis};
 use crate::timers::TimerId;
 
 /// What is known of one guest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) name: GuestName,
     /// Named by the operator: never dropped to make room.
@@ -69,7 +69,7 @@ pub(crate) struct RecordState {
 pub(crate) struct Full;
 
 /// All rows, and who has a token.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Guests {
     by_name: BTreeMap<GuestName, RowId>,
     rows: Vec<Option<Row>>,

@@ -16,7 +16,7 @@ use crate::legacy::Record;
 use crate::time::{Time, WallTime};
 use crate::timers::TimerId;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Records {
     transitions: VecDeque<RowId>,
     refreshes: VecDeque<RowId>,
