@@ -33,14 +33,14 @@ use crate::time::{Time, millis};
 /// The link.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
-    state: State,
+    pub(super) state: State,
     backoff: Backoff,
     attempt: u32,
     last_error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
-enum State {
+pub(super) enum State {
     Dialing {
         effect: EffectId,
         deadline: Time,

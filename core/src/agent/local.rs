@@ -180,6 +180,11 @@ impl Local {
         Some(Deadline { at, why: Wakeup::Command })
     }
 
+    #[cfg(feature = "model")]
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (ConnId, Time)> {
+        self.pending.values().map(|pending| (pending.conn, pending.deadline))
+    }
+
     /// Answers everything with `shutting_down` and closes every client that is not
     /// still being written to.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {

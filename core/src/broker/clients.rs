@@ -161,6 +161,17 @@ impl Clients {
         self.table.len()
     }
 
+    /// Requests that no answer was found for so far.
+    #[cfg(feature = "model")]
+    pub(super) fn unanswered(&self) -> usize {
+        self.table.values().map(|client| client.open).sum()
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn is_hungry(&self) -> bool {
+        !self.hungry.is_empty()
+    }
+
     /// Bytes that had to wait and may be taken now.
     pub(crate) fn take_held(&mut self, cx: &mut Cx, conn: ConnId) -> Option<Vec<u8>> {
         let client = self.table.get_mut(&conn)?;

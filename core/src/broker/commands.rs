@@ -24,19 +24,19 @@ use crate::timers::TimerId;
 /// Commands in progress. Each has an armed deadline and gets exactly one answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
-    open: BTreeMap<CommandId, Command>,
+    pub(super) open: BTreeMap<CommandId, Command>,
     last: u64,
     /// Changes of durable state, one at a time, in order.
-    changes: VecDeque<(Option<CommandId>, StoreOp)>,
-    storing: Option<(EffectId, Option<CommandId>, StoreOp)>,
+    pub(super) changes: VecDeque<(Option<CommandId>, StoreOp)>,
+    pub(super) storing: Option<(EffectId, Option<CommandId>, StoreOp)>,
     reloads: BTreeMap<EffectId, CommandId>,
 }
 
 #[derive(Clone, Debug)]
-struct Command {
-    asker: Asker,
+pub(super) struct Command {
+    pub(super) asker: Asker,
     kind: Kind,
-    timer: TimerId,
+    pub(super) timer: TimerId,
 }
 
 /// Who gets the answer.
