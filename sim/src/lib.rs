@@ -11,6 +11,8 @@
 
 pub mod choice;
 pub mod chronicle;
+pub mod measure;
+pub mod picture;
 pub mod plan;
 pub mod truth;
 mod wire;
