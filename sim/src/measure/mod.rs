@@ -72,13 +72,8 @@ impl Setup {
             self.profile.stalls(&mut choice, guest, chaos, &mut faults);
         }
         faults.sort_by_key(|fault| (fault.at_ms, fault.guest));
-        let guest = Guest {
-            kind: GuestKind::Agent,
-            carrier: Carrier::Tcp,
-            keyed: false,
-            starts_ms: 0,
-            core: true,
-        };
+        let guest =
+            Guest { kind: GuestKind::Agent, carrier: Carrier::Tcp, keyed: false, starts_ms: 0, core: true };
         Plan {
             window_ms: window,
             interval_ms: millis(self.interval),

@@ -63,12 +63,13 @@ impl<'a> Diagram<'a> {
 
     /// Everything else.
     pub(super) fn body(mut self, definitions: &str) -> String {
-        self.spans();
         self.lives();
-        self.folds();
+        self.spans();
+        self.fold_edges();
         for band in &self.chronicle.bands {
             self.band(band);
         }
+        self.fold_texts();
         let below = self.violation();
         for mark in &self.chronicle.marks {
             self.mark(mark);
@@ -84,8 +85,9 @@ impl<'a> Diagram<'a> {
                 }
             }
         }
-        let high = self.scale.bottom() + below + 24.0;
-        framed(&self.svg.body, self.wide, high, "Space-time diagram", definitions)
+        let (right, lowest) = self.svg.reach();
+        let high = (self.scale.bottom() + below).max(lowest) + 24.0;
+        framed(&self.svg.body, self.wide.max(right + 8.0), high, "Space-time diagram", definitions)
     }
 
     fn x(&self, column: usize) -> Option<f64> {
@@ -141,10 +143,9 @@ impl<'a> Diagram<'a> {
         }
     }
 
-    fn folds(&mut self) {
-        let folds = core::mem::take(&mut self.scale.folds);
-        for fold in folds {
-            let (top, bottom) = (self.scale.y(fold.from) + 8.0, self.scale.y(fold.until) - 8.0);
+    fn fold_edges(&mut self) {
+        for index in 0..self.scale.folds.len() {
+            let (top, bottom) = self.fold(index);
             let right = self.wide - 24.0;
             self.svg.raw(format_args!(
                 "<rect class=\"fold\" x=\"0\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\
@@ -152,15 +153,29 @@ impl<'a> Diagram<'a> {
                 self.wide,
                 bottom - top
             ));
-            let passes = fold.until.since(fold.from);
-            let passes = seconds(Time::ZERO + passes);
+        }
+    }
+
+    fn fold_texts(&mut self) {
+        for index in 0..self.scale.folds.len() {
+            let (top, bottom) = self.fold(index);
+            let fold = &self.scale.folds[index];
+            let passes = seconds(Time::ZERO + fold.until.since(fold.from));
             let text = match fold.hidden {
                 0 => format!("{passes} pass"),
-                hidden => format!("{passes} pass: {hidden} more challenges and proofs, all as they should be"),
+                hidden => {
+                    format!("{passes} pass: {hidden} more challenges and proofs, all as they should be")
+                }
             };
             let y = f64::midpoint(top, bottom) + 4.0;
             self.svg.text("quiet", Anchor::Start, [(AXIS + 6.0, y), (8.0, y)], &text);
         }
+    }
+
+    /// Top and bottom of a fold.
+    fn fold(&self, index: usize) -> (f64, f64) {
+        let fold = &self.scale.folds[index];
+        (self.scale.y(fold.from) + 8.0, self.scale.y(fold.until) - 8.0)
     }
 
     fn band(&mut self, band: &Band) {
@@ -205,11 +220,11 @@ impl<'a> Diagram<'a> {
                 self.svg.raw(format_args!(
                     "<circle class=\"begin\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{tip}</title></circle>"
                 ));
-                ""
+                "said"
             }
             MarkKind::End => {
                 self.svg.line("end", (x - 7.0, y), (x + 7.0, y));
-                ""
+                "said"
             }
             MarkKind::Window => return self.window(mark, x),
             MarkKind::Note => "note",
@@ -219,9 +234,9 @@ impl<'a> Diagram<'a> {
             Some(until) => format!("{}, {}", mark.text, seconds(Time::ZERO + until.since(mark.at))),
             None => mark.text.clone(),
         };
-        let class = if class.is_empty() { "plain" } else { class };
-        // A client's words go to the left: at its right is nothing but the edge.
-        self.svg.text(class, Anchor::Start, below((x + SPAN + 4.0, y + 4.0)), &text);
+        // Above the arrow that begins with the process.
+        let above = if mark.kind == MarkKind::Start { -9.0 } else { 0.0 };
+        self.svg.text(class, Anchor::Start, below((x + SPAN + 4.0, y + 4.0 + above)), &text);
     }
 
     /// A bracket over the time in which there should have been evidence.
@@ -255,14 +270,14 @@ impl<'a> Diagram<'a> {
         let (mut stop, mut bottom, mut head) = (end - way * 3.0, top, !tip.is_empty());
         let fate = match arrow.arrived {
             None => {
-                stop = start + (end - start) * 0.6;
+                stop = end - way * 40.0;
                 bottom = top + LINE;
                 "never arrived".to_owned()
             }
             Some(at) if at > self.chronicle.end => {
                 // Still under way: as far as it came.
-                let part = self.chronicle.end.since(arrow.sent).as_secs_f64()
-                    / at.since(arrow.sent).as_secs_f64();
+                let part =
+                    self.chronicle.end.since(arrow.sent).as_secs_f64() / at.since(arrow.sent).as_secs_f64();
                 stop = start + (end - start) * part;
                 bottom = self.scale.bottom();
                 head = false;
@@ -327,8 +342,8 @@ impl<'a> Diagram<'a> {
         }
     }
 
-    /// A red line, a ring around whom it concerns, and a sentence. How much
-    /// room it needs below the end.
+    /// A red line, a ring around whom it concerns, and below the end a sentence;
+    /// how much room that needs.
     fn violation(&mut self) -> f64 {
         let Some(broken) = &self.chronicle.violation else { return 0.0 };
         let y = self.scale.y(broken.at);
@@ -340,7 +355,7 @@ impl<'a> Diagram<'a> {
         }
         let lines = wrap(&format!("{}: {}", broken.promise, broken.text), SENTENCE);
         for (index, line) in lines.iter().enumerate() {
-            let base = y + 24.0 + index as f64 * (LINE + 3.0);
+            let base = self.scale.bottom() + 24.0 + index as f64 * (LINE + 3.0);
             self.svg.text("broken", Anchor::Start, [(AXIS, base)], line);
         }
         40.0 + lines.len() as f64 * (LINE + 3.0)

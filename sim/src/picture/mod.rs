@@ -82,15 +82,15 @@ pub(crate) fn seconds(time: Time) -> String {
     }
 }
 
-const LEGEND: &str = r#"<svg width="1100" height="64" viewBox="0 0 1100 64" role="img" aria-label="Legend">
-<line class="arrow" x1="4" y1="16" x2="44" y2="16" marker-end="url(#tip)"/><text x="52" y="20">message</text>
+const LEGEND: &str = r#"<svg class="legend" width="1000" height="64" viewBox="0 0 1000 64" role="img" aria-label="Legend">
+<line class="arrow" x1="4" y1="16" x2="44" y2="16" marker-end="url(#tip)"/><text x="50" y="20">message</text>
 <line class="routine" x1="124" y1="16" x2="164" y2="16" marker-end="url(#tip-routine)"/><text x="172" y="20">challenge or proof</text>
 <line class="late" x1="298" y1="16" x2="338" y2="16" marker-end="url(#tip-late)"/><text x="346" y="20">held back by a fault</text>
 <line class="lost" x1="480" y1="16" x2="510" y2="16"/><path class="lost" d="M506 11l9 10m0 -10l-9 10"/><text x="524" y="20">never arrived</text>
 <path class="bang" d="M640 21l5 -10l5 10z"/><text x="658" y="20">fault</text>
 <circle class="begin" cx="714" cy="16" r="4"/><text x="726" y="20">starts</text>
 <line class="end" x1="780" y1="16" x2="794" y2="16"/><text x="802" y="20">ends</text>
-<line class="red" x1="860" y1="16" x2="890" y2="16"/><text x="898" y="20">broken promise</text>
+<line class="red" x1="846" y1="16" x2="876" y2="16"/><text x="884" y="20">broken promise</text>
 <rect class="band-reach" x="4" y="38" width="40" height="10"/><text x="52" y="47">called reachable</text>
 <rect class="band-wait" x="172" y="38" width="40" height="10"/><text x="220" y="47">called waiting, and why</text>
 <rect class="stopped" x="372" y="36" width="40" height="14"/><text x="420" y="47">does not run</text>

@@ -150,6 +150,21 @@ fn choose(chronicle: &Chronicle, moments: &BTreeSet<Time>, each: usize) -> Chose
             order.iter().for_each(|index| visit(*index));
         }
     }
+    // No proof without its challenge.
+    let mut last = vec![None; chronicle.columns.len()];
+    for index in &order {
+        let arrow = &chronicle.arrows[*index];
+        if let Some(last) = last.get_mut(arrow.from.min(arrow.to)) {
+            if let Some(before) = *last
+                && kept[*index]
+                && arrow.is_routine()
+                && arrow.label.starts_with("proof")
+            {
+                kept[before] = true;
+            }
+            *last = Some(*index);
+        }
+    }
     let mut times: BTreeSet<Time> = moments.iter().copied().collect();
     let (mut arrows, mut hidden) = (Vec::new(), Vec::new());
     for index in order {

@@ -21,6 +21,7 @@ code { font: 13px ui-monospace, monospace; background: var(--stop); padding: 0.1
 .dim { color: var(--dim); }
 .heads { position: sticky; top: 0; background: var(--ground); border-bottom: 1px solid var(--faint); }
 svg { display: block; }
+.legend { max-width: 100%; height: auto; }
 text { font: 11px system-ui, sans-serif; fill: var(--ink); paint-order: stroke;
   stroke: var(--ground); stroke-width: 3px; stroke-linejoin: round; }
 text.head { font-size: 13px; font-weight: 600; }

@@ -8,6 +8,9 @@ pub(super) const LINE: f64 = 12.0;
 /// Average width of a character.
 const CHARACTER: f64 = 5.9;
 
+/// Most characters of one text.
+const LONGEST: usize = 72;
+
 /// How wide `text` is, about.
 pub(super) fn width(text: &str) -> f64 {
     text.chars().count() as f64 * CHARACTER
@@ -80,7 +83,8 @@ impl Svg {
         places: impl IntoIterator<Item = (f64, f64)>,
         text: &str,
     ) -> bool {
-        let wide = width(text);
+        let text = shortened(text);
+        let wide = width(&text);
         for (x, y) in places {
             let left = match anchor {
                 Anchor::Start => x,
@@ -99,11 +103,26 @@ impl Svg {
             };
             self.raw(format_args!(
                 "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
-                escape(text)
+                escape(&text)
             ));
             return true;
         }
         false
+    }
+}
+
+impl Svg {
+    /// How far the texts reach to the right and down.
+    pub(super) fn reach(&self) -> (f64, f64) {
+        self.taken.iter().fold((0.0, 0.0), |(x, y), (_, right, base)| (right.max(x), base.max(y)))
+    }
+}
+
+/// The whole is in the tooltips.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
     }
 }
 
