@@ -14,6 +14,7 @@ pub mod chronicle;
 pub mod measure;
 pub mod picture;
 pub mod plan;
+pub mod story;
 pub mod truth;
 mod wire;
 pub mod world;

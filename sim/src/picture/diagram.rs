@@ -276,8 +276,8 @@ impl<'a> Diagram<'a> {
             }
             Some(at) if at > self.chronicle.end => {
                 // Still under way: as far as it came.
-                let part =
-                    self.chronicle.end.since(arrow.sent).as_secs_f64() / at.since(arrow.sent).as_secs_f64();
+                let spent = self.chronicle.end.since(arrow.sent).as_secs_f64();
+                let part = spent / at.since(arrow.sent).as_secs_f64().max(1e-9);
                 stop = start + (end - start) * part;
                 bottom = self.scale.bottom();
                 head = false;

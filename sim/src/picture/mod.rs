@@ -10,7 +10,7 @@ mod scale;
 mod style;
 mod svg;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use core::fmt::Write as _;
 

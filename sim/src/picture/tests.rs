@@ -27,7 +27,7 @@ fn band(guest: usize, from: u64, until: u64, reason: &str) -> Band {
 }
 
 /// What would happen if a proof were dated from its receipt.
-fn example() -> Chronicle {
+pub(crate) fn example() -> Chronicle {
     let mut arrows = vec![
         arrow(0, 2, 100, 120, "hello"),
         arrow(2, 0, 120, 140, "challenge 1"),
