@@ -12,10 +12,13 @@
 pub mod choice;
 pub mod chronicle;
 mod disk;
+pub mod measure;
 mod net;
 pub mod outcome;
+pub mod picture;
 pub mod plan;
 mod scribe;
+pub mod story;
 mod truth;
 pub mod violation;
 mod watched;

@@ -34,7 +34,7 @@ impl World {
             } else {
                 ""
             };
-            self.mark(node, until, MarkKind::Fault, format!("{}{way}", fault.kind.as_str()));
+            self.mark(node, until, MarkKind::from(fault.kind), format!("{}{way}", fault.kind.as_str()));
         }
     }
 
