@@ -231,7 +231,11 @@ impl Engine for Agent {
             // A session that stands is not asked again: what it rests on takes
             // effect with the next handshake.
             Input::Reload(config) => {
-                self.config = *config;
+                self.config = AgentConfig {
+                    #[cfg(feature = "planted")]
+                    planted: self.config.planted,
+                    ..*config
+                };
                 true
             }
         };

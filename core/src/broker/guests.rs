@@ -304,6 +304,8 @@ impl Row {
             handshaking: self.handshaking > 0,
             refused: self.refused,
             seen_before: self.last_wall.is_some(),
+            #[cfg(feature = "planted")]
+            planted: config.planted,
         }
     }
 
@@ -332,7 +334,10 @@ impl Row {
 
     fn status(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> GuestStatus {
         let facts = self.facts(&cx.config, now);
-        let verdict = liveness::judge(&facts, cx.config.window, stall, now);
+        let mut verdict = liveness::judge(&facts, cx.config.window, stall, now);
+        if planted!(cx.config, StoredVerdict) && self.announced == Verdict::REACHABLE {
+            verdict = self.announced;
+        }
         let mut warnings = Vec::new();
         let doubtful = self.evidence.is_some() && !self.proven;
         if doubtful || (self.claimed && self.evidence.is_none()) {

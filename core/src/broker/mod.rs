@@ -80,6 +80,8 @@ impl Broker {
     /// A broker that has heard of nobody yet in this incarnation. `config` was checked.
     #[must_use]
     pub fn new(config: BrokerConfig, restored: Restored, entropy: Entropy, now: Now) -> Self {
+        #[cfg(feature = "planted")]
+        let now = config.clock(now);
         let mut cx = Cx::new(config, restored.incarnation, entropy, now);
         let mut guests = Guests::default();
         for (name, seen) in restored.last_seen {
@@ -124,6 +126,8 @@ impl Broker {
     /// Every guest as it is at `now`: a pure read, which the next `handle` can't
     /// contradict. Doesn't block and doesn't allocate per guest.
     pub fn status(&self, now: Now) -> impl Iterator<Item = GuestStatus> {
+        #[cfg(feature = "planted")]
+        let now = self.cx.config.clock(now);
         self.guests.ids().filter_map(move |id| self.guests.status(&self.cx, id, now))
     }
 
@@ -298,6 +302,8 @@ impl Engine for Broker {
     type Config = BrokerConfig;
 
     fn handle(&mut self, now: Now, input: Input<'_, BrokerConfig>) {
+        #[cfg(feature = "planted")]
+        let now = self.cx.config.clock(now);
         let seen = self.cx.stall_seen(now);
         let late = self.cx.timers.next().map(|next| now.boot.since(next.at));
         let suspended = now.suspended.saturating_sub(self.cx.now.suspended);
@@ -318,6 +324,8 @@ impl Engine for Broker {
     fn poll_output(&mut self) -> Output<'_> {
         let Self { cx, more, .. } = self;
         let wait = if *more { Some(cx.more()) } else { cx.timers.next() };
+        #[cfg(feature = "planted")]
+        let wait = cx.config.unclock(wait, cx.now);
         cx.out.poll(|| wait)
     }
 }
@@ -362,7 +370,12 @@ impl Broker {
         let Self { cx, links, .. } = self;
         let stricter = config.window < cx.config.window || config.interval < cx.config.interval;
         let identity = core::mem::take(&mut cx.config.identity);
-        cx.config = BrokerConfig { identity, ..config };
+        cx.config = BrokerConfig {
+            identity,
+            #[cfg(feature = "planted")]
+            planted: cx.config.planted,
+            ..config
+        };
         cx.event(None, Fact::BrokerReloaded);
         if stricter {
             links.challenge_everybody(cx);
