@@ -231,11 +231,9 @@ impl Engine for Agent {
             // A session that stands is not asked again: what it rests on takes
             // effect with the next handshake.
             Input::Reload(config) => {
-                self.config = AgentConfig {
-                    #[cfg(feature = "planted")]
-                    planted: self.config.planted,
-                    ..*config
-                };
+                #[cfg(feature = "planted")]
+                let config = alloc::boxed::Box::new(AgentConfig { planted: self.config.planted, ..*config });
+                self.config = *config;
                 true
             }
         };

@@ -370,12 +370,9 @@ impl Broker {
         let Self { cx, links, .. } = self;
         let stricter = config.window < cx.config.window || config.interval < cx.config.interval;
         let identity = core::mem::take(&mut cx.config.identity);
-        cx.config = BrokerConfig {
-            identity,
-            #[cfg(feature = "planted")]
-            planted: cx.config.planted,
-            ..config
-        };
+        #[cfg(feature = "planted")]
+        let config = BrokerConfig { planted: cx.config.planted, ..config };
+        cx.config = BrokerConfig { identity, ..config };
         cx.event(None, Fact::BrokerReloaded);
         if stricter {
             links.challenge_everybody(cx);
