@@ -82,6 +82,12 @@ struct Process {
 }
 
 impl Process {
+    /// Whether its present life knows `key`.
+    fn holds(&self, key: Option<&Key>) -> bool {
+        let text = |key: Option<&Key>| key.map(Key::expose_token);
+        self.running_key.is_some() && text(self.running_key.as_ref()) == text(key)
+    }
+
     /// Whether it needs a start to learn its token.
     fn is_rekeyed(&self) -> bool {
         let text = |key: &Option<Key>| key.as_ref().map(Key::expose_token);
@@ -257,9 +263,13 @@ impl World {
         }
         self.done = done;
         // Between the commit and the broker's word about it either key may be the right one.
-        for name in self.disk.borrow_mut().tokens_changed.drain(..) {
+        let changed = std::mem::take(&mut self.disk.borrow_mut().tokens_changed);
+        for name in changed {
             if let Some(guest) = number(name.as_str()).filter(|guest| *guest < self.plan.guests.len()) {
                 self.witness.borrow_mut().keyholders[guest] = None;
+                if self.peaceful {
+                    self.hand_out_token(guest);
+                }
             }
         }
         while let Some(Reverse((at, _, todo))) = self.agenda.peek().copied()
