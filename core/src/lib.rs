@@ -96,6 +96,8 @@ pub mod id;
 pub mod legacy;
 pub mod link;
 mod liveness;
+#[cfg(feature = "model")]
+mod obligations;
 #[cfg(feature = "planted")]
 pub mod planted;
 mod queue;
@@ -108,3 +110,5 @@ mod timers;
 pub use agent::Agent;
 pub use boundary::{Engine, Input, Output};
 pub use broker::{Broker, Restored, Sizes, Statistics};
+#[cfg(feature = "model")]
+pub use obligations::Unguarded;
