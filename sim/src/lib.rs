@@ -9,11 +9,13 @@
 //! the window. When the faults end, everybody alive must be reachable again
 //! within a bound. One `u64` seed gives one run, for ever.
 
+pub mod case;
 pub mod choice;
 pub mod chronicle;
 pub mod measure;
 pub mod picture;
 pub mod plan;
+pub mod shrink;
 pub mod story;
 pub mod truth;
 mod wire;
