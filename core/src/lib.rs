@@ -80,6 +80,8 @@ pub mod id;
 pub mod legacy;
 pub mod link;
 mod liveness;
+#[cfg(feature = "model")]
+mod obligations;
 mod queue;
 mod sender;
 mod slab;
@@ -90,3 +92,5 @@ mod timers;
 pub use agent::Agent;
 pub use boundary::{Engine, Input, Output};
 pub use broker::{Broker, Restored, Sizes, Statistics};
+#[cfg(feature = "model")]
+pub use obligations::Unguarded;

@@ -301,3 +301,21 @@ fn a_0_1_hello_changes_nothing_that_a_proof_has_told() {
     assert_eq!((&after.capabilities, after.boot), (&before.capabilities, before.boot));
     assert_eq!((after.transport, world.verdict("devbox")), (Some(Transport::Tcp), REACHABLE));
 }
+
+#[test]
+fn a_glance_agrees_with_the_status_document_at_every_moment() {
+    let mut world = World::new(|config| config.guests.push(name("cachebox")));
+    let conn = world.join("devbox");
+    world.live(ms(1000), &[conn]);
+    // Ahead of the clock of the last call: in the window, past it, and past a stall.
+    for _ in 0..40 {
+        world.jump(ms(500));
+        world.check();
+    }
+    world.handle(Input::Tick);
+    world.close(conn);
+    world.hello("cachebox", "");
+    world.jump(ms(100));
+    world.check();
+    assert_eq!(world.broker.glances(world.now).count(), 2);
+}

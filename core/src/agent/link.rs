@@ -31,16 +31,16 @@ use crate::link::message::{GuestRequest, append_goodbye, append_json};
 use crate::time::{Time, millis};
 
 /// The link.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Link {
-    state: State,
+    pub(super) state: State,
     backoff: Backoff,
     attempt: u32,
     last_error: Option<String>,
 }
 
-#[derive(Debug, Default)]
-enum State {
+#[derive(Clone, Debug, Default)]
+pub(super) enum State {
     Dialing {
         effect: EffectId,
         deadline: Time,

@@ -17,7 +17,7 @@ use crate::liveness::{Departure, Evidence};
 use crate::time::{Time, WallTime, millis};
 
 /// One session. A 0.1 session has neither challenges nor a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
     /// `None` for the host's own 0.1 bus client.
     pub(crate) row: Option<RowId>,

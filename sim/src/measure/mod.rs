@@ -83,6 +83,8 @@ impl Setup {
             faults,
             chaos_ms: chaos,
             logs: false,
+            accept_unproven: false,
+            small_tables: false,
         }
     }
 }
