@@ -67,6 +67,9 @@ pub struct BrokerConfig {
     pub event_ring: usize,
     /// What the process is, for `info` and `status`.
     pub identity: Identity,
+    /// The bug that is planted, if any.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::planted::Bug>,
 }
 
 /// What the process is. Display only, except `uid`.
@@ -176,6 +179,8 @@ impl Default for BrokerConfig {
             records_per_second: 50,
             event_ring: 8192,
             identity: Identity::default(),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }
@@ -221,6 +226,9 @@ pub struct AgentConfig {
     pub ping_timeout: Duration,
     /// What the process is.
     pub identity: Identity,
+    /// The bug that is planted, if any.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::planted::Bug>,
 }
 
 impl AgentConfig {
@@ -247,6 +255,8 @@ impl AgentConfig {
             wait_timeout: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(2),
             identity: Identity::default(),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }

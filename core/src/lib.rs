@@ -64,6 +64,22 @@
 //! ```
 extern crate alloc;
 
+/// Whether a bug is planted where `$in` comes from.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($in:expr, $bug:ident) => {
+        $in.planted == Some($crate::planted::Bug::$bug)
+    };
+}
+
+/// No bugs are planted.
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($in:expr, $bug:ident) => {
+        false
+    };
+}
+
 mod agent;
 pub mod auth;
 mod backoff;
@@ -82,6 +98,8 @@ pub mod link;
 mod liveness;
 #[cfg(feature = "model")]
 mod obligations;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod queue;
 mod sender;
 mod slab;

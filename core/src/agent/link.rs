@@ -309,8 +309,10 @@ impl Link {
             cx.out.close(wire.conn(), loss.close_reason());
             None
         });
-        let first = self.backoff.next(cx.config.backoff_first, cx.config.backoff_most, cx.entropy);
-        let wait = loss.retry_after.unwrap_or_default().min(cx.config.retry_after_max) + first;
+        let most = if planted!(cx.config, UnboundedBackoff) { Duration::MAX } else { cx.config.backoff_most };
+        let range = self.backoff.next(cx.config.backoff_first, most);
+        let pause = if planted!(cx.config, UnjitteredBackoff) { range } else { cx.entropy.jitter(range) };
+        let wait = loss.retry_after.unwrap_or_default().min(cx.config.retry_after_max) + pause;
         self.state = State::Backoff { until: cx.now.boot + wait, wire };
         let retry_ms = Some(millis(wait));
         cx.event(match loss.why {

@@ -241,6 +241,8 @@ impl Engine for Agent {
             Input::Reload(config) => {
                 #[cfg(feature = "model")]
                 self.longest.widen(&config);
+                #[cfg(feature = "planted")]
+                let config = alloc::boxed::Box::new(AgentConfig { planted: self.config.planted, ..*config });
                 self.config = *config;
                 true
             }

@@ -126,6 +126,14 @@ impl Commands {
             return self.answer(cx, clients, asker, Err(error));
         }
         let timeout = timeout.unwrap_or(cx.config.storage_timeout);
+        if planted!(cx.config, CommitBeforeDone)
+            && let StoreOp::Issue { guest, key } = &op
+        {
+            let issued = TokenIssued { guest: *guest, token: key.expose_token() };
+            self.answer(cx, clients, asker, Ok(Document::TokenIssued(issued)));
+            self.changes.push_back((None, op));
+            return self.next_change(cx);
+        }
         let id = self.open(cx, asker, Kind::Store, timeout);
         self.changes.push_back((Some(id), op));
         self.next_change(cx);
@@ -252,6 +260,9 @@ impl Commands {
                 _ => {}
             }
         }
+        if planted!(cx.config, ReplyLostOnClose) {
+            dropped.extend(failed.drain(..).map(|(id, _)| id));
+        }
         for id in dropped {
             self.close(cx, id);
         }
@@ -329,6 +340,7 @@ impl Commands {
         };
         let answer = match result {
             Ok(()) => Ok(apply(cx, guests, op)),
+            Err(_) if planted!(cx.config, CommitFailureIgnored) => Ok(apply(cx, guests, op)),
             Err(error) => Err(problem(
                 ErrorCode::StorageFailed,
                 format!("nothing changed: {}; see that the disk has room and works", bounded(error)),

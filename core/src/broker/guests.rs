@@ -316,6 +316,8 @@ impl Row {
             handshaking: self.handshaking > 0,
             refused: self.refused,
             seen_before: self.last_wall.is_some(),
+            #[cfg(feature = "planted")]
+            planted: config.planted,
         }
     }
 
@@ -345,7 +347,11 @@ impl Row {
     /// The verdict at `now`, and what it was computed from.
     fn judge(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> (Facts, Verdict) {
         let facts = self.facts(&cx.config, now);
-        (facts, liveness::judge(&facts, cx.config.window, stall, now))
+        let verdict = liveness::judge(&facts, cx.config.window, stall, now);
+        if planted!(cx.config, StoredVerdict) && self.announced == Verdict::REACHABLE {
+            return (facts, self.announced);
+        }
+        (facts, verdict)
     }
 
     fn glance(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> Glance<'_> {

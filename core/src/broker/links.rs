@@ -165,7 +165,9 @@ impl Links {
         if !serial {
             self.enter_door(cx, conn);
         }
-        self.rearm(cx, None, conn);
+        if !planted!(cx.config, HandshakeNotArmed) {
+            self.rearm(cx, None, conn);
+        }
     }
 
     pub(crate) fn on_bytes(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, bytes: &[u8]) {
@@ -389,7 +391,9 @@ impl Links {
             self.end_session(cx, guests, conn, SessionEnd::Resynchronised);
         }
         self.on_session_timer(cx, guests, conn);
-        self.rearm(cx, Some(guests), conn);
+        if !planted!(cx.config, TimerNotRearmed) {
+            self.rearm(cx, Some(guests), conn);
+        }
     }
 
     /// Arms the connection's timer for its earliest obligation. Only ever earlier:

@@ -86,6 +86,8 @@ impl Broker {
     pub fn new(config: BrokerConfig, restored: Restored, entropy: Entropy, now: Now) -> Self {
         #[cfg(feature = "model")]
         let longest = obligations::Longest::new(&config);
+        #[cfg(feature = "planted")]
+        let now = config.clock(now);
         let mut cx = Cx::new(config, restored.incarnation, entropy, now);
         let mut guests = Guests::default();
         for (name, seen) in restored.last_seen {
@@ -132,6 +134,8 @@ impl Broker {
     /// Every guest as it is at `now`: a pure read, which the next `handle` can't
     /// contradict. Doesn't block and doesn't allocate per guest.
     pub fn status(&self, now: Now) -> impl Iterator<Item = GuestStatus> {
+        #[cfg(feature = "planted")]
+        let now = self.cx.config.clock(now);
         self.guests.ids().filter_map(move |id| self.guests.status(&self.cx, id, now))
     }
 
@@ -312,6 +316,8 @@ impl Engine for Broker {
     type Config = BrokerConfig;
 
     fn handle(&mut self, now: Now, input: Input<'_, BrokerConfig>) {
+        #[cfg(feature = "planted")]
+        let now = self.cx.config.clock(now);
         let seen = self.cx.stall_seen(now);
         let late = self.cx.timers.next().map(|next| now.boot.since(next.at));
         let suspended = now.suspended.saturating_sub(self.cx.now.suspended);
@@ -332,6 +338,8 @@ impl Engine for Broker {
     fn poll_output(&mut self) -> Output<'_> {
         let Self { cx, more, .. } = self;
         let wait = if *more { Some(cx.more()) } else { cx.timers.next() };
+        #[cfg(feature = "planted")]
+        let wait = cx.config.unclock(wait, cx.now);
         cx.out.poll(|| wait)
     }
 }
@@ -378,6 +386,8 @@ impl Broker {
         let Self { cx, links, .. } = self;
         let stricter = config.window < cx.config.window || config.interval < cx.config.interval;
         let identity = core::mem::take(&mut cx.config.identity);
+        #[cfg(feature = "planted")]
+        let config = BrokerConfig { planted: cx.config.planted, ..config };
         cx.config = BrokerConfig { identity, ..config };
         cx.event(None, Fact::BrokerReloaded);
         if stricter {
