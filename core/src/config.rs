@@ -19,7 +19,8 @@ pub struct BrokerConfig {
     pub interval: Duration,
     /// From accept (serial: from the first byte) to `ok`.
     pub handshake_timeout: Duration,
-    /// Most connections before their `ok`.
+    /// Most connections before their `ok`. Serial streams that shake hands again
+    /// come on top: they were let in long ago, and can't be turned away.
     pub half_open_max: usize,
     /// How long a half-open connection without a valid hello is safe from eviction.
     pub half_open_grace: Duration,

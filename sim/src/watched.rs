@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use castra_core::boundary::{Deadline, Effect};
 use castra_core::config::{AgentConfig, BrokerConfig};
-use castra_core::id::ConnId;
 use castra_core::time::Now;
 use castra_core::{Agent, Broker, Engine, Input, Output};
 
@@ -83,9 +82,15 @@ where
             let mut witness = self.witness.borrow_mut();
             witness.outcome.events += 1;
             witness.digest(self.node as u64 ^ now.boot.as_nanos());
-            let (bytes_on, tick) = digest(&mut witness, &input, self.wait);
+            digest(&mut witness, &input);
             if E::CLAIMS {
-                witness.input(now, bytes_on, tick);
+                let (source, bytes, tick) = match &input {
+                    Input::Bytes { conn, .. } => (Some(*conn), true, None),
+                    Input::Opened { conn, .. } => (Some(*conn), false, None),
+                    Input::Tick => (None, false, Some(self.wait)),
+                    _ => (None, false, None),
+                };
+                witness.input(now, source, bytes, tick);
             }
         }
         self.open = true;
@@ -122,19 +127,13 @@ where
     }
 }
 
-/// Folds an input into the fingerprint; says what the checks ask of it.
-fn digest<C>(
-    witness: &mut Witness,
-    input: &Input<'_, C>,
-    wait: Option<Deadline>,
-) -> (Option<ConnId>, Option<Option<Deadline>>) {
+/// Folds an input into the fingerprint.
+fn digest<C>(witness: &mut Witness, input: &Input<'_, C>) {
     match input {
         Input::Bytes { conn, bytes } => {
             witness.digest(u64::from(conn.index));
             witness.digest_bytes(bytes);
-            return (Some(*conn), None);
         }
-        Input::Tick => return (None, Some(wait)),
         Input::Opened { conn, .. } => witness.digest(u64::from(conn.index) | 1 << 40),
         Input::Finished { conn } => witness.digest(u64::from(conn.index) | 2 << 40),
         Input::Writable { conn, room } => {
@@ -144,7 +143,6 @@ fn digest<C>(
         Input::Done { effect, result } => witness.digest(effect.0 << 1 | u64::from(result.is_ok())),
         _ => {}
     }
-    (None, None)
 }
 
 /// The broker and the agents, as the world runs them.

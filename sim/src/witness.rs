@@ -60,6 +60,8 @@ pub(crate) struct Witness {
     pub(crate) verdicts: Option<Vec<(Time, usize, State, Option<Reason>)>>,
     window: Duration,
     hub: Shared,
+    /// Who is, or last was, at the other end of each of the broker's connections.
+    owners: Vec<Option<(ConnId, Owner)>>,
     wakeups: [u64; 16],
     cause: Cause,
     greeted_now: bool,
@@ -80,6 +82,7 @@ impl Witness {
             verdicts: None,
             window,
             hub,
+            owners: Vec::new(),
             wakeups: [0; 16],
             cause: Cause::Other,
             greeted_now: false,
@@ -100,9 +103,25 @@ impl Witness {
         self.now = now;
     }
 
-    /// An input goes into the broker.
-    pub(crate) fn input(&mut self, now: Now, bytes_on: Option<ConnId>, tick: Option<Option<Deadline>>) {
+    /// An input goes into the broker. `source`: the connection that it is about,
+    /// if it opens or brings bytes.
+    pub(crate) fn input(
+        &mut self,
+        now: Now,
+        source: Option<ConnId>,
+        bytes: bool,
+        tick: Option<Option<Deadline>>,
+    ) {
         self.now = now;
+        if let Some(conn) = source {
+            let index = conn.index as usize;
+            if self.owners.len() <= index {
+                self.owners.resize(index + 1, None);
+            }
+            // Behind a serial device another life may sit now.
+            self.owners[index] = self.hub.borrow().peer(BROKER, conn).map(|owner| (conn, owner));
+        }
+        let bytes_on = source.filter(|_| bytes);
         self.greeted_now = false;
         self.produced = false;
         self.cause = match (bytes_on, tick) {
@@ -116,6 +135,11 @@ impl Witness {
             }
             (None, None) => Cause::Other,
         };
+    }
+
+    fn owner_of(&self, conn: ConnId) -> Option<Owner> {
+        let (known, owner) = self.owners.get(conn.index as usize)?.as_ref()?;
+        (*known == conn).then_some(*owner)
     }
 
     /// Something came out of the broker.
@@ -135,11 +159,13 @@ impl Witness {
                 if self.rows[index].greeted >= Some(*epoch) {
                     self.blame("S5", guest, format!("epoch {epoch} is greeted twice, or too late"));
                 }
+                let owner = match self.cause {
+                    Cause::Bytes(conn) if *once => self.owner_of(conn),
+                    _ => None,
+                };
                 let row = &mut self.rows[index];
                 row.greeted = Some(*epoch);
-                if *once && let Cause::Bytes(conn) = self.cause {
-                    row.owner = self.hub.borrow().peer(BROKER, conn);
-                }
+                row.owner = owner;
             }
             Fact::HandshakeFailure { reason, .. } => count(&mut self.outcome.refusals, reason.as_str()),
             Fact::SessionClosed { reason, .. } => count(&mut self.outcome.ends, reason.as_str()),
@@ -214,7 +240,7 @@ impl Witness {
     fn owner_behind(&self, index: usize, glance: &Glance<'_>, before: Row) -> Option<Owner> {
         match glance.session {
             Some(conn) if glance.epoch == before.epoch && Some(conn) == before.session => before.owner,
-            Some(conn) => self.hub.borrow().peer(BROKER, conn),
+            Some(conn) => self.owner_of(conn),
             // Of a one-shot guest the greeting told.
             None => self.rows[index].owner,
         }

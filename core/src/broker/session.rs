@@ -344,7 +344,9 @@ impl Links {
         guests.mark_idle(id);
         guests.announce(cx, id);
         cx.notify(Notice::Evidence(id, Urgency::Transition));
-        if let Some(contender) = guests.get(id).and_then(|row| row.contender) {
+        // A broker that leaves lets nobody in any more.
+        let contender = guests.get(id).and_then(|row| row.contender).filter(|_| !cx.draining);
+        if let Some(contender) = contender {
             self.establish(cx, guests, contender);
         }
     }

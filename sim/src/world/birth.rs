@@ -79,7 +79,6 @@ impl World {
         }
         self.disk.borrow_mut().latency = Duration::from_millis(2);
         self.boot(BROKER);
-        self.update_keyholders();
         for index in 0..self.plan.clients.len() {
             self.after(self.plan.clients[index].at_ms, Todo::Client(index));
         }
@@ -124,9 +123,13 @@ impl World {
         drop(witness);
         self.processes[node].running_key = self.processes[node].key.clone();
         if let Some(guest) = self.processes[node].guest
-            && self.witness.borrow().keyholders[guest].is_some()
+            && let Some(holders) = &mut self.witness.borrow_mut().keyholders[guest]
         {
-            self.update_keyholders();
+            // Only a key that is still the right one makes it a holder.
+            holders.retain(|holder| *holder != node);
+            if self.processes[node].holds(self.disk.borrow().token(&name(guest))) {
+                holders.push(node);
+            }
         }
         // What a machine had open when it died is foreign to it when it is back; or the
         // host's end hangs on for ever.
@@ -155,6 +158,7 @@ impl World {
         hub.nodes[BROKER].doors = doors.map(|door| (door, Default::default())).collect();
         drop(hub);
         let restored = self.disk.borrow_mut().restore();
+        self.update_keyholders();
         let mut seed = [0; 32];
         seed[..4].copy_from_slice(&life.to_be_bytes());
         #[cfg_attr(not(feature = "planted"), expect(unused_mut, reason = "bugs are planted in it"))]
@@ -246,19 +250,13 @@ impl World {
         }
     }
 
-    /// Who has the key that a name needs now.
-    pub(super) fn update_keyholders(&mut self) {
+    /// Who has the key that a name needs, as a broker that starts now knows it.
+    fn update_keyholders(&mut self) {
         let disk = self.disk.borrow();
         let mut witness = self.witness.borrow_mut();
         for guest in 0..self.plan.guests.len() {
             witness.keyholders[guest] = disk.token(&name(guest)).map(|key| {
-                let holds = |process: &Process| {
-                    process.guest == Some(guest)
-                        && process
-                            .running_key
-                            .as_ref()
-                            .is_some_and(|own| own.expose_token() == key.expose_token())
-                };
+                let holds = |process: &Process| process.guest == Some(guest) && process.holds(Some(key));
                 (0..self.processes.len()).filter(|node| holds(&self.processes[*node])).collect()
             });
         }

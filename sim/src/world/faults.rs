@@ -256,7 +256,6 @@ impl World {
         self.hub.borrow_mut().nodes[node].life = life - 1;
         self.enrol(node);
         self.boot(node);
-        self.update_keyholders();
         self.later(until, Todo::EndTwin(node));
         true
     }
@@ -293,6 +292,5 @@ impl World {
         self.done.clear();
         let (lost, clocks) = (self.state_lost, self.clocks());
         self.witness.borrow_mut().broker_restarted(clocks, lost);
-        self.update_keyholders();
     }
 }

@@ -82,6 +82,12 @@ struct Process {
 }
 
 impl Process {
+    /// Whether its present life knows `key`.
+    fn holds(&self, key: Option<&Key>) -> bool {
+        let text = |key: Option<&Key>| key.map(Key::expose_token);
+        self.running_key.is_some() && text(self.running_key.as_ref()) == text(key)
+    }
+
     /// Whether it needs a start to learn its token.
     fn is_rekeyed(&self) -> bool {
         let text = |key: &Option<Key>| key.as_ref().map(Key::expose_token);
@@ -138,11 +144,27 @@ impl World {
     /// A world in which nothing happened yet.
     #[must_use]
     pub fn new(plan: &Plan, choice: Box<dyn Choice>) -> Self {
+        let mut world = Self::empty(plan, choice);
+        world.populate();
+        world
+    }
+
+    /// A world whose engines and shells have a bug on purpose.
+    #[cfg(feature = "planted")]
+    #[must_use]
+    pub fn planted(plan: &Plan, choice: Box<dyn Choice>, bug: castra_core::planted::Bug) -> Self {
+        let mut world = Self { planted: Some(bug), ..Self::empty(plan, choice) };
+        world.populate();
+        world
+    }
+
+    /// Nobody is there yet.
+    fn empty(plan: &Plan, choice: Box<dyn Choice>) -> Self {
         let start = Time::from_millis(1_000_000);
         let hub = Rc::new(RefCell::new(Hub::new(plan.network.clone(), choice, start)));
         let now = Now { boot: start, suspended: Duration::ZERO, wall: WALL };
         let witness = Witness::new(Rc::clone(&hub), plan.window(), plan.guests.len(), bounds(plan), now);
-        let mut world = Self {
+        Self {
             plan: plan.clone(),
             hub,
             witness: Rc::new(RefCell::new(witness)),
@@ -164,9 +186,7 @@ impl World {
             peaceful: false,
             #[cfg(feature = "planted")]
             planted: None,
-        };
-        world.populate();
-        world
+        }
     }
 
     /// Chaos, then peace.
@@ -257,9 +277,13 @@ impl World {
         }
         self.done = done;
         // Between the commit and the broker's word about it either key may be the right one.
-        for name in self.disk.borrow_mut().tokens_changed.drain(..) {
+        let changed = std::mem::take(&mut self.disk.borrow_mut().tokens_changed);
+        for name in changed {
             if let Some(guest) = number(name.as_str()).filter(|guest| *guest < self.plan.guests.len()) {
                 self.witness.borrow_mut().keyholders[guest] = None;
+                if self.peaceful {
+                    self.hand_out_token(guest);
+                }
             }
         }
         while let Some(Reverse((at, _, todo))) = self.agenda.peek().copied()

@@ -26,7 +26,6 @@ impl World {
                 self.heal_guest(node, guest);
             }
         }
-        self.update_keyholders();
         let began = self.now;
         // The dead: a window, and nobody may be called reachable who is gone.
         self.run_until(began + self.plan.window() + Duration::from_millis(1))?;
@@ -93,7 +92,6 @@ impl World {
             self.thaw(node);
         }
         for guest in 0..self.plan.guests.len() {
-            // The operator gives everybody the token that the broker knows now.
             let token = self.disk.borrow().token(&name(guest)).cloned();
             let key = &mut self.processes[guest + 1].key;
             match token {
@@ -101,6 +99,7 @@ impl World {
                     let key = key.clone().unwrap_or_else(|| unreachable!("it has one"));
                     self.disk.borrow_mut().provision(name(guest), key);
                 }
+                // The operator gives everybody the token that the broker knows now.
                 token => *key = token,
             }
         }
@@ -134,6 +133,14 @@ impl World {
             self.kill_guest(node, false);
         }
         self.boot(node);
+    }
+
+    /// The operator brings a guest its new token.
+    pub(super) fn hand_out_token(&mut self, guest: usize) {
+        self.processes[guest + 1].key = self.disk.borrow().token(&name(guest)).cloned();
+        if self.is_core(guest) {
+            self.heal_guest(guest + 1, guest);
+        }
     }
 
     fn broken(&self, guest: usize, text: &str) -> Violation {
