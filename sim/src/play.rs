@@ -57,7 +57,6 @@ impl Player {
 
     /// Plays a plan with any choices, and writes down what happens. Of a run
     /// that panics only that is told.
-    #[must_use]
     pub fn tell(
         &self,
         plan: &Plan,
