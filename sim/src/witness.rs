@@ -340,8 +340,12 @@ impl Witness {
     }
 
     /// A new broker knows nobody.
-    pub(crate) fn broker_restarted(&mut self, state_lost: bool) {
-        for row in &mut self.rows {
+    pub(crate) fn broker_restarted(&mut self, now: Now, state_lost: bool) {
+        self.at(now);
+        for (index, row) in self.rows.iter_mut().enumerate() {
+            if let Some(verdicts) = self.verdicts.as_mut().filter(|_| row.known) {
+                verdicts.push((now.boot, index, State::Offline, None));
+            }
             let (greeted, epoch) = (row.greeted, row.epoch);
             *row = Row {
                 reachable_at: row.reachable_at,
