@@ -19,6 +19,8 @@ mod paths;
 mod ping;
 mod render;
 mod run;
+mod sim;
+mod sim_args;
 mod simple;
 mod status;
 mod token;
@@ -91,5 +93,6 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Broker(args) => broker::run(cx, &args),
         Command::Agent(args) => agent::run(cx, &args),
         Command::Demo(args) => demo::run(cx, &args),
+        Command::Sim(args) => sim::run(cx, &args),
     }
 }

@@ -115,8 +115,11 @@ impl From<FaultKind> for MarkKind {
             | FaultKind::Crash
             | FaultKind::Freeze
             | FaultKind::FreezeBroker
+            | FaultKind::RestartBroker
+            | FaultKind::LoseState
+            | FaultKind::TornCommit
             | FaultKind::Suspend => Self::Stopped,
-            FaultKind::Hold | FaultKind::Partition | FaultKind::Replug => Self::Cut,
+            FaultKind::Hold | FaultKind::Partition => Self::Cut,
             _ => Self::Fault,
         }
     }

@@ -9,6 +9,7 @@
 //! is. When the faults end, everybody alive must be reachable again within a
 //! bound. One `u64` seed gives one run, for ever.
 
+pub mod case;
 pub mod choice;
 pub mod chronicle;
 mod disk;
@@ -17,7 +18,9 @@ mod net;
 pub mod outcome;
 pub mod picture;
 pub mod plan;
+pub mod play;
 mod scribe;
+pub mod shrink;
 pub mod story;
 mod truth;
 pub mod turmoil;

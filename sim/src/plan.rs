@@ -311,6 +311,33 @@ impl FaultKind {
         }
     }
 
+    /// What it does, for people.
+    #[must_use]
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::Hold => "its streams are held",
+            Self::Partition => "cut off",
+            Self::Reset => "its connections are reset",
+            Self::HalfClose => "one side says that it is done",
+            Self::Death => "dead",
+            Self::Crash => "crashed",
+            Self::Freeze | Self::FreezeBroker => "frozen",
+            Self::Twin => "an exact copy runs, too",
+            Self::Suspend => "the host is suspended",
+            Self::WallStep => "the wall clock is set",
+            Self::RestartBroker => "killed",
+            Self::LoseState => "killed, its state is lost",
+            Self::DrainBroker => "told to leave",
+            Self::Reload => "reads its configuration again",
+            Self::Descriptors => "no more descriptors",
+            Self::CommitFails => "commits fail",
+            Self::TornCommit => "killed after a commit, before the word of it",
+            Self::DiskFull => "the disk is full",
+            Self::SlowDisk => "the disk is slow",
+            Self::Replug => "its serial line is plugged again",
+        }
+    }
+
     /// The word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -117,12 +117,15 @@ impl Scribe {
         for (at, guest, state, reason) in verdicts {
             // Guest `i` is process `i + 1`.
             let (Some(column), from) = (self.column(guest + 1), self.since_start(*at)) else { continue };
-            let reason = reason.map_or_else(String::new, |reason| reason.to_string());
-            let reachable = *state == State::Reachable;
-            let band = Band { guest: column, from, until: end, reachable, reason };
-            if let Some(mut last) = open.insert(*guest, band) {
+            if let Some(mut last) = open.remove(guest) {
                 last.until = from;
                 self.chronicle.bands.push(last);
+            }
+            // Without a broker nobody says anything.
+            if *state != State::Offline {
+                let reason = reason.map_or_else(String::new, |reason| reason.to_string());
+                let reachable = *state == State::Reachable;
+                open.insert(*guest, Band { guest: column, from, until: end, reachable, reason });
             }
         }
         self.chronicle.bands.extend(open.into_values());

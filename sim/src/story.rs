@@ -6,7 +6,7 @@ use core::fmt::Write as _;
 use castra_core::time::Time;
 
 use crate::chronicle::{Arrow, Band, Chronicle, MarkKind};
-use crate::picture::seconds;
+use crate::picture::{clock, seconds, span};
 
 /// One sentence, before it has a number.
 struct Sentence {
@@ -54,7 +54,7 @@ pub fn tell(chronicle: &Chronicle, rerun: Option<&str>) -> String {
     let mut number = 0;
     let mut say = |story: &mut String, at: Time, text: &str| {
         number += 1;
-        let _ = writeln!(story, "{number:>4}. {:>11}  {}", seconds(at), safe(text));
+        let _ = writeln!(story, "{number:>4}. {:>9}  {}", clock(at), safe(text));
     };
     let mut rest = sentences.iter().peekable();
     while let Some(sentence) = rest.next() {
@@ -94,7 +94,7 @@ fn message(chronicle: &Chronicle, arrow: &Arrow) -> String {
         None => "it never arrives".to_owned(),
         Some(at) if at > chronicle.end => "still under way at the end".to_owned(),
         Some(at) if arrow.delayed => {
-            format!("held back, it arrives at {}, {} late", seconds(at), span(arrow.sent, at))
+            format!("held back, it arrives at {}, {} late", clock(at), span(arrow.sent, at))
         }
         Some(at) => format!("there after {}", span(arrow.sent, at)),
     };
@@ -112,10 +112,6 @@ fn verdict(chronicle: &Chronicle, band: &Band) -> String {
 
 fn name(chronicle: &Chronicle, column: usize) -> &str {
     chronicle.columns.get(column).map_or("somebody", |process| process.name.as_str())
-}
-
-fn span(from: Time, until: Time) -> String {
-    seconds(Time::ZERO + until.since(from))
 }
 
 /// On one line, and nothing that a terminal obeys.
@@ -141,13 +137,13 @@ mod tests {
         let lines: Vec<&str> = story.lines().collect();
         assert_eq!(lines[..2], ["window: 3 s", "interval: 1 s"]);
         let expected = [
-            "   1.     0.000 s  broker: starts",
-            "   2.     0.000 s  the broker calls guest-0 waiting: never_seen",
-            "   3.     0.000 s  the broker calls guest-1 waiting: never_seen",
-            "   4.     0.100 s  guest-0: starts",
-            "   5.     0.100 s  guest-0 to broker: hello; there after 0.020 s",
-            "   6.     0.120 s  1 challenge answered",
-            "   7.     0.160 s  guest-0 to broker: welcome; there after 0.020 s",
+            "   1.   0.000 s  broker: starts",
+            "   2.   0.000 s  the broker calls guest-0 waiting: never_seen",
+            "   3.   0.000 s  the broker calls guest-1 waiting: never_seen",
+            "   4.   0.100 s  guest-0: starts",
+            "   5.   0.100 s  guest-0 to broker: hello; there after 20.0 ms",
+            "   6.   0.120 s  1 challenge answered",
+            "   7.   0.160 s  guest-0 to broker: welcome; there after 20.0 ms",
         ];
         assert_eq!(lines[3..9], expected[..6]);
         assert_eq!(lines[9], expected[6].replace("guest-0 to broker", "broker to guest-0"));

@@ -26,6 +26,8 @@ pub(crate) struct Row {
     proof_at: Option<Time>,
     epoch: Option<Epoch>,
     session: Option<ConnId>,
+    /// Whether its evidence is a proof, not a claim.
+    pub(crate) proven: bool,
     /// The epoch of its newest greeting.
     greeted: Option<Epoch>,
     /// The incarnation that the broker's word rests on.
@@ -224,6 +226,7 @@ impl Witness {
             proof_at: glance.proof_at,
             epoch: glance.epoch,
             session: glance.session,
+            proven: glance.proven,
             owner,
             reachable_at: if reachable { Some(now) } else { row.reachable_at },
             waiting_at: if reachable { row.waiting_at } else { Some(now) },
@@ -337,13 +340,18 @@ impl Witness {
     }
 
     /// A new broker knows nobody.
-    pub(crate) fn broker_restarted(&mut self, state_lost: bool) {
-        for row in &mut self.rows {
+    pub(crate) fn broker_restarted(&mut self, now: Now, state_lost: bool) {
+        self.at(now);
+        for (index, row) in self.rows.iter_mut().enumerate() {
+            if let Some(verdicts) = self.verdicts.as_mut().filter(|_| row.known) {
+                verdicts.push((now.boot, index, State::Offline, None));
+            }
             let (greeted, epoch) = (row.greeted, row.epoch);
             *row = Row {
                 reachable_at: row.reachable_at,
                 waiting_at: row.waiting_at,
                 watched: row.watched,
+                owner: row.owner,
                 ..Row::default()
             };
             if !state_lost {

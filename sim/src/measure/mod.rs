@@ -13,7 +13,10 @@ use core::time::Duration;
 use castra_core::time::Time;
 
 use crate::choice::{Choice, Seeded};
+use crate::chronicle::{Chronicle, Column, Role};
+use crate::outcome::Outcome;
 use crate::plan::{Carrier, Fault, FaultKind, Guest, GuestKind, Plan, Way};
+use crate::world::{Failure, World};
 pub use plot::{svg, text};
 pub use profile::Profile;
 
@@ -105,6 +108,17 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Plays the world of a seed and measures it.
+    ///
+    /// # Errors
+    /// A broken promise.
+    pub fn play(setup: &Setup, seed: u64) -> Result<(Self, Outcome), Box<Failure>> {
+        let plan = setup.plan(seed);
+        let (result, chronicle) = World::new(&plan, Box::new(Seeded::new(!seed))).tell();
+        let outcome = result?;
+        Ok((Self::judge(&plan, &changes(&chronicle)), outcome))
+    }
+
     /// What a world's changes of verdicts come to. They must be in the order of
     /// time; `plan` says when which guest was silent.
     #[must_use]
@@ -204,6 +218,23 @@ impl Measured {
     }
 }
 
+/// Every change of the broker's mind that a chronicle tells of.
+fn changes(chronicle: &Chronicle) -> Vec<Change> {
+    let guests: Vec<Column> = (0..chronicle.columns.len())
+        .filter(|column| chronicle.columns[*column].role == Role::Guest)
+        .collect();
+    let mut changes: Vec<Change> = Vec::new();
+    for band in &chronicle.bands {
+        let Some(guest) = guests.iter().position(|column| *column == band.guest) else { continue };
+        let last = changes.iter().rfind(|change| change.guest == guest);
+        if last.is_none_or(|last| last.reachable != band.reachable) {
+            changes.push(Change { guest, at: band.from, reachable: band.reachable });
+        }
+    }
+    changes.sort_by_key(|change| change.at);
+    changes
+}
+
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
@@ -275,6 +306,32 @@ mod tests {
                 assert!(count >= 4, "{seed}: {count}");
             }
         }
+    }
+
+    #[test]
+    fn a_silent_guest_is_noticed_within_the_window_and_nobody_else_is_doubted() {
+        let mut all = Measured::default();
+        for seed in 0..10 {
+            all.merge(Measured::play(&setup(Profile::Lan), seed).expect("every promise holds").0);
+        }
+        assert!(all.latencies.len() > 100, "{}", all.latencies.len());
+        let most = all.latency(1000).expect("some were silent");
+        let least = all.latencies.iter().min().expect("some were silent");
+        // A proof is at most an interval old when the guest dies.
+        assert!(
+            most <= Duration::from_secs(3) && *least >= Duration::from_millis(1900),
+            "{least:?} {most:?}"
+        );
+        assert_eq!((all.unnoticed, all.doubts), (0, 0), "{all:?}");
+    }
+
+    #[test]
+    fn losses_as_long_as_the_window_make_living_guests_doubted() {
+        let mut all = Measured::default();
+        for seed in 0..5 {
+            all.merge(Measured::play(&setup(Profile::Awful), seed).expect("every promise holds").0);
+        }
+        assert!(all.doubts > 0 && all.doubted_fraction() < 0.5, "{all:?}");
     }
 
     #[test]

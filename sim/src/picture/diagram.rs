@@ -3,8 +3,8 @@
 use castra_core::time::Time;
 
 use super::scale::Scale;
-use super::seconds;
 use super::svg::{Anchor, LINE, Svg, escape, width, wrap};
+use super::{clock, seconds, span};
 use crate::chronicle::{Arrow, Band, Chronicle, Mark, MarkKind, Role};
 
 /// Room for the times at the left.
@@ -27,9 +27,16 @@ pub(super) struct Diagram<'a> {
 
 impl<'a> Diagram<'a> {
     pub(super) fn new(chronicle: &'a Chronicle) -> Self {
-        let mut columns = Vec::new();
+        let mut columns = vec![0.0; chronicle.columns.len()];
         let mut right = AXIS;
-        for process in &chronicle.columns {
+        // Guests at the left, so that what the broker says of them is outermost.
+        let mut order: Vec<_> = chronicle.columns.iter().enumerate().collect();
+        order.sort_by_key(|(_, process)| match process.role {
+            Role::Guest => 0,
+            Role::Broker => 1,
+            Role::Client => 2,
+        });
+        for (column, process) in order {
             let (before, after) = match process.role {
                 // The band and its words are at the left.
                 Role::Guest => (112.0, 96.0),
@@ -37,7 +44,7 @@ impl<'a> Diagram<'a> {
                 Role::Client => (56.0, 64.0),
             };
             right += before;
-            columns.push(right);
+            columns[column] = right;
             right += after;
         }
         let wide = right.max(AXIS + 6.2 * SENTENCE as f64) + 24.0;
@@ -87,7 +94,7 @@ impl<'a> Diagram<'a> {
         }
         let (right, lowest) = self.svg.reach();
         let high = (self.scale.bottom() + below).max(lowest) + 24.0;
-        framed(&self.svg.body, self.wide.max(right + 8.0), high, "Space-time diagram", definitions)
+        framed(&self.svg.body, self.wide.max(right + 16.0), high, "Space-time diagram", definitions)
     }
 
     fn x(&self, column: usize) -> Option<f64> {
@@ -160,7 +167,7 @@ impl<'a> Diagram<'a> {
         for index in 0..self.scale.folds.len() {
             let (top, bottom) = self.fold(index);
             let fold = &self.scale.folds[index];
-            let passes = seconds(Time::ZERO + fold.until.since(fold.from));
+            let passes = span(fold.from, fold.until);
             let text = match fold.hidden {
                 0 => format!("{passes} pass"),
                 hidden => {
@@ -231,7 +238,7 @@ impl<'a> Diagram<'a> {
         };
         let lasts = mark.until.filter(|until| *until > mark.at && mark.kind != MarkKind::Note);
         let text = match lasts {
-            Some(until) => format!("{}, {}", mark.text, seconds(Time::ZERO + until.since(mark.at))),
+            Some(until) => format!("{}, {}", mark.text, span(mark.at, until)),
             None => mark.text.clone(),
         };
         // Above the arrow that begins with the process.
@@ -309,7 +316,7 @@ impl<'a> Diagram<'a> {
         let broker = self.chronicle.columns.get(arrow.to).is_some_and(|process| process.role == Role::Broker);
         let text = match (arrow.delayed, arrow.arrived) {
             (true, Some(at)) => {
-                format!("{}, {} late", arrow.label, seconds(Time::ZERO + at.since(arrow.sent)))
+                format!("{}, {} late", arrow.label, span(arrow.sent, at))
             }
             _ => arrow.label.clone(),
         };
@@ -336,7 +343,7 @@ impl<'a> Diagram<'a> {
     fn times(&mut self) {
         let moments: Vec<_> = self.scale.moments().collect();
         for (time, y) in moments {
-            if self.svg.text("time", Anchor::End, [(AXIS - 14.0, y + 4.0)], &seconds(time)) {
+            if self.svg.text("time", Anchor::End, [(AXIS - 14.0, y + 4.0)], &clock(time)) {
                 self.svg.line("tick", (AXIS - 10.0, y), (AXIS - 2.0, y));
             }
         }
@@ -348,7 +355,7 @@ impl<'a> Diagram<'a> {
         let Some(broken) = &self.chronicle.violation else { return 0.0 };
         let y = self.scale.y(broken.at);
         self.svg.line("red", (AXIS - 10.0, y), (self.wide - 24.0, y));
-        self.svg.text("broken", Anchor::End, [(AXIS - 14.0, y + 4.0)], &seconds(broken.at));
+        self.svg.text("broken", Anchor::End, [(AXIS - 14.0, y + 4.0)], &clock(broken.at));
         let x = broken.column.and_then(|column| self.x(column));
         if let Some(x) = x {
             self.svg.raw(format_args!("<circle class=\"red\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"9\"/>"));

@@ -72,13 +72,29 @@ pub fn draw(chronicle: &Chronicle, rerun: Option<&str>) -> String {
     page
 }
 
-/// `1.204 s`; finer only where it has to be.
+/// `1.204 s`, or to the microsecond where it isn't a whole millisecond.
 pub(crate) fn seconds(time: Time) -> String {
     let nanos = time.as_nanos();
     let (whole, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     match rest % 1_000_000 {
         0 => format!("{whole}.{:03} s", rest / 1_000_000),
         _ => format!("{whole}.{:06} s", rest / 1000),
+    }
+}
+
+/// `1.204 s`, for where a millisecond is enough.
+pub(crate) fn clock(time: Time) -> String {
+    let millis = time.as_nanos() / 1_000_000;
+    format!("{}.{:03} s", millis / 1000, millis % 1000)
+}
+
+/// How long it is from one to the other: `1.204 s`, `3.1 ms`, `40 us`.
+pub(crate) fn span(from: Time, until: Time) -> String {
+    let micros = until.since(from).as_micros();
+    match micros {
+        0..1000 => format!("{micros} us"),
+        1000..100_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+        _ => clock(Time::ZERO + until.since(from)),
     }
 }
 

@@ -15,6 +15,8 @@ const MOST: f64 = 260.0;
 const FOLD: f64 = 46.0;
 /// What the whole should come to if nothing had to be widened or folded.
 const TARGET: f64 = 850.0;
+/// So many challenges and proofs are always drawn.
+const FEW: usize = 7;
 /// Moments beyond which fewer challenges are drawn.
 const MANY: usize = 350;
 
@@ -149,6 +151,14 @@ fn choose(chronicle: &Chronicle, moments: &BTreeSet<Time>, each: usize) -> Chose
         } else {
             order.iter().for_each(|index| visit(*index));
         }
+    }
+    // What saves nothing is not left out.
+    let mut hidden = vec![0; moments.len() + 1];
+    for index in (0..kept.len()).filter(|index| !kept[*index]) {
+        hidden[stretch(&chronicle.arrows[index])] += 1;
+    }
+    for (index, kept) in kept.iter_mut().enumerate() {
+        *kept |= hidden[stretch(&chronicle.arrows[index])] < FEW;
     }
     // No proof without its challenge.
     let mut last = vec![None; chronicle.columns.len()];

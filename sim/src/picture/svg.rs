@@ -6,7 +6,7 @@ use core::fmt::{self, Write as _};
 pub(super) const LINE: f64 = 12.0;
 
 /// Average width of a character.
-const CHARACTER: f64 = 5.9;
+const CHARACTER: f64 = 6.1;
 
 /// Most characters of one text.
 const LONGEST: usize = 72;

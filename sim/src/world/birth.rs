@@ -116,7 +116,11 @@ impl World {
             held.stirred = true;
         }
         let owner = self.owner(node);
-        self.witness.borrow_mut().truth.born(owner, self.now);
+        let clocks = self.clocks();
+        let mut witness = self.witness.borrow_mut();
+        witness.at(clocks);
+        witness.truth.born(owner, self.now);
+        drop(witness);
         self.processes[node].running_key = self.processes[node].key.clone();
         if let Some(guest) = self.processes[node].guest
             && let Some(holders) = &mut self.witness.borrow_mut().keyholders[guest]
@@ -227,10 +231,15 @@ impl World {
             hub.nodes[node].stirred = true;
         }
         let owner = self.owner(node);
-        self.witness.borrow_mut().truth.born(owner, self.now);
+        let clocks = self.clocks();
+        let mut witness = self.witness.borrow_mut();
+        witness.at(clocks);
+        witness.truth.born(owner, self.now);
+        drop(witness);
         let plan = self.plan.clients[index].clone();
         self.processes[node].body = Body::Command(Box::new(Command::new(plan, CONTROL, self.now)));
         self.enrol(node);
+        self.mark(Some(node), None, MarkKind::Start, "asks");
     }
 
     /// Somebody who comes later gets a column, too.

@@ -34,7 +34,7 @@ impl World {
             } else {
                 ""
             };
-            self.mark(node, until, MarkKind::from(fault.kind), format!("{}{way}", fault.kind.as_str()));
+            self.mark(node, until, MarkKind::from(fault.kind), format!("{}{way}", fault.kind.told()));
         }
     }
 
@@ -290,7 +290,7 @@ impl World {
     /// The broker's process is over; whatever it knew of reachability is, too.
     pub(super) fn broker_left(&mut self) {
         self.done.clear();
-        let lost = self.state_lost;
-        self.witness.borrow_mut().broker_restarted(lost);
+        let (lost, clocks) = (self.state_lost, self.clocks());
+        self.witness.borrow_mut().broker_restarted(clocks, lost);
     }
 }

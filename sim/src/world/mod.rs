@@ -144,11 +144,27 @@ impl World {
     /// A world in which nothing happened yet.
     #[must_use]
     pub fn new(plan: &Plan, choice: Box<dyn Choice>) -> Self {
+        let mut world = Self::empty(plan, choice);
+        world.populate();
+        world
+    }
+
+    /// A world whose engines and shells have a bug on purpose.
+    #[cfg(feature = "planted")]
+    #[must_use]
+    pub fn planted(plan: &Plan, choice: Box<dyn Choice>, bug: castra_core::planted::Bug) -> Self {
+        let mut world = Self { planted: Some(bug), ..Self::empty(plan, choice) };
+        world.populate();
+        world
+    }
+
+    /// Nobody is there yet.
+    fn empty(plan: &Plan, choice: Box<dyn Choice>) -> Self {
         let start = Time::from_millis(1_000_000);
         let hub = Rc::new(RefCell::new(Hub::new(plan.network.clone(), choice, start)));
         let now = Now { boot: start, suspended: Duration::ZERO, wall: WALL };
         let witness = Witness::new(Rc::clone(&hub), plan.window(), plan.guests.len(), bounds(plan), now);
-        let mut world = Self {
+        Self {
             plan: plan.clone(),
             hub,
             witness: Rc::new(RefCell::new(witness)),
@@ -170,9 +186,7 @@ impl World {
             peaceful: false,
             #[cfg(feature = "planted")]
             planted: None,
-        };
-        world.populate();
-        world
+        }
     }
 
     /// Chaos, then peace.

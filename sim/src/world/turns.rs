@@ -5,6 +5,7 @@ use castra_driver::net::Net;
 use castra_driver::shell::{Next, Shell};
 
 use super::{Body, Todo, World};
+use crate::chronicle::MarkKind;
 use crate::disk::SimWork;
 use crate::net::{NodeId, SimNet};
 use crate::watched::{Observe, Watched};
@@ -56,6 +57,7 @@ impl World {
             drop(body);
             self.hub.borrow_mut().hang_up(node);
             self.processes[node].wake = None;
+            self.mark(Some(node), None, MarkKind::End, "leaves");
             if node == BROKER {
                 self.broker_left();
             }
