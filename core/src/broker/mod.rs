@@ -39,7 +39,7 @@ use records::Records;
 pub use cx::Statistics;
 
 /// What survives a restart. Reachability never does.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// How often a broker was started on this state directory, this start
     /// included; already durable.
