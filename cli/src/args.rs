@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::duration::parse as duration;
 use crate::help;
 use crate::run::{ConnectAddress, ListenAddress};
+use crate::sim_args::Sim;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -96,6 +97,9 @@ pub(crate) enum Command {
     /// See it work: a real broker, three real agents, and what can happen to them
     #[command(long_about = help::DEMO)]
     Demo(Demo),
+    /// Play thousands of worlds full of faults, and hold every answer against the truth
+    #[command(long_about = help::SIM)]
+    Sim(Box<Sim>),
 }
 
 #[derive(Args, Clone, Copy, Debug)]

@@ -194,10 +194,64 @@ tells the truth meanwhile. Ctrl-C ends and removes everything.
 --once tells the same story without a live table, checks every state and reason, and exits with \
 1 if any was not as expected.";
 
+pub(crate) const SIM: &str = "\
+Play thousands of worlds full of faults, and hold every answer against the truth. The broker and \
+the agents are the real ones; the network, the disk, the clocks and the machines are simulated. \
+Guests freeze, die and come back, streams are held, cut and reset, the broker is killed, the disk \
+is full, the host is suspended; after every event, what the broker says is compared with what \
+really is. No broker, network or state directory is needed or touched.
+
+A seed is a world: the same seed gives the same run. The first broken promise ends it: the world \
+is made as small as it can be, told in sentences, and drawn if --diagram asks for it.
+
+Exit code: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C (the summary so far \
+is printed; a second one ends it at once).
+
+Faults for --faults:
+  hold, partition, reset, half_close, replug     the guest's connections
+  death, crash, freeze, twin                     the guest
+  freeze_broker, restart_broker, lose_state,
+  drain_broker, reload, descriptors              the broker
+  commit_fails, torn_commit, disk_full,
+  slow_disk                                      its disk
+  suspend, wall_step                             the host
+
+Networks for --network:
+  loopback  20 to 200 us             lan    0.2 to 2 ms
+  wan       20 to 120 ms             lossy  up to 200 ms, and a loss now and then
+  awful     up to 400 ms, and a loss every few seconds
+
+Examples:
+  castra sim
+  castra sim --time 60s --faults death,freeze,hold
+  castra sim --seed 17 --story --diagram world.html
+  castra sim measure --window 6s --interval 2s --network lossy --plot latency.svg";
+
+pub(crate) const SIM_MEASURE: &str = "\
+What settings are worth: how soon a silent death is noticed, and how often somebody alive is \
+doubted. Guests die or freeze at random moments; nothing else goes wrong but what the network does \
+on an ordinary day. A table, and a histogram of the times from death to verdict.
+
+Defaults: the broker's own window and interval, 5 guests, network lan.
+
+Example:
+  castra sim measure --window 6s --interval 2s --network lossy";
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use castra_core::status::{BrokerState, Reason};
+
+    #[test]
+    fn sim_help_names_every_fault_and_every_network() {
+        let words: Vec<&str> = SIM.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
+        for kind in castra_sim::plan::FaultKind::ALL {
+            assert!(words.contains(&kind.as_str()), "{}", kind.as_str());
+        }
+        for network in castra_sim::measure::Profile::ALL {
+            assert!(words.contains(&network.as_str()), "{network}");
+        }
+    }
 
     #[test]
     fn status_help_explains_every_field_of_the_document_and_every_reason() {

@@ -20,6 +20,8 @@ mod ping;
 mod render;
 mod replay;
 mod run;
+mod sim;
+mod sim_args;
 mod simple;
 mod status;
 mod token;
@@ -93,5 +95,6 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Agent(args) => agent::run(cx, &args),
         Command::Replay(args) => replay::run(cx, &args),
         Command::Demo(args) => demo::run(cx, &args),
+        Command::Sim(args) => sim::run(cx, &args),
     }
 }

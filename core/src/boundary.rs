@@ -248,7 +248,7 @@ pub enum CloseReason {
 }
 
 /// Work that an engine can't do itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Effect {
     /// Commit these changes together, durably, in order of effect ids.

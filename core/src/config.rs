@@ -19,7 +19,8 @@ pub struct BrokerConfig {
     pub interval: Duration,
     /// From accept (serial: from the first byte) to `ok`.
     pub handshake_timeout: Duration,
-    /// Most connections before their `ok`.
+    /// Most connections before their `ok`. Serial streams that shake hands again
+    /// come on top: they were let in long ago, and can't be turned away.
     pub half_open_max: usize,
     /// How long a half-open connection without a valid hello is safe from eviction.
     pub half_open_grace: Duration,
@@ -67,6 +68,9 @@ pub struct BrokerConfig {
     pub event_ring: usize,
     /// What the process is, for `info` and `status`.
     pub identity: Identity,
+    /// The bug that is planted, if any.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::planted::Bug>,
 }
 
 /// What the process is. Display only, except `uid`.
@@ -176,6 +180,8 @@ impl Default for BrokerConfig {
             records_per_second: 50,
             event_ring: 8192,
             identity: Identity::default(),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }
@@ -221,6 +227,9 @@ pub struct AgentConfig {
     pub ping_timeout: Duration,
     /// What the process is.
     pub identity: Identity,
+    /// The bug that is planted, if any.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::planted::Bug>,
 }
 
 impl AgentConfig {
@@ -247,6 +256,8 @@ impl AgentConfig {
             wait_timeout: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(2),
             identity: Identity::default(),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }

@@ -64,6 +64,22 @@
 //! ```
 extern crate alloc;
 
+/// Whether a bug is planted where `$in` comes from.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($in:expr, $bug:ident) => {
+        $in.planted == Some($crate::planted::Bug::$bug)
+    };
+}
+
+/// No bugs are planted.
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($in:expr, $bug:ident) => {
+        false
+    };
+}
+
 mod agent;
 pub mod auth;
 mod backoff;
@@ -80,6 +96,10 @@ pub mod id;
 pub mod legacy;
 pub mod link;
 mod liveness;
+#[cfg(feature = "model")]
+mod obligations;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod queue;
 mod sender;
 mod slab;
@@ -91,3 +111,5 @@ pub mod trace;
 pub use agent::Agent;
 pub use boundary::{Engine, Input, Output};
 pub use broker::{Broker, Restored, Sizes, Statistics};
+#[cfg(feature = "model")]
+pub use obligations::Unguarded;

@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) refused: bool,
     /// Some broker once saw a proof of it.
     pub(crate) seen_before: bool,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: Option<crate::planted::Bug>,
 }
 
 /// How a guest stands to this broker.
@@ -82,17 +84,17 @@ impl Verdict {
     }
 }
 
+/// The least difference between two times.
+const TICK: Duration = Duration::from_nanos(1);
+
 /// The verdict at `now`.
 pub(crate) fn judge(facts: &Facts, window: Duration, stall: Option<&Stall>, now: Time) -> Verdict {
+    let window = if planted!(facts, WindowOffByOne) { window + TICK } else { window };
     let fresh = facts.evidence.is_some_and(|evidence| now.since(evidence.at) <= window);
     match facts.standing {
         Standing::Open | Standing::OneShot if fresh => Verdict::REACHABLE,
-        Standing::Open => Verdict::waiting(
-            facts
-                .evidence
-                .and_then(|evidence| excuse(evidence, window, stall?, now))
-                .unwrap_or(Reason::Stale),
-        ),
+        Standing::Open => Verdict::waiting(excuse(facts, window, stall, now).unwrap_or(Reason::Stale)),
+        Standing::OneShot if planted!(facts, OneShotForever) => Verdict::REACHABLE,
         Standing::OneShot => Verdict::waiting(Reason::Stale),
         Standing::Ended(_) if facts.conflict => Verdict::waiting(Reason::NameConflict),
         Standing::Ended(departure) => Verdict::waiting(match departure {
@@ -116,7 +118,6 @@ pub(crate) fn judge(facts: &Facts, window: Duration, stall: Option<&Stall>, now:
 
 /// The first moment at which `judge` may say something else because of time alone.
 pub(crate) fn next_change(facts: &Facts, window: Duration, stall: Option<&Stall>, now: Time) -> Option<Time> {
-    const TICK: Duration = Duration::from_nanos(1);
     let evidence = facts.evidence?;
     let changes = match facts.standing {
         Standing::Open => [Some(evidence.at + window + TICK), stall.map(|stall| stall.woke + window + TICK)],
@@ -128,10 +129,14 @@ pub(crate) fn next_change(facts: &Facts, window: Duration, stall: Option<&Stall>
 
 /// A guest that was inside its window when the broker stalled has its chance to
 /// answer the challenge that the broker sent on waking: one window long.
-fn excuse(evidence: Evidence, window: Duration, stall: &Stall, now: Time) -> Option<Reason> {
+fn excuse(facts: &Facts, window: Duration, stall: Option<&Stall>, now: Time) -> Option<Reason> {
+    let (evidence, stall) = (facts.evidence?, stall?);
+    if planted!(facts, StallBlamesGuests) {
+        return None;
+    }
     let was_fresh = evidence.at + window >= stall.began;
     let unheard = evidence.received < stall.woke;
-    let patient = now <= stall.woke + window;
+    let patient = now <= stall.woke + window || planted!(facts, ExcuseWithoutEnd);
     (was_fresh && unheard && patient).then_some(stall.reason)
 }
 
@@ -154,6 +159,8 @@ mod tests {
             handshaking: false,
             refused: false,
             seen_before: true,
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 

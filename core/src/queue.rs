@@ -10,14 +10,14 @@ use crate::id::{ConnId, EffectId};
 
 /// Outputs in order. The bytes of all transmits lie in one buffer that is
 /// emptied when the drain ends, so a warm engine doesn't allocate.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     items: VecDeque<Item>,
     bytes: Vec<u8>,
     next_effect: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Item {
     Transmit { conn: ConnId, range: Range<usize> },
     Discard(ConnId),

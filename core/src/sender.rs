@@ -12,7 +12,7 @@ pub(crate) const READ_CREDIT: usize = 64 * 1024;
 /// The sending side of a connection. What doesn't fit the room waits here, and
 /// while it does nothing more is read from the peer: it can't make the backlog
 /// grow beyond the answers to what it already sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sender {
     conn: ConnId,
     room: usize,

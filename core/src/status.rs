@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Capabilities;
 use crate::endpoint::{Remote, Transport};
-use crate::id::{BootTag, Epoch, GuestName};
-use crate::time::WallTime;
+use crate::id::{BootTag, ConnId, Epoch, GuestName};
+use crate::time::{Time, WallTime};
 
 /// The document's version.
 pub const SCHEMA: u32 = 1;
@@ -189,6 +189,27 @@ pub struct GuestStatus {
     pub peers: Vec<GuestName>,
     /// Its managed attachment.
     pub attachment: Option<serde_json::Value>,
+}
+
+/// What a check asks of one guest after every event: the verdict and what it
+/// rests on, without what only people read. [`crate::Broker::glances`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Glance<'a> {
+    /// Its name.
+    pub name: &'a GuestName,
+    /// The verdict.
+    pub state: State,
+    /// Why not; `None` exactly when reachable.
+    pub reason: Option<Reason>,
+    /// When the challenge was sent that its newest evidence answers (evidence of an
+    /// accepted 0.1 guest: when it was received).
+    pub proof_at: Option<Time>,
+    /// The open session's connection.
+    pub session: Option<ConnId>,
+    /// Its session's number; the last one's when there is none now.
+    pub epoch: Option<Epoch>,
+    /// Whether the newest evidence was a challenge's answer.
+    pub proven: bool,
 }
 
 /// The broker's part of the document.

@@ -110,6 +110,13 @@ impl<K: Copy> Timers<K> {
         Some(key)
     }
 
+    /// When a timer fires; `None`: it isn't armed.
+    #[cfg(feature = "model")]
+    pub(crate) fn armed(&self, id: TimerId) -> Option<Time> {
+        let slot = &self.slots[id.0 as usize];
+        (slot.position != UNARMED).then_some(slot.at)
+    }
+
     /// How many exist, armed or not.
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()

@@ -61,3 +61,12 @@ fn a_name_that_a_reload_brings_satisfies_who_waits_for_it() {
     reload(&mut world, |config| config.guests.push(name("new")));
     assert_eq!(world.replies(control)[0]["event"], "waited");
 }
+
+#[test]
+fn a_shorter_bound_counts_for_what_is_already_open() {
+    let mut world = World::new(|config| config.handshake_timeout = ms(60_000));
+    let conn = world.open(Transport::Tcp);
+    reload(&mut world, |config| config.handshake_timeout = ms(2000));
+    world.advance(ms(2000));
+    assert!(world.is_closed(conn));
+}

@@ -3,6 +3,8 @@
 
 use castra_core::time::Time;
 
+use crate::plan::FaultKind;
+
 /// A process of the world, as an index into [`Chronicle::columns`].
 pub type Column = usize;
 
@@ -54,12 +56,22 @@ pub struct Arrow {
     pub to: Column,
     /// When it left.
     pub sent: Time,
-    /// When it was there; `None`: never.
+    /// When it was there; `None`: never. After the run's end: it was still under way.
     pub arrived: Option<Time>,
-    /// What it says, shortened: `challenge 3`, `proof 3`, `hello`.
+    /// What it says, shortened: `challenge 3`, `proof 3`, `hello`. Its first word
+    /// decides whether it is part of the routine: see [`Arrow::is_routine`].
     pub label: String,
     /// A fault kept it longer than the network alone would have.
     pub delayed: bool,
+}
+
+impl Arrow {
+    /// A challenge or a proof that arrived as it should: pictures and stories fold these.
+    #[must_use]
+    pub fn is_routine(&self) -> bool {
+        let word = self.label.split(' ').next().unwrap_or_default();
+        matches!(word, "challenge" | "proof") && self.arrived.is_some() && !self.delayed
+    }
 }
 
 /// Something at one process, at one moment or for a while.
@@ -80,14 +92,37 @@ pub struct Mark {
 /// Kinds of marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkKind {
-    /// Injected by the world.
+    /// The process does not run for a while: frozen, suspended, or dead until it boots again.
+    Stopped,
+    /// Nothing passes on the process's connections for a while.
+    Cut,
+    /// Any other fault.
     Fault,
+    /// The window before a violation: when there should have been evidence, and was none.
+    Window,
     /// A process began.
     Start,
     /// A process ended, of itself or not.
     End,
     /// What a process said or found out.
     Note,
+}
+
+impl From<FaultKind> for MarkKind {
+    fn from(kind: FaultKind) -> Self {
+        match kind {
+            FaultKind::Death
+            | FaultKind::Crash
+            | FaultKind::Freeze
+            | FaultKind::FreezeBroker
+            | FaultKind::RestartBroker
+            | FaultKind::LoseState
+            | FaultKind::TornCommit
+            | FaultKind::Suspend => Self::Stopped,
+            FaultKind::Hold | FaultKind::Partition => Self::Cut,
+            _ => Self::Fault,
+        }
+    }
 }
 
 /// What the broker said of one guest for a while.

@@ -1,19 +1,35 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
-//! The real engines of `castra-core` in a simulated world with faults.
+//! castra in simulated worlds with faults, held against a truth that it can't see.
 //!
-//! [`World`] runs a broker and its agents on one virtual clock, over streams
-//! that delay, hold, cut and reset; guests freeze, die and come back, the broker
-//! restarts. After every event it compares what the broker says with what it
-//! alone knows ([`truth::Truth`]): a guest called reachable was running within
-//! the window. When the faults end, everybody alive must be reachable again
-//! within a bound. One `u64` seed gives one run, for ever.
+//! A [`plan::Plan`] says who is there and what goes wrong; a [`choice::Choice`]
+//! decides everything that the plan leaves open; a [`world::World`] plays it: the
+//! real engines in their real shells over a network in memory, on a virtual
+//! clock. After every event, what the broker says is compared with what really
+//! is. When the faults end, everybody alive must be reachable again within a
+//! bound. One `u64` seed gives one run, for ever.
 
+pub mod case;
 pub mod choice;
 pub mod chronicle;
+mod disk;
+pub mod measure;
+mod net;
+pub mod outcome;
+pub mod picture;
 pub mod plan;
-pub mod truth;
-mod wire;
+pub mod play;
+mod scribe;
+pub mod shrink;
+pub mod story;
+mod truth;
+pub mod turmoil;
+pub mod violation;
+mod watched;
+mod witness;
 pub mod world;
 
-pub use world::{Outcome, Settings, Violation, World};
+pub use outcome::Outcome;
+pub use plan::{Limits, Plan};
+pub use violation::Violation;
+pub use world::{Failure, World};

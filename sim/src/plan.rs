@@ -30,6 +30,10 @@ pub struct Plan {
     pub chaos_ms: u64,
     /// Whether the broker writes its log files, too.
     pub logs: bool,
+    /// Whether the broker believes guests that prove nothing.
+    pub accept_unproven: bool,
+    /// Whether the broker's tables are so small that their bounds are met.
+    pub small_tables: bool,
 }
 
 /// How streams behave by themselves.
@@ -185,6 +189,33 @@ pub enum Way {
     ToGuest,
 }
 
+impl Way {
+    /// As it follows a fault's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Both => "",
+            Self::ToBroker => " towards the broker",
+            Self::ToGuest => " towards the guest",
+        }
+    }
+}
+
+/// What a fault befalls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// A guest, for a while.
+    Guest,
+    /// A guest, at one moment.
+    GuestAtOnce,
+    /// The broker, for a while.
+    Broker,
+    /// The broker, at one moment.
+    BrokerAtOnce,
+    /// Everybody, for a while.
+    World,
+}
+
 /// Kinds of faults.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -258,6 +289,54 @@ impl FaultKind {
         Self::SlowDisk,
         Self::Replug,
     ];
+
+    /// What it befalls.
+    #[must_use]
+    pub const fn scope(self) -> Scope {
+        match self {
+            Self::Hold | Self::Partition | Self::Death | Self::Crash | Self::Freeze | Self::Twin => {
+                Scope::Guest
+            }
+            Self::Reset | Self::HalfClose | Self::Replug => Scope::GuestAtOnce,
+            Self::FreezeBroker
+            | Self::RestartBroker
+            | Self::LoseState
+            | Self::TornCommit
+            | Self::Descriptors
+            | Self::CommitFails
+            | Self::DiskFull
+            | Self::SlowDisk => Scope::Broker,
+            Self::DrainBroker | Self::Reload | Self::WallStep => Scope::BrokerAtOnce,
+            Self::Suspend => Scope::World,
+        }
+    }
+
+    /// What it does, for people.
+    #[must_use]
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::Hold => "its streams are held",
+            Self::Partition => "cut off",
+            Self::Reset => "its connections are reset",
+            Self::HalfClose => "one side says that it is done",
+            Self::Death => "dead",
+            Self::Crash => "crashed",
+            Self::Freeze | Self::FreezeBroker => "frozen",
+            Self::Twin => "an exact copy runs, too",
+            Self::Suspend => "the host is suspended",
+            Self::WallStep => "the wall clock is set",
+            Self::RestartBroker => "killed",
+            Self::LoseState => "killed, its state is lost",
+            Self::DrainBroker => "told to leave",
+            Self::Reload => "reads its configuration again",
+            Self::Descriptors => "no more descriptors",
+            Self::CommitFails => "commits fail",
+            Self::TornCommit => "killed after a commit, before the word of it",
+            Self::DiskFull => "the disk is full",
+            Self::SlowDisk => "the disk is slow",
+            Self::Replug => "its serial line is plugged again",
+        }
+    }
 
     /// The word.
     #[must_use]
@@ -353,6 +432,8 @@ impl Plan {
             faults,
             chaos_ms,
             logs: choice.once_in(4),
+            accept_unproven: choice.once_in(4),
+            small_tables: choice.once_in(4),
         }
     }
 

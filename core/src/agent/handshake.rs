@@ -15,7 +15,7 @@ use crate::link::inbox::LINE_MAX;
 use crate::link::line::{Auth, BrokerLine, Challenge, GREETING, Hello, Ok as Accepted, PROOF_V1};
 
 /// A handshake in progress.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Handshake {
     name: GuestName,
     token: Option<Key>,
@@ -28,7 +28,7 @@ pub(super) struct Handshake {
     skipping: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     /// Serial: skips to a line that ends with the greeting. Holds the end of the
     /// line so far.

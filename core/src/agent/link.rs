@@ -31,16 +31,16 @@ use crate::link::message::{GuestRequest, append_goodbye, append_json};
 use crate::time::{Time, millis};
 
 /// The link.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Link {
-    state: State,
+    pub(super) state: State,
     backoff: Backoff,
     attempt: u32,
     last_error: Option<String>,
 }
 
-#[derive(Debug, Default)]
-enum State {
+#[derive(Clone, Debug, Default)]
+pub(super) enum State {
     Dialing {
         effect: EffectId,
         deadline: Time,
@@ -309,8 +309,10 @@ impl Link {
             cx.out.close(wire.conn(), loss.close_reason());
             None
         });
-        let first = self.backoff.next(cx.config.backoff_first, cx.config.backoff_most, cx.entropy);
-        let wait = loss.retry_after.unwrap_or_default().min(cx.config.retry_after_max) + first;
+        let most = if planted!(cx.config, UnboundedBackoff) { Duration::MAX } else { cx.config.backoff_most };
+        let range = self.backoff.next(cx.config.backoff_first, most);
+        let pause = if planted!(cx.config, UnjitteredBackoff) { range } else { cx.entropy.jitter(range) };
+        let wait = loss.retry_after.unwrap_or_default().min(cx.config.retry_after_max) + pause;
         self.state = State::Backoff { until: cx.now.boot + wait, wire };
         let retry_ms = Some(millis(wait));
         cx.event(match loss.why {

@@ -20,7 +20,7 @@ use crate::link::message::{GuestRequest, GuestRequestKind, append_json};
 use crate::time::{Time, millis};
 
 /// The local clients and what they wait for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Local {
     clients: Vec<Seat>,
     pending: BTreeMap<u64, Pending>,
@@ -28,7 +28,7 @@ pub(super) struct Local {
     draining: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Seat {
     client: Client,
     /// Unanswered requests.
@@ -36,7 +36,7 @@ struct Seat {
 }
 
 /// A request that the broker has to answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     conn: ConnId,
     id: Option<RequestId>,
@@ -178,6 +178,11 @@ impl Local {
     pub(super) fn next_deadline(&self) -> Option<Deadline> {
         let at = self.pending.values().map(|pending| pending.deadline).min()?;
         Some(Deadline { at, why: Wakeup::Command })
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (ConnId, Time)> {
+        self.pending.values().map(|pending| (pending.conn, pending.deadline))
     }
 
     /// Answers everything with `shutting_down` and closes every client that is not

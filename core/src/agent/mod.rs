@@ -7,6 +7,8 @@
 mod handshake;
 mod link;
 mod local;
+#[cfg(feature = "model")]
+mod obligations;
 mod session;
 mod wire;
 
@@ -25,7 +27,7 @@ use link::Link;
 use local::Local;
 
 /// The agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Agent {
     config: AgentConfig,
     entropy: Entropy,
@@ -36,6 +38,8 @@ pub struct Agent {
     link: Link,
     local: Local,
     life: Life,
+    #[cfg(feature = "model")]
+    longest: obligations::Longest,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +97,8 @@ impl Agent {
     /// An agent that dials at once: drain it before the first [`Engine::handle`].
     #[must_use]
     pub fn new(config: AgentConfig, entropy: Entropy, now: Now) -> Self {
+        #[cfg(feature = "model")]
+        let longest = obligations::Longest::new(&config);
         let mut agent = Self {
             config,
             entropy,
@@ -103,6 +109,8 @@ impl Agent {
             link: Link::default(),
             local: Local::default(),
             life: Life::Serving,
+            #[cfg(feature = "model")]
+            longest,
         };
         agent.parts(|link, _, cx| link.start(cx));
         agent
@@ -231,6 +239,10 @@ impl Engine for Agent {
             // A session that stands is not asked again: what it rests on takes
             // effect with the next handshake.
             Input::Reload(config) => {
+                #[cfg(feature = "model")]
+                self.longest.widen(&config);
+                #[cfg(feature = "planted")]
+                let config = alloc::boxed::Box::new(AgentConfig { planted: self.config.planted, ..*config });
                 self.config = *config;
                 true
             }

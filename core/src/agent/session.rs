@@ -15,7 +15,7 @@ use crate::link::message::{BrokerFrame, append_ping, append_proof};
 use crate::time::Time;
 
 /// A session that the broker granted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) epoch: Epoch,
     pub(super) interval: Duration,

@@ -9,7 +9,7 @@ use crate::link::inbox::{FRAME_MAX, Inbox, RESYNC, SERIAL_FRAME_MAX, append_fram
 use crate::sender::Sender;
 
 /// A connection to the broker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wire {
     pub(super) sender: Sender,
     pub(super) inbox: Inbox,
@@ -18,7 +18,7 @@ pub(super) struct Wire {
 }
 
 /// A keyed session's key, and the number of frames each way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tags {
     pub(super) key: SessionKey,
     pub(super) sent: u64,

@@ -24,7 +24,8 @@ impl Links {
             return self.refuse(cx, guests, conn, Failure::Busy);
         };
         let Some(row) = guests.get_mut(id) else { return };
-        if row.proven && row.epoch.is_some_and(|established| epoch < established) {
+        let overtaken = row.proven && row.epoch.is_some_and(|established| epoch < established);
+        if overtaken && !planted!(cx.config, EpochNotFenced) {
             return self.refuse(cx, guests, conn, Failure::NameInUse);
         }
         let incumbent = row.session.filter(|other| *other != conn);
@@ -72,6 +73,7 @@ impl Links {
         };
         let Stage::Proving(attempt) = core::mem::replace(&mut link.stage, Stage::Frames) else { return };
         let Attempt { hello, sent_at, epoch, keys, row, .. } = *attempt;
+        let sent_at = if planted!(cx.config, AgeFromReceipt) { now } else { sent_at };
         if row.is_some() {
             self.end_attempt(guests, id, conn);
         }
@@ -103,18 +105,22 @@ impl Links {
             row.session = Some(conn);
             row.since = now;
         }
-        cx.event(
-            Some(hello.name),
-            Fact::HandshakeSuccess {
-                epoch,
-                transport,
-                remote,
-                capabilities: hello.capabilities,
-                proven: true,
-                authenticated,
-                once,
-            },
-        );
+        let greeting = Fact::HandshakeSuccess {
+            epoch,
+            transport,
+            remote,
+            capabilities: hello.capabilities,
+            proven: true,
+            authenticated,
+            once,
+        };
+        if planted!(cx.config, DoubleGreeting) && row.takeovers > 0 {
+            cx.event(Some(hello.name), greeting.clone());
+        }
+        if planted!(cx.config, GreetingAfterVerdict) {
+            guests.announce(cx, id);
+        }
+        cx.event(Some(hello.name), greeting);
         let answer = line::Ok {
             epoch,
             interval: cx.config.interval,
@@ -161,6 +167,9 @@ impl Links {
         }
         for other in session.into_iter().chain(legacy.filter(|other| Some(*other) != session)) {
             self.say_bye(cx, other, SessionEnd::Superseded);
+            if planted!(cx.config, SupersededRefreshes) {
+                continue;
+            }
             self.drop_session(cx, guests, other, SessionEnd::Superseded);
             self.part(cx, other, CloseReason::Ended);
         }

@@ -19,7 +19,7 @@ use crate::link::inbox::Inbox;
 use crate::link::message::append_json;
 
 /// All control connections.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
     table: BTreeMap<ConnId, Client>,
     /// Connections that may have something to write.
@@ -28,7 +28,7 @@ pub(crate) struct Clients {
     announced: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Client {
     room: usize,
     inbox: Inbox,
@@ -42,7 +42,7 @@ struct Client {
     is_hungry: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Answer {
     Line(Vec<u8>),
     Walk(Walk),
@@ -51,7 +51,7 @@ enum Answer {
 }
 
 /// A stream of events.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Follow {
     pub(crate) next: u64,
     pub(crate) filter: Filter,
@@ -159,6 +159,17 @@ impl Clients {
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// Requests that no answer was found for so far.
+    #[cfg(feature = "model")]
+    pub(super) fn unanswered(&self) -> usize {
+        self.table.values().map(|client| client.open).sum()
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn is_hungry(&self) -> bool {
+        !self.hungry.is_empty()
     }
 
     /// Bytes that had to wait and may be taken now.

@@ -17,7 +17,7 @@ use crate::time::{Now, Time, millis};
 use crate::timers::Timers;
 
 /// Shared by all machines; only the engine owns it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cx {
     pub(crate) config: BrokerConfig,
     pub(crate) now: Now,

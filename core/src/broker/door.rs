@@ -15,11 +15,11 @@ use crate::time::Time;
 use crate::timers::TimerId;
 
 /// The half-open connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Door {
     waiting: Vec<ConnId>,
     shut: bool,
-    timer: TimerId,
+    pub(super) timer: TimerId,
 }
 
 /// Whom a connection comes from, as far as fairness goes.
@@ -51,7 +51,7 @@ impl Links {
         // Bounded by the shell's connection table.
         link.half_open = Some(self.door.waiting.len() as u32);
         self.door.waiting.push(conn);
-        if self.door.waiting.len() >= cx.config.half_open_max {
+        if self.door.waiting.len() >= cx.config.half_open_max && !planted!(cx.config, HalfOpenUnbounded) {
             if !core::mem::replace(&mut self.door.shut, true) {
                 cx.out.read(Source::LinkDoor, 0);
             }
@@ -108,15 +108,20 @@ impl Links {
     }
 
     fn arm_eviction(&self, cx: &mut Cx) {
-        let grace = cx.config.half_open_grace;
-        let evictable = self.door.waiting.iter().filter_map(|conn| {
-            let since = self.table.get(*conn)?.evictable_since()?;
-            Some(since + grace)
-        });
         // Without one, the handshakes' own deadlines make room.
-        if let Some(at) = evictable.min() {
-            cx.timers.arm(self.door.timer, at.max(cx.at()), Wakeup::Eviction);
+        if let Some(at) = self.eviction_due(cx) {
+            cx.timers.arm(self.door.timer, at, Wakeup::Eviction);
         }
+    }
+
+    /// When somebody may be evicted, if the door is shut and there is anybody to evict.
+    pub(crate) fn eviction_due(&self, cx: &Cx) -> Option<Time> {
+        let grace = cx.config.half_open_grace;
+        let evictable = self.door.waiting.iter().filter(|_| self.door.shut).filter_map(|conn| {
+            let since = self.table.get(*conn)?.evictable_since()?;
+            Some((since + grace).max(cx.at()))
+        });
+        evictable.min()
     }
 }
 

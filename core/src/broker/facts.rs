@@ -26,7 +26,7 @@ pub(crate) enum TimerKey {
 }
 
 /// How machines meet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Notice {
     /// A row's verdict may have changed: whoever waits for it looks again.
     Verdict(RowId),

@@ -12,12 +12,12 @@ use crate::capabilities::Capabilities;
 use crate::event::Fact;
 use crate::id::{BootTag, ConnId, Epoch, GuestName};
 use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict};
-use crate::status::{GuestStatus, Reason, State, Warning};
+use crate::status::{Glance, GuestStatus, Reason, State, Warning};
 use crate::time::{Now, Time, WallTime, millis};
 use crate::timers::TimerId;
 
 /// What is known of one guest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) name: GuestName,
     /// Named by the operator: never dropped to make room.
@@ -51,7 +51,7 @@ pub(crate) struct Row {
     pub(crate) record: RecordState,
     takeover_times: Option<VecDeque<Time>>,
     announced: Verdict,
-    timer: Option<TimerId>,
+    pub(super) timer: Option<TimerId>,
     idle_stamp: u64,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct RecordState {
 pub(crate) struct Full;
 
 /// All rows, and who has a token.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Guests {
     by_name: BTreeMap<GuestName, RowId>,
     rows: Vec<Option<Row>>,
@@ -93,6 +93,11 @@ impl Guests {
 
     pub(crate) fn get_mut(&mut self, id: RowId) -> Option<&mut Row> {
         self.rows.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().flatten()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -278,6 +283,13 @@ impl Guests {
         let seen = cx.stall_seen(now);
         self.get(id).map(|row| row.status(cx, now.boot.max(cx.at()), seen.as_ref().or(cx.stall.as_ref())))
     }
+
+    /// What `status` judges of every row at `now`, in the order of the rows.
+    pub(crate) fn glances(&self, cx: &Cx, now: Now) -> impl Iterator<Item = Glance<'_>> {
+        let stall = cx.stall_seen(now).or(cx.stall);
+        let now = now.boot.max(cx.at());
+        self.rows.iter().flatten().map(move |row| row.glance(cx, now, stall.as_ref()))
+    }
 }
 
 /// Whether the row has had no session since it got that stamp.
@@ -304,6 +316,8 @@ impl Row {
             handshaking: self.handshaking > 0,
             refused: self.refused,
             seen_before: self.last_wall.is_some(),
+            #[cfg(feature = "planted")]
+            planted: config.planted,
         }
     }
 
@@ -330,9 +344,31 @@ impl Row {
         })
     }
 
-    fn status(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> GuestStatus {
+    /// The verdict at `now`, and what it was computed from.
+    fn judge(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> (Facts, Verdict) {
         let facts = self.facts(&cx.config, now);
         let verdict = liveness::judge(&facts, cx.config.window, stall, now);
+        if planted!(cx.config, StoredVerdict) && self.announced == Verdict::REACHABLE {
+            return (facts, self.announced);
+        }
+        (facts, verdict)
+    }
+
+    fn glance(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> Glance<'_> {
+        let (facts, verdict) = self.judge(cx, now, stall);
+        Glance {
+            name: &self.name,
+            state: verdict.state,
+            reason: verdict.reason,
+            proof_at: facts.evidence.map(|evidence| evidence.at),
+            session: self.session,
+            epoch: self.epoch,
+            proven: self.proven,
+        }
+    }
+
+    fn status(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> GuestStatus {
+        let (facts, verdict) = self.judge(cx, now, stall);
         let mut warnings = Vec::new();
         let doubtful = self.evidence.is_some() && !self.proven;
         if doubtful || (self.claimed && self.evidence.is_none()) {

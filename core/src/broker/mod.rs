@@ -11,6 +11,8 @@ pub(crate) mod facts;
 pub(crate) mod guests;
 mod handshake;
 mod links;
+#[cfg(feature = "model")]
+mod obligations;
 mod records;
 mod ring;
 mod session;
@@ -24,7 +26,7 @@ use crate::config::BrokerConfig;
 use crate::entropy::Entropy;
 use crate::event::{Fact, Failure, SessionEnd};
 use crate::id::{ConnId, EffectId, GuestName};
-use crate::status::GuestStatus;
+use crate::status::{Glance, GuestStatus};
 use crate::time::{Now, Time, WallTime};
 use crate::timers::TimerId;
 
@@ -51,7 +53,7 @@ pub struct Restored {
 }
 
 /// The broker: who is reachable, and why not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Broker {
     cx: Cx,
     guests: Guests,
@@ -62,6 +64,8 @@ pub struct Broker {
     drain: Option<Drain>,
     drain_timer: TimerId,
     more: bool,
+    #[cfg(feature = "model")]
+    longest: obligations::Longest,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +84,10 @@ impl Broker {
     /// A broker that has heard of nobody yet in this incarnation. `config` was checked.
     #[must_use]
     pub fn new(config: BrokerConfig, restored: Restored, entropy: Entropy, now: Now) -> Self {
+        #[cfg(feature = "model")]
+        let longest = obligations::Longest::new(&config);
+        #[cfg(feature = "planted")]
+        let now = config.clock(now);
         let mut cx = Cx::new(config, restored.incarnation, entropy, now);
         let mut guests = Guests::default();
         for (name, seen) in restored.last_seen {
@@ -110,6 +118,8 @@ impl Broker {
             drain: None,
             drain_timer,
             more: false,
+            #[cfg(feature = "model")]
+            longest,
         };
         broker.configure();
         for id in broker.guests.ids().collect::<Vec<_>>() {
@@ -124,7 +134,15 @@ impl Broker {
     /// Every guest as it is at `now`: a pure read, which the next `handle` can't
     /// contradict. Doesn't block and doesn't allocate per guest.
     pub fn status(&self, now: Now) -> impl Iterator<Item = GuestStatus> {
+        #[cfg(feature = "planted")]
+        let now = self.cx.config.clock(now);
         self.guests.ids().filter_map(move |id| self.guests.status(&self.cx, id, now))
+    }
+
+    /// What [`Broker::status`] judges of every guest at `now`, without allocating:
+    /// for checks after every event. In an order of its own, not by name.
+    pub fn glances(&self, now: Now) -> impl Iterator<Item = Glance<'_>> {
+        self.guests.glances(&self.cx, now)
     }
 
     /// Counters that nothing depends on.
@@ -298,6 +316,8 @@ impl Engine for Broker {
     type Config = BrokerConfig;
 
     fn handle(&mut self, now: Now, input: Input<'_, BrokerConfig>) {
+        #[cfg(feature = "planted")]
+        let now = self.cx.config.clock(now);
         let seen = self.cx.stall_seen(now);
         let late = self.cx.timers.next().map(|next| now.boot.since(next.at));
         let suspended = now.suspended.saturating_sub(self.cx.now.suspended);
@@ -318,6 +338,8 @@ impl Engine for Broker {
     fn poll_output(&mut self) -> Output<'_> {
         let Self { cx, more, .. } = self;
         let wait = if *more { Some(cx.more()) } else { cx.timers.next() };
+        #[cfg(feature = "planted")]
+        let wait = cx.config.unclock(wait, cx.now);
         cx.out.poll(|| wait)
     }
 }
@@ -359,9 +381,13 @@ impl Broker {
     }
 
     fn reload(&mut self, config: BrokerConfig) {
+        #[cfg(feature = "model")]
+        self.longest.widen(&config);
         let Self { cx, links, .. } = self;
         let stricter = config.window < cx.config.window || config.interval < cx.config.interval;
         let identity = core::mem::take(&mut cx.config.identity);
+        #[cfg(feature = "planted")]
+        let config = BrokerConfig { planted: cx.config.planted, ..config };
         cx.config = BrokerConfig { identity, ..config };
         cx.event(None, Fact::BrokerReloaded);
         if stricter {
@@ -370,6 +396,10 @@ impl Broker {
         self.configure();
         for id in self.guests.ids().collect::<Vec<_>>() {
             self.guests.announce(&mut self.cx, id);
+        }
+        let Self { cx, guests, links, .. } = self;
+        for conn in links.table.ids() {
+            links.rearm(cx, Some(guests), conn);
         }
     }
 

@@ -16,14 +16,14 @@ use crate::legacy::Record;
 use crate::time::{Time, WallTime};
 use crate::timers::TimerId;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Records {
     transitions: VecDeque<RowId>,
     refreshes: VecDeque<RowId>,
     writing: BTreeMap<EffectId, RowId>,
     /// The second that is being counted, and how many were written in it.
     second: (Time, u32),
-    timer: TimerId,
+    pub(super) timer: TimerId,
     failing: bool,
 }
 
@@ -148,6 +148,11 @@ impl Records {
     /// Whether records are on their way to the disk, or wait to be.
     pub(crate) fn is_busy(&self) -> bool {
         !(self.writing.is_empty() && self.transitions.is_empty() && self.refreshes.is_empty())
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn has_queued(&self) -> bool {
+        !(self.transitions.is_empty() && self.refreshes.is_empty())
     }
 
     fn pop(&mut self) -> Option<(RowId, Urgency)> {

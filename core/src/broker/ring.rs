@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::event::Event;
 
 /// A ring of events numbered from 1.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ring {
     events: Vec<Event>,
     capacity: usize,

@@ -7,7 +7,7 @@ use crate::auth::{Direction, SessionKey, TAG_DIGITS};
 use crate::boundary::{CloseReason, Wakeup};
 use crate::broker::cx::{Cx, retry_after};
 use crate::broker::facts::{CommandId, Notice, RowId, Urgency};
-use crate::broker::guests::Guests;
+use crate::broker::guests::{Guests, Row};
 use crate::broker::links::{Link, Links, SMALL};
 use crate::event::{Fact, SessionEnd};
 use crate::id::{ConnId, Epoch, Nonce};
@@ -17,7 +17,7 @@ use crate::liveness::{Departure, Evidence};
 use crate::time::{Time, WallTime, millis};
 
 /// One session. A 0.1 session has neither challenges nor a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
     /// `None` for the host's own 0.1 bus client.
     pub(crate) row: Option<RowId>,
@@ -230,7 +230,7 @@ impl Links {
         let now = cx.at();
         let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) else { return };
         let deciding = session.conflict.filter(|challenge| challenge.seq == seq);
-        let Some(challenge) = deciding.or_else(|| session.take(seq)) else {
+        let Some(mut challenge) = deciding.or_else(|| session.take(seq)) else {
             if (1..=session.last_seq).contains(&seq) {
                 cx.statistics.late_proofs += 1;
                 let second = core::time::Duration::from_secs(1);
@@ -242,8 +242,11 @@ impl Links {
             }
             return self.strike(cx, guests, conn);
         };
-        if !challenge.nonce.matches(proof) {
+        if !challenge.nonce.matches(proof) && !planted!(cx.config, NonceUnchecked) {
             return self.strike(cx, guests, conn);
+        }
+        if planted!(cx.config, AgeFromReceipt) {
+            challenge.sent_at = now;
         }
         session.strikes = 0;
         session.heard = now;
@@ -253,7 +256,8 @@ impl Links {
         }
         let Some(id) = row else { return };
         let mut contender = None;
-        if let Some(row) = guests.get_mut(id).filter(|row| row.session == Some(conn)) {
+        let counts = |row: &&mut Row| row.session == Some(conn) || planted!(cx.config, SupersededRefreshes);
+        if let Some(row) = guests.get_mut(id).filter(counts) {
             // Challenges are answered in any order: an older one doesn't make the guest older.
             if row.evidence.is_none_or(|newest| challenge.sent_at >= newest.at) {
                 row.evidence = Some(Evidence { at: challenge.sent_at, received: now });
@@ -303,7 +307,10 @@ impl Links {
         let row = session.row;
         if session.next_challenge <= now && link.in_frames() {
             self.challenge_and_keep(cx, conn);
-            if let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) {
+            if let Some(link) = self.table.get_mut(conn)
+                && let Some(session) = &mut link.session
+                && !(planted!(cx.config, ChallengeHotLoop) && link.blocked_since.is_some())
+            {
                 session.next_challenge = now + cx.config.interval;
             }
         }
@@ -337,7 +344,9 @@ impl Links {
         guests.mark_idle(id);
         guests.announce(cx, id);
         cx.notify(Notice::Evidence(id, Urgency::Transition));
-        if let Some(contender) = guests.get(id).and_then(|row| row.contender) {
+        // A broker that leaves lets nobody in any more.
+        let contender = guests.get(id).and_then(|row| row.contender).filter(|_| !cx.draining);
+        if let Some(contender) = contender {
             self.establish(cx, guests, contender);
         }
     }

@@ -18,7 +18,7 @@ use crate::time::WallTime;
 pub(crate) const PIECE_MAX: usize = 4096;
 
 /// An answer in progress.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Walk {
     envelope: Envelope,
     body: Body,
@@ -28,7 +28,7 @@ pub(crate) struct Walk {
 }
 
 /// What stands around the document.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Envelope {
     /// A line on control.
     Line(Option<RequestId>),
@@ -36,7 +36,7 @@ pub(crate) enum Envelope {
     Bare,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Body {
     Status { names: Names, as_of: WallTime, reachable: u64 },
     Waited { names: Names },
@@ -45,7 +45,7 @@ enum Body {
 }
 
 /// Which rows, and how far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Names {
     /// Every row; the last one written.
     All(Option<GuestName>),

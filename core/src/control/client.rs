@@ -16,7 +16,7 @@ use crate::sender::Sender;
 
 /// A control connection. While replies wait for room ([`Client::is_blocked`]) no
 /// line is handled: the backlog is bounded by the replies already promised.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     sender: Sender,
     inbox: Inbox,

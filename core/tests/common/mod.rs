@@ -50,6 +50,8 @@ pub struct World {
     pub doors: BTreeMap<&'static str, usize>,
     pub deadline: Option<Deadline>,
     pub stopped: bool,
+    /// The latest time the broker was told.
+    latest: Time,
     next: u32,
 }
 
@@ -80,6 +82,7 @@ impl World {
             doors: BTreeMap::new(),
             deadline: None,
             stopped: false,
+            latest: now.boot,
             next: 0,
         };
         world.drain();
@@ -98,6 +101,7 @@ impl World {
     }
 
     fn drain(&mut self) {
+        self.latest = self.latest.max(self.now.boot);
         let mut writable = Vec::new();
         loop {
             match self.broker.poll_output() {
@@ -140,12 +144,31 @@ impl World {
                 other => panic!("unexpected {other:?}"),
             }
         }
+        self.check();
         for conn in writable {
             if self.wires[&conn].closed.is_none() {
                 self.wires.get_mut(&conn).unwrap().room = ROOM;
                 self.handle(Input::Writable { conn, room: ROOM });
             }
         }
+    }
+
+    /// What must be so after every input.
+    pub fn check(&self) {
+        let now = self.now.boot.max(self.latest);
+        let status: BTreeMap<_, _> = self.broker.status(self.now).map(|row| (row.name, row)).collect();
+        let glances: Vec<_> = self.broker.glances(self.now).collect();
+        assert_eq!(glances.len(), status.len());
+        for glance in glances {
+            let row = &status[glance.name];
+            assert_eq!((glance.state, glance.reason), (row.state, row.reason), "of {}", row.name);
+            let age = glance.proof_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap());
+            assert_eq!(age, row.last_handshake_age_ms);
+            assert_eq!(glance.session.is_some(), row.session_age_ms.is_some());
+            assert_eq!((glance.epoch, glance.proven), (row.epoch, row.proven));
+        }
+        #[cfg(feature = "model")]
+        self.broker.check_obligations().unwrap();
     }
 
     /// Time passes, and the broker is woken whenever it asked for it.

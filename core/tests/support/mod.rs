@@ -102,6 +102,8 @@ impl World {
             let out = match self.agent.poll_output() {
                 Output::Wait(wait) => {
                     self.wait = wait;
+                    #[cfg(feature = "model")]
+                    self.agent.check_obligations().unwrap();
                     return;
                 }
                 Output::Transmit { conn, bytes } => {

@@ -23,6 +23,8 @@ pub(crate) struct Doors {
     /// Connections the engine takes per turn.
     pub(crate) link_credit: usize,
     pub(crate) control_credit: usize,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: Option<castra_core::planted::Bug>,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,14 @@ impl Doors {
                 taken: 0,
             })
             .collect();
-        Self { doors, connections_max, link_credit: usize::MAX, control_credit: usize::MAX }
+        Self {
+            doors,
+            connections_max,
+            link_credit: usize::MAX,
+            control_credit: usize::MAX,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
     }
 
     pub(crate) const fn count(&self) -> usize {
@@ -129,6 +138,7 @@ impl Doors {
                 Trouble::Next
             }
             _ => {
+                door.closed = planted!(self, AcceptEndsOnEmfile);
                 door.rests_until = Some(now + REST);
                 Trouble::Rest { first: !std::mem::replace(&mut door.failing, true) }
             }

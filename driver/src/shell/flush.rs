@@ -49,6 +49,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         }
         if slot.unsent() > 0 {
             match self.ports.net.write(conn, &slot.out[slot.sent as usize..]) {
+                Ok(_) if planted!(self.ports, ShortWriteLoses) => slot.sent = slot.out.len() as u32,
                 Ok(written) => slot.sent += written as u32,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.ports.soil(conn),
@@ -60,7 +61,9 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         slot.flags.blocked = wants_write;
         if wants_write != slot.flags.wants_write {
             slot.flags.wants_write = wants_write;
-            if self.ports.net.want_write(conn, wants_write).is_err() {
+            if !planted!(self.ports, WriteInterestForgotten)
+                && self.ports.net.want_write(conn, wants_write).is_err()
+            {
                 return if open { self.broken(now, conn) } else { self.drop_closing(conn) };
             }
         }

@@ -4,6 +4,22 @@
 //! It reads no clock, starts no thread, opens no file and knows no poller: time
 //! comes with [`Shell::turn`], the world stands behind [`Net`] and [`Work`].
 
+/// Whether a bug is planted where `$in` comes from.
+#[cfg(feature = "planted")]
+macro_rules! planted {
+    ($in:expr, $bug:ident) => {
+        $in.planted == Some(castra_core::planted::Bug::$bug)
+    };
+}
+
+/// No bugs are planted.
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($in:expr, $bug:ident) => {
+        false
+    };
+}
+
 mod dial;
 mod doors;
 mod flush;
@@ -47,11 +63,22 @@ pub struct ShellOptions {
     pub log_prefix: Option<&'static str>,
     /// Keep events for [`Shell::take_events`].
     pub observe: bool,
+    /// The bug that is planted, if any.
+    #[cfg(feature = "planted")]
+    pub planted: Option<castra_core::planted::Bug>,
 }
 
 impl Default for ShellOptions {
     fn default() -> Self {
-        Self { doors: Vec::new(), dial: None, connections_max: 100_000, log_prefix: None, observe: false }
+        Self {
+            doors: Vec::new(),
+            dial: None,
+            connections_max: 100_000,
+            log_prefix: None,
+            observe: false,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
     }
 }
 
@@ -95,13 +122,12 @@ pub struct Shell<E, N, W> {
 impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     /// A shell around `engine`. Nothing happens before the first turn.
     pub fn new(engine: E, net: N, work: W, options: ShellOptions) -> Self {
-        Self {
-            engine,
-            ports: Ports::new(net, work, options),
-            buffer: vec![0; READ_MAX],
-            wait: None,
-            started: false,
-        }
+        #[cfg(feature = "planted")]
+        let planted = options.planted;
+        let ports = Ports::new(net, work, options);
+        #[cfg(feature = "planted")]
+        let ports = ports.plant(planted);
+        Self { engine, ports, buffer: vec![0; READ_MAX], wait: None, started: false }
     }
 
     /// One turn: takes notice, accepts, reads, ticks, writes. Bounded in work;
@@ -357,13 +383,16 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 slot.flags.readable = false;
                 if slot.flags.hangup {
                     self.gone(now, conn, CloseCause::Eof);
-                } else if !std::mem::replace(&mut slot.flags.read_done, true) {
+                } else if !std::mem::replace(&mut slot.flags.read_done, true)
+                    && !planted!(self.ports, FinishIgnored)
+                {
                     self.feed(now, Input::Finished { conn });
                 }
             }
             Ok(Received { bytes, drained }) => {
                 // Behind the last bytes waits the end, and no edge tells of it.
-                slot.flags.readable = !drained || slot.flags.finished;
+                slot.flags.readable =
+                    (!drained || slot.flags.finished) && !planted!(self.ports, ReadOncePerEdge);
                 self.ports.enqueue(conn);
                 self.hand_over(now, conn, bytes);
             }

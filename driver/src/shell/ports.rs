@@ -49,6 +49,8 @@ pub(crate) struct Ports<N, W> {
     pub(crate) pending: VecDeque<Pending>,
     pub(crate) stopped: bool,
     pub(crate) counters: Counters,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: Option<castra_core::planted::Bug>,
 }
 
 impl<N: Net, W: Work> Ports<N, W> {
@@ -67,7 +69,15 @@ impl<N: Net, W: Work> Ports<N, W> {
             pending: VecDeque::new(),
             stopped: false,
             counters: Counters::default(),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
+    }
+
+    #[cfg(feature = "planted")]
+    pub(crate) fn plant(mut self, bug: Option<castra_core::planted::Bug>) -> Self {
+        (self.planted, self.slots.planted, self.doors.planted) = (bug, bug, bug);
+        self
     }
 
     /// Carries out one output.
@@ -80,6 +90,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             }
             Output::Read { source: Source::LinkDoor, credit } => self.doors.link_credit = credit,
             Output::Read { source: Source::ControlDoor, credit } => self.doors.control_credit = credit,
+            Output::Read { source: Source::Conn(_), .. } if planted!(self, CreditIgnored) => {}
             Output::Read { source: Source::Conn(conn), credit } => {
                 if let Some(slot) = self.slots.get(conn) {
                     slot.credit = u32::try_from(credit).unwrap_or(u32::MAX);

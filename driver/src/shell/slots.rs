@@ -112,6 +112,8 @@ pub(crate) struct Slots {
     spare: Vec<Vec<u8>>,
     links: usize,
     controls: usize,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: Option<castra_core::planted::Bug>,
 }
 
 impl Slots {
@@ -152,10 +154,11 @@ impl Slots {
 
     /// Empties a slot; its id is dead.
     pub(crate) fn remove(&mut self, conn: ConnId) {
+        let older = u32::from(!planted!(self, SlotWithoutGeneration));
         let Some(slot) = self.get(conn) else { return };
         let stage = slot.stage;
         let out = std::mem::take(&mut slot.out);
-        *slot = Slot::free(conn.generation.wrapping_add(1));
+        *slot = Slot::free(conn.generation.wrapping_add(older));
         self.count(stage, -1);
         self.vacant.push(conn.index);
         self.recycle(out);

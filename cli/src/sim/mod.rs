@@ -1,0 +1,284 @@
+//! `castra sim`: the broker and its guests in simulated worlds, held against the truth.
+
+mod failed;
+mod measure;
+mod progress;
+mod report;
+mod seeds;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use castra_sim::Limits;
+use castra_sim::case::Case;
+use castra_sim::choice::Replayed;
+use castra_sim::picture;
+use castra_sim::plan::FaultKind;
+use castra_sim::play::Player;
+use castra_sim::story;
+use rustix::process::Signal;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::Context;
+use crate::duration::format;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::sim_args::{Faults, Sim, SimCommand, World};
+use report::Report;
+
+/// Worlds that are played if nothing is said.
+const WORLDS: u64 = 1000;
+
+pub(crate) fn run(cx: &mut Context, args: &Sim) -> Outcome {
+    match &args.command {
+        Some(SimCommand::Measure(args)) => measure::run(cx, args),
+        None => play(cx, args),
+    }
+}
+
+fn play(cx: &mut Context, args: &Sim) -> Outcome {
+    let player = player(args)?;
+    let stop = interruptible()?;
+    if let Some(file) = &args.case {
+        return case(cx, args, &player, file, &stop);
+    }
+    let began = Instant::now();
+    let range = match (args.seed, args.time) {
+        (Some(seed), _) => seed..seed.saturating_add(1),
+        (None, Some(_)) => args.from..u64::MAX,
+        (None, None) => args.from..args.from.saturating_add(args.seeds.unwrap_or(WORLDS)),
+    };
+    let until = args.time.map(|time| began + time);
+    let jobs = args.jobs.unwrap_or_else(cores);
+    let done = seeds::run(&range, until, jobs, &stop, |seed| {
+        player.play(seed).map_err(|failure| (failure.violation, failure.outcome))
+    });
+    let interrupted = stop.load(Ordering::Relaxed);
+    let failed = match done.failed {
+        Some((seed, violation)) => {
+            let rerun = rerun(args, seed);
+            Some(failed::explain(&player, &format!("seed {seed}"), violation, rerun, &stop, || {
+                player.case(seed).map(|(case, _)| case)
+            }))
+        }
+        None => None,
+    };
+    // One world that held is drawn and told, too.
+    let mut told = failed.as_ref().map(|failed| (failed.chronicle.clone(), failed.rerun.clone()));
+    if let (None, Some(seed), true) = (&told, args.seed, args.story || args.diagram.is_some()) {
+        let (plan, choice) = player.draw(seed);
+        told = Some((player.tell(&plan, choice).1, rerun(args, seed)));
+    }
+    if let Some((chronicle, rerun)) = &told {
+        if let Some(file) = &args.diagram {
+            let seed = done.failed_seed.or(args.seed).unwrap_or_default();
+            let file = if file.as_os_str().is_empty() {
+                format!("castra-sim-{seed}.html").into()
+            } else {
+                file.clone()
+            };
+            write(&file, &picture::draw(chronicle, Some(rerun)))?;
+        }
+    }
+    save(args, failed.as_ref())?;
+    let story = told.as_ref().filter(|_| args.story || failed.is_some());
+    let story = story.map(|(chronicle, rerun)| story::tell(chronicle, Some(rerun)));
+    let report = Report {
+        first: range.start,
+        jobs,
+        elapsed: began.elapsed(),
+        busy: done.busy,
+        outcome: done.outcome,
+        interrupted,
+        failed,
+        story,
+    };
+    finish(cx, args, &report)
+}
+
+/// Plays one case again.
+fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &Arc<AtomicBool>) -> Outcome {
+    let text = fs::read_to_string(file)
+        .map_err(|error| Failure::usage(format!("can't read {}: {error}", file.display())))?;
+    let case =
+        Case::from_json(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    let rerun = format!("castra sim --case {}{}", quoted(&file.display().to_string()), planted(args));
+    let began = Instant::now();
+    let result = player.replay(&case.plan, case.choices.clone());
+    let busy = began.elapsed();
+    let (outcome, failed) = match result {
+        Ok(outcome) => (outcome, None),
+        Err(failure) => {
+            let found = failure.violation.promise;
+            let again = Case { promise: found.into(), ..case.clone() };
+            let what = file.display().to_string();
+            let failed =
+                failed::explain(player, &what, failure.violation, rerun.clone(), stop, || Some(again));
+            (failure.outcome, Some(failed))
+        }
+    };
+    let chronicle = match &failed {
+        Some(failed) => failed.chronicle.clone(),
+        None => player.tell(&case.plan, Replayed::new(case.choices)).1,
+    };
+    if let Some(diagram) = &args.diagram {
+        let diagram =
+            if diagram.as_os_str().is_empty() { file.with_extension("html") } else { diagram.clone() };
+        write(&diagram, &picture::draw(&chronicle, Some(&rerun)))?;
+    }
+    save(args, failed.as_ref())?;
+    let story = (args.story || failed.is_some()).then(|| story::tell(&chronicle, Some(&rerun)));
+    let interrupted = stop.load(Ordering::Relaxed);
+    let elapsed = began.elapsed();
+    let report = Report { first: 0, jobs: 1, elapsed, busy, outcome, interrupted, failed, story };
+    finish(cx, args, &report)
+}
+
+fn finish(cx: &mut Context, args: &Sim, report: &Report) -> Outcome {
+    if args.json {
+        cx.out.line(&report.json().to_string())?;
+    } else {
+        cx.out.put(&report.text())?;
+    }
+    Ok(match (&report.failed, report.interrupted) {
+        (Some(_), _) => Exit::No,
+        (None, true) => Exit::Signalled(Signal::INT.as_raw()),
+        (None, false) => Exit::Yes,
+    })
+}
+
+fn save(args: &Sim, failed: Option<&failed::Failed>) -> Result<(), Failure> {
+    if let (Some(file), Some(case)) = (&args.save, failed.and_then(|failed| failed.case.as_ref())) {
+        write(file, &case.to_json())?;
+    }
+    Ok(())
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(file, text)
+        .map_err(|error| Failure::io(format_args!("can't write {}", file.display()), &error))?;
+    crate::output::say(format_args!("wrote {}", file.display()));
+    Ok(())
+}
+
+/// What worlds are drawn from.
+fn player(args: &Sim) -> Result<Player, Failure> {
+    #[cfg(not(feature = "planted"))]
+    if let Some(bug) = &args.plant {
+        return Err(Failure::usage(format!(
+            "no bug can be planted in this castra, not even {bug:?}: build one with \
+             `cargo build --release -p castra --features planted`"
+        )));
+    }
+    let mut limits = Limits::default();
+    let world = &args.world;
+    limits.times = times(world)?;
+    limits.network = world.network.map(castra_sim::measure::Profile::network);
+    if let Some(guests) = world.guests {
+        limits.guests = guests;
+    }
+    match &args.faults {
+        Faults::All => {}
+        Faults::None => limits.faults.clear(),
+        Faults::Some(kinds) => limits.faults.clone_from(kinds),
+    }
+    Ok(Player {
+        limits,
+        #[cfg(feature = "planted")]
+        planted: match &args.plant {
+            Some(bug) => Some(bug.parse().map_err(|_| {
+                let all: Vec<_> = castra_core::planted::Bug::ALL.iter().map(|bug| bug.as_str()).collect();
+                Failure::usage(format!("no bug is called {bug:?}; there are {}", all.join(", ")))
+            })?),
+            None => None,
+        },
+    })
+}
+
+/// The window and the interval, if one of them was said.
+fn times(world: &World) -> Result<Option<(Duration, Duration)>, Failure> {
+    let times = match (world.window, world.interval) {
+        (None, None) => return Ok(None),
+        (Some(window), None) => (window, window / 3),
+        (None, Some(interval)) => (interval * 3, interval),
+        (Some(window), Some(interval)) => (window, interval),
+    };
+    let (window, interval) = times;
+    if interval < Duration::from_millis(1) || window < interval * 3 {
+        return Err(Failure::usage(format!(
+            "the window ({}) must hold at least three intervals ({}, at least 1ms)",
+            format(window),
+            format(interval)
+        )));
+    }
+    Ok(Some(times))
+}
+
+/// The command that plays a seed again.
+fn rerun(args: &Sim, seed: u64) -> String {
+    let mut line = format!("castra sim --seed {seed}");
+    let world = &args.world;
+    for (name, time) in [("window", world.window), ("interval", world.interval)] {
+        if let Some(time) = time {
+            line.push_str(&format!(" --{name} {}", format(time)));
+        }
+    }
+    if let Some(guests) = world.guests {
+        line.push_str(&format!(" --guests {guests}"));
+    }
+    if let Some(network) = world.network {
+        line.push_str(&format!(" --network {network}"));
+    }
+    match &args.faults {
+        Faults::All => {}
+        Faults::None => line.push_str(" --faults none"),
+        Faults::Some(kinds) => {
+            let kinds: Vec<_> = kinds.iter().copied().map(FaultKind::as_str).collect();
+            line.push_str(&format!(" --faults {}", kinds.join(",")));
+        }
+    }
+    line + &planted(args)
+}
+
+fn planted(args: &Sim) -> String {
+    args.plant.as_ref().map_or_else(String::new, |bug| format!(" --plant {bug}"))
+}
+
+/// As a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "./_-+:,@=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Becomes true on Ctrl-C: the summary so far follows, and the end.
+fn interruptible() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // A second one ends it at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Failure::io("can't listen for Ctrl-C", &error))?;
+    }
+    Ok(stop)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_is_quoted_for_a_shell() {
+        assert_eq!(quoted("a/b.json"), "a/b.json");
+        assert_eq!(quoted("it's; rm"), r"'it'\''s; rm'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,177 @@
+//! What outlives the broker's process, and the workers that write it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use castra_core::Restored;
+use castra_core::auth::Key;
+use castra_core::boundary::{Change, EffectError, EffectErrorKind};
+use castra_core::id::GuestName;
+use castra_core::time::{Time, WallTime};
+use castra_driver::work::{Done, Job, JobId, Outcome, Work};
+
+/// A state directory, and what is being done to it.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) now: Time,
+    incarnation: u32,
+    tokens: BTreeMap<GuestName, Option<Key>>,
+    records: BTreeMap<GuestName, WallTime>,
+    jobs: VecDeque<(Time, JobId, Job)>,
+    /// Commits fail.
+    pub(crate) commits_fail_until: Time,
+    /// No file can be written.
+    pub(crate) full_until: Time,
+    /// Everything takes this long.
+    pub(crate) latency: Duration,
+    pub(crate) slow_until: Time,
+    /// Names whose token changed, for whoever asks.
+    pub(crate) tokens_changed: Vec<GuestName>,
+    /// Commits that became durable.
+    pub(crate) commits: u64,
+    /// Jobs that failed.
+    pub(crate) failures: u64,
+    /// Bytes of log lines written.
+    pub(crate) written: u64,
+}
+
+/// How long work takes while the disk is slow.
+const SLOW: Duration = Duration::from_secs(7);
+
+impl Disk {
+    /// A broker starts on it.
+    pub(crate) fn restore(&mut self) -> Restored {
+        self.incarnation += 1;
+        Restored {
+            incarnation: self.incarnation,
+            tokens: self.tokens.iter().map(|(name, key)| (*name, key.clone())).collect(),
+            last_seen: self.records.iter().map(|(name, at)| (*name, *at)).collect(),
+        }
+    }
+
+    /// The operator gives a guest a token before anything runs.
+    pub(crate) fn provision(&mut self, name: GuestName, key: Key) {
+        self.tokens.insert(name, Some(key));
+    }
+
+    /// Somebody deleted the state directory.
+    pub(crate) fn lose(&mut self) {
+        self.incarnation = 0;
+        self.tokens.clear();
+        self.records.clear();
+        self.jobs.clear();
+    }
+
+    /// The process is gone, and with it everything that was not yet done. Jobs
+    /// up to `torn` of the queue are durable all the same.
+    pub(crate) fn kill(&mut self, torn: usize) {
+        for _ in 0..torn {
+            if let Some((_, _, job)) = self.jobs.pop_front() {
+                let _ = self.apply(job);
+            }
+        }
+        self.jobs.clear();
+    }
+
+    /// The token that the name has now.
+    pub(crate) fn token(&self, name: &GuestName) -> Option<&Key> {
+        self.tokens.get(name)?.as_ref()
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// When the next piece of work ends.
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.jobs.front().map(|(at, ..)| *at)
+    }
+
+    /// Ends work that is due.
+    pub(crate) fn finish(&mut self, done: &mut Vec<Done>) {
+        while self.next().is_some_and(|at| at <= self.now) {
+            let Some((_, job, work)) = self.jobs.pop_front() else { return };
+            let outcome = self.apply(work);
+            done.push(Done { job, outcome });
+        }
+    }
+
+    /// No fault any more.
+    pub(crate) fn heal(&mut self) {
+        self.commits_fail_until = Time::ZERO;
+        self.full_until = Time::ZERO;
+        self.slow_until = Time::ZERO;
+        for (at, ..) in &mut self.jobs {
+            *at = (*at).min(self.now);
+        }
+    }
+
+    fn apply(&mut self, job: Job) -> Outcome {
+        let full = self.now < self.full_until;
+        let failing = full || self.now < self.commits_fail_until;
+        let result = match job {
+            Job::Append(lines) => {
+                let error = full.then(|| "no space left on device".to_owned());
+                self.failures += u64::from(full);
+                self.written += if full { 0 } else { lines.len() as u64 };
+                return Outcome::Appended { bytes: lines.len(), error };
+            }
+            Job::Persist(_) if failing => Err("the commit failed"),
+            Job::Persist(batch) => {
+                self.commits += 1;
+                batch.into_iter().for_each(|change| self.change(change));
+                Ok(())
+            }
+            Job::WriteRecord(_) if full => Err("no space left on device"),
+            Job::WriteRecord(record) => {
+                let at = i64::try_from(record.timestamp).unwrap_or(i64::MAX).saturating_mul(1000);
+                self.records.insert(record.vm, WallTime::from_unix_millis(at));
+                Ok(())
+            }
+            Job::RemoveRecord(name) => {
+                self.records.remove(&name);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        self.failures += u64::from(result.is_err());
+        let storage =
+            |message: &str| EffectError { kind: EffectErrorKind::Storage, message: message.to_owned() };
+        Outcome::Finished(result.map_err(storage))
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Incarnation(incarnation) => self.incarnation = self.incarnation.max(incarnation),
+            Change::SetToken { guest, key } => {
+                self.tokens_changed.push(guest);
+                self.tokens.insert(guest, key);
+            }
+            Change::Forget { guest } => {
+                self.tokens_changed.push(guest);
+                self.records.remove(&guest);
+                if let Some(key) = self.tokens.get_mut(&guest) {
+                    *key = None;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The workers of one broker.
+#[derive(Clone, Debug)]
+pub(crate) struct SimWork(pub(crate) Rc<RefCell<Disk>>);
+
+impl Work for SimWork {
+    fn submit(&mut self, id: JobId, job: Job) {
+        let mut disk = self.0.borrow_mut();
+        let takes = if disk.now < disk.slow_until { SLOW } else { disk.latency };
+        // One worker, so the order of submission is the order of ends.
+        let last = disk.jobs.back().map_or(Time::ZERO, |(at, ..)| *at);
+        let at = (disk.now + takes).max(last);
+        disk.jobs.push_back((at, id, job));
+    }
+}

@@ -1,0 +1,327 @@
+//! Makes a failing case small enough to understand: first the world, then the
+//! choices, by delta debugging (Zeller and Hildebrandt, "Simplifying and
+//! Isolating Failure-Inducing Input", 2002).
+//!
+//! Only what breaks the same promise counts as the same failure. The same case
+//! shrinks to the same case, unless it is stopped earlier.
+
+use crate::case::Case;
+use crate::plan::{Carrier, GuestKind, Network, Plan, Way};
+
+/// How far shrinking is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Runs so far.
+    pub runs: u64,
+    /// Guests, clients and faults that are left.
+    pub parts: usize,
+    /// Choices that are left.
+    pub choices: usize,
+}
+
+/// Shrinks `case`. `run` plays a plan with choices and says which promise was
+/// broken, if one was. It is called at most `most` times, and no more once
+/// `go_on`, which is told the progress before each run, says `false`.
+///
+/// The result breaks the same promise if `case` does, which isn't checked.
+pub fn shrink<P: AsRef<str>>(
+    case: Case,
+    most: u64,
+    run: impl FnMut(&Plan, Vec<u32>) -> Option<P>,
+    go_on: impl FnMut(Progress) -> bool,
+) -> Case {
+    let mut shrinker = Shrinker { best: case, runs: 0, most, run, go_on };
+    // A world that fails without any choice needs no list of them.
+    shrinker.attempt(|case| case.choices.clear());
+    loop {
+        let before = shrinker.best.clone();
+        shrinker.structure();
+        shrinker.choices();
+        if shrinker.best == before || shrinker.spent() {
+            return shrinker.best;
+        }
+    }
+}
+
+struct Shrinker<R, G> {
+    best: Case,
+    runs: u64,
+    most: u64,
+    run: R,
+    go_on: G,
+}
+
+impl<P, R, G> Shrinker<R, G>
+where
+    P: AsRef<str>,
+    R: FnMut(&Plan, Vec<u32>) -> Option<P>,
+    G: FnMut(Progress) -> bool,
+{
+    fn spent(&self) -> bool {
+        self.runs >= self.most
+    }
+
+    /// Keeps the change if the promise is still broken with it.
+    fn attempt(&mut self, change: impl FnOnce(&mut Case)) -> bool {
+        let mut candidate = self.best.clone();
+        change(&mut candidate);
+        if candidate == self.best || self.spent() {
+            return false;
+        }
+        let plan = &self.best.plan;
+        let progress = Progress {
+            runs: self.runs,
+            parts: plan.guests.len() + plan.clients.len() + plan.faults.len(),
+            choices: self.best.choices.len(),
+        };
+        if !(self.go_on)(progress) {
+            self.runs = self.most;
+            return false;
+        }
+        self.runs += 1;
+        let broken = (self.run)(&candidate.plan, candidate.choices.clone());
+        let same = broken.is_some_and(|promise| promise.as_ref() == self.best.promise);
+        if same {
+            self.best = candidate;
+        }
+        same
+    }
+
+    fn structure(&mut self) {
+        self.remove(|case| case.plan.faults.len(), |case, part| drop(case.plan.faults.drain(part)));
+        self.remove(|case| case.plan.clients.len(), |case, part| drop(case.plan.clients.drain(part)));
+        for guest in (0..self.best.plan.guests.len()).rev() {
+            self.attempt(|case| remove_guest(&mut case.plan, guest));
+        }
+        self.plainer_network();
+        for guest in 0..self.best.plan.guests.len() {
+            self.attempt(|case| case.plan.guests[guest].kind = GuestKind::Agent);
+            self.attempt(|case| case.plan.guests[guest].carrier = Carrier::Tcp);
+            self.attempt(|case| case.plan.guests[guest].keyed = false);
+            self.attempt(|case| case.plan.guests[guest].core = true);
+            self.number(|case| &mut case.plan.guests[guest].starts_ms);
+        }
+        for client in 0..self.best.plan.clients.len() {
+            self.attempt(|case| case.plan.clients[client].slow = false);
+            self.number(|case| &mut case.plan.clients[client].timeout_ms);
+            self.number(|case| &mut case.plan.clients[client].at_ms);
+        }
+        for fault in 0..self.best.plan.faults.len() {
+            self.attempt(|case| case.plan.faults[fault].way = Way::Both);
+            self.number(|case| &mut case.plan.faults[fault].for_ms);
+        }
+        self.sooner();
+        self.number(|case| &mut case.plan.chaos_ms);
+    }
+
+    /// What the network does beyond delivering.
+    fn plainer_network(&mut self) {
+        let plain: [fn(&mut Network); 7] = [
+            |network| network.cut = 0,
+            |network| network.join = 0,
+            |network| network.short_read = 0,
+            |network| network.spurious = 0,
+            |network| network.buffer = 65_536,
+            |network| network.backlog = 128,
+            |network| network.latency_max_us = network.latency_min_us,
+        ];
+        // All at once first, and one by one if that was too much.
+        if !self.attempt(|case| plain.iter().for_each(|change| change(&mut case.plan.network))) {
+            for change in plain {
+                self.attempt(|case| change(&mut case.plan.network));
+            }
+        }
+        self.attempt(|case| case.plan.logs = false);
+    }
+
+    /// Everything from some fault on comes earlier, with the same distances.
+    fn sooner(&mut self) {
+        for first in 0..self.best.plan.faults.len() {
+            let before = first.checked_sub(1).map_or(0, |index| self.best.plan.faults[index].at_ms);
+            let gap = self.best.plan.faults[first].at_ms - before;
+            for by in [gap, gap / 2, gap / 4] {
+                let moved = by > 0
+                    && self.attempt(|case| {
+                        let rest = &mut case.plan.faults[first..];
+                        rest.iter_mut().for_each(|fault| fault.at_ms -= by);
+                    });
+                if moved {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Makes a number smaller, by bisection.
+    fn number(&mut self, field: impl Fn(&mut Case) -> &mut u64) {
+        let mut least = 0;
+        let mut value = *field(&mut self.best.clone());
+        let mut next = 0;
+        while value > least && !self.spent() {
+            if self.attempt(|case| *field(case) = next) {
+                value = next;
+            } else {
+                least = next + 1;
+            }
+            // Some numbers need be found only roughly.
+            if value - least.min(value) <= value / 16 {
+                break;
+            }
+            next = u64::midpoint(least, value);
+        }
+    }
+
+    /// Removes parts of a list: halves, quarters, …, single ones.
+    fn remove(&mut self, length: impl Fn(&Case) -> usize, drop: impl Fn(&mut Case, core::ops::Range<usize>)) {
+        let mut size = length(&self.best);
+        while size > 0 && !self.spent() {
+            // From the end: what comes last is least likely to be needed.
+            let mut end = length(&self.best);
+            while end > 0 {
+                let start = end.saturating_sub(size);
+                self.attempt(|case| drop(case, start..end));
+                end = start;
+            }
+            size /= 2;
+        }
+    }
+
+    /// The end of the list off, then zeros, then smaller numbers.
+    fn choices(&mut self) {
+        let mut kept = 0;
+        while kept < self.best.choices.len() && !self.spent() {
+            let half = usize::midpoint(kept, self.best.choices.len());
+            if !self.attempt(|case| case.choices.truncate(half)) {
+                kept = half + 1;
+            }
+        }
+        let mut size = self.best.choices.len();
+        while size > 0 && !self.spent() {
+            for start in (0..self.best.choices.len()).step_by(size) {
+                self.attempt(|case| {
+                    let end = (start + size).min(case.choices.len());
+                    case.choices[start.min(end)..end].fill(0);
+                });
+            }
+            size /= 2;
+        }
+        // Zeros at the end are what is chosen anyway.
+        while self.best.choices.last() == Some(&0) {
+            self.best.choices.pop();
+        }
+        for index in 0..self.best.choices.len() {
+            let mut value = self.best.choices[index];
+            while value > 1 && self.attempt(|case| case.choices[index] = value / 2) {
+                value /= 2;
+            }
+        }
+    }
+}
+
+/// Removes a guest and what happens to it; the ones after it get new numbers.
+fn remove_guest(plan: &mut Plan, guest: usize) {
+    if plan.guests.len() == 1 {
+        return;
+    }
+    plan.guests.remove(guest);
+    plan.faults.retain(|fault| fault.guest != guest);
+    plan.clients.retain(|client| client.guest != guest);
+    let numbers = plan.faults.iter_mut().map(|fault| &mut fault.guest);
+    for number in numbers.chain(plan.clients.iter_mut().map(|client| &mut client.guest)) {
+        *number -= usize::from(*number > guest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::choice::Seeded;
+    use crate::plan::{FaultKind, Limits};
+
+    /// Fails if some guest dies and is then held, and the fifth choice is more than 2.
+    fn toy(plan: &Plan, choices: &[u32]) -> Option<&'static str> {
+        let of = |kind| plan.faults.iter().filter(move |fault| fault.kind == kind);
+        if of(FaultKind::Reset).count() >= 3 {
+            return Some("L1");
+        }
+        let dies = of(FaultKind::Death).any(|death| {
+            death.for_ms >= 1000
+                && of(FaultKind::Hold).any(|hold| hold.guest == death.guest && hold.at_ms >= death.at_ms)
+        });
+        (dies && choices.get(4).is_some_and(|choice| *choice > 2)).then_some("S1")
+    }
+
+    fn failing() -> Case {
+        for seed in 0.. {
+            let plan = Plan::draw(&mut Seeded::new(seed), &Limits::default());
+            let choices: Vec<u32> = (10..500).collect();
+            if plan.guests.len() > 3 && plan.faults.len() > 20 && toy(&plan, &choices) == Some("S1") {
+                return Case::new("S1", plan, choices);
+            }
+        }
+        unreachable!("some seed fails")
+    }
+
+    #[test]
+    fn a_case_shrinks_to_what_its_failure_needs() {
+        let mut runs = 0;
+        let run = |plan: &Plan, choices: Vec<u32>| {
+            runs += 1;
+            toy(plan, &choices)
+        };
+        let small = shrink(failing(), 10_000, run, |_| true);
+        assert_eq!(toy(&small.plan, &small.choices), Some("S1"));
+        assert_eq!((small.plan.guests.len(), small.plan.clients.len(), small.plan.faults.len()), (1, 0, 2));
+        let faults = &small.plan.faults;
+        assert_eq!((faults[0].kind, faults[1].kind), (FaultKind::Death, FaultKind::Hold));
+        assert_eq!((faults[0].at_ms, faults[1].at_ms, faults[1].for_ms), (0, 0, 0));
+        assert!((1000..1080).contains(&faults[0].for_ms), "{}", faults[0].for_ms);
+        assert_eq!((small.plan.chaos_ms, small.plan.network.cut, small.plan.logs), (0, 0, false));
+        assert_eq!(small.choices, [0, 0, 0, 0, 3]);
+        assert!(runs < 1000, "{runs}");
+    }
+
+    #[test]
+    fn another_promise_is_another_failure() {
+        // Three resets break L1: shrinking S1 must not end there.
+        let mut case = failing();
+        case.promise = "L3".into();
+        let run = |plan: &Plan, choices: Vec<u32>| toy(plan, &choices);
+        assert_eq!(shrink(case.clone(), 10_000, run, |_| true), case);
+    }
+
+    #[test]
+    fn shrinking_is_bounded_by_runs_and_by_the_callers_patience() {
+        let mut runs = 0;
+        let run = |plan: &Plan, choices: Vec<u32>| {
+            runs += 1;
+            toy(plan, &choices)
+        };
+        let small = shrink(failing(), 25, run, |_| true);
+        assert_eq!(runs, 25);
+        assert_eq!(toy(&small.plan, &small.choices), Some("S1"));
+        let untouched = shrink(failing(), 25, |_, _| Some("S1"), |_| false);
+        assert_eq!(untouched, failing());
+    }
+
+    #[test]
+    fn the_same_case_shrinks_to_the_same_case() {
+        let run = |plan: &Plan, choices: Vec<u32>| toy(plan, &choices);
+        assert_eq!(shrink(failing(), 300, run, |_| true), shrink(failing(), 300, run, |_| true));
+    }
+
+    #[test]
+    fn removing_a_guest_renumbers_the_others() {
+        let mut plan = failing().plan;
+        let last = plan.guests.len() - 1;
+        let of_last = plan.faults.iter().filter(|fault| fault.guest == last).count();
+        remove_guest(&mut plan, 0);
+        assert_eq!(plan.faults.iter().filter(|fault| fault.guest == last - 1).count(), of_last);
+        while plan.guests.len() > 1 {
+            remove_guest(&mut plan, 0);
+        }
+        remove_guest(&mut plan, 0);
+        assert_eq!(plan.guests.len(), 1, "somebody must stay");
+        assert!(plan.faults.iter().all(|fault| fault.guest == 0));
+    }
+}

@@ -1,0 +1,32 @@
+//! A broken promise.
+
+use std::fmt;
+
+use castra_core::time::Time;
+
+/// A promise of the design that a run broke.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The promise's name in the design: `S1`.
+    pub promise: &'static str,
+    /// When, from the start of the world.
+    pub at: Time,
+    /// Which guest it concerns, by its number in the plan.
+    pub guest: Option<usize>,
+    /// In words.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.at.as_nanos();
+        write!(
+            f,
+            "{} broken at {}.{:06} s: {}",
+            self.promise,
+            at / 1_000_000_000,
+            at / 1000 % 1_000_000,
+            self.text
+        )
+    }
+}

@@ -1,0 +1,413 @@
+//! Holds what the broker says against the truth, after every event.
+
+use std::time::Duration;
+
+use castra_core::boundary::{Deadline, Wakeup};
+use castra_core::event::{Event, Fact};
+use castra_core::id::{ConnId, Epoch};
+use castra_core::status::{Glance, Reason, State};
+use castra_core::time::{Now, Time};
+use castra_core::{Broker, Sizes};
+
+use crate::net::{NodeId, Owner, Shared};
+use crate::outcome::{Outcome, count};
+use crate::truth::Truth;
+use crate::violation::Violation;
+
+/// The process that is the broker.
+pub(crate) const BROKER: NodeId = 0;
+
+/// What is remembered of a guest between two events.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Row {
+    pub(crate) known: bool,
+    pub(crate) state: Option<State>,
+    pub(crate) reason: Option<Reason>,
+    proof_at: Option<Time>,
+    epoch: Option<Epoch>,
+    session: Option<ConnId>,
+    /// Whether its evidence is a proof, not a claim.
+    pub(crate) proven: bool,
+    /// The epoch of its newest greeting.
+    greeted: Option<Epoch>,
+    /// The incarnation that the broker's word rests on.
+    pub(crate) owner: Option<Owner>,
+    /// When it was last called reachable, and waiting.
+    pub(crate) reachable_at: Option<Time>,
+    pub(crate) waiting_at: Option<Time>,
+    /// A look is due when its proof becomes too old.
+    watched: bool,
+}
+
+/// What an event was, as far as the checks ask.
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    Bytes(ConnId),
+    Tick { due: bool },
+    Other,
+}
+
+/// Sees everything that goes in and comes out, and knows what is true.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    pub(crate) truth: Truth,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) outcome: Outcome,
+    pub(crate) bounds: Sizes,
+    /// Which processes know the key of guest `i`, if it is keyed now.
+    pub(crate) keyholders: Vec<Option<Vec<NodeId>>>,
+    pub(crate) origin: Time,
+    /// Verdicts as they change, if somebody wants to know.
+    pub(crate) verdicts: Option<Vec<(Time, usize, State, Option<Reason>)>>,
+    window: Duration,
+    hub: Shared,
+    /// Who is, or last was, at the other end of each of the broker's connections.
+    owners: Vec<Option<(ConnId, Owner)>>,
+    wakeups: [u64; 16],
+    cause: Cause,
+    greeted_now: bool,
+    produced: bool,
+    now: Now,
+}
+
+impl Witness {
+    pub(crate) fn new(hub: Shared, window: Duration, guests: usize, bounds: Sizes, now: Now) -> Self {
+        Self {
+            truth: Truth::default(),
+            rows: vec![Row::default(); guests],
+            violation: None,
+            outcome: Outcome { runs: 1, ..Outcome::default() },
+            bounds,
+            keyholders: vec![None; guests],
+            origin: now.boot,
+            verdicts: None,
+            window,
+            hub,
+            owners: Vec::new(),
+            wakeups: [0; 16],
+            cause: Cause::Other,
+            greeted_now: false,
+            produced: false,
+            now,
+        }
+    }
+
+    /// Something is wrong; the first wrong thing counts.
+    pub(crate) fn blame(&mut self, promise: &'static str, guest: Option<usize>, text: String) {
+        if self.violation.is_none() {
+            let at = Time::from_nanos(self.now.boot.as_nanos() - self.origin.as_nanos());
+            self.violation = Some(Violation { promise, at, guest, text });
+        }
+    }
+
+    pub(crate) fn at(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// An input goes into the broker. `source`: the connection that it is about,
+    /// if it opens or brings bytes.
+    pub(crate) fn input(
+        &mut self,
+        now: Now,
+        source: Option<ConnId>,
+        bytes: bool,
+        tick: Option<Option<Deadline>>,
+    ) {
+        self.now = now;
+        if let Some(conn) = source {
+            let index = conn.index as usize;
+            if self.owners.len() <= index {
+                self.owners.resize(index + 1, None);
+            }
+            // Behind a serial device another life may sit now.
+            self.owners[index] = self.hub.borrow().peer(BROKER, conn).map(|owner| (conn, owner));
+        }
+        let bytes_on = source.filter(|_| bytes);
+        self.greeted_now = false;
+        self.produced = false;
+        self.cause = match (bytes_on, tick) {
+            (Some(conn), _) => Cause::Bytes(conn),
+            (None, Some(deadline)) => {
+                let due = deadline.filter(|deadline| deadline.at <= now.boot);
+                if let Some(deadline) = due {
+                    self.wakeups[deadline.why as usize & 15] += 1;
+                }
+                Cause::Tick { due: due.is_some_and(|deadline| deadline.why != Wakeup::More) }
+            }
+            (None, None) => Cause::Other,
+        };
+    }
+
+    fn owner_of(&self, conn: ConnId) -> Option<Owner> {
+        let (known, owner) = self.owners.get(conn.index as usize)?.as_ref()?;
+        (*known == conn).then_some(*owner)
+    }
+
+    /// Something came out of the broker.
+    pub(crate) fn produced(&mut self) {
+        self.produced = true;
+    }
+
+    /// An event came out of the broker.
+    pub(crate) fn event(&mut self, event: &Event) {
+        self.produced = true;
+        let guest = event.guest.as_ref().and_then(|name| number(name.as_str()));
+        match &event.fact {
+            Fact::HandshakeSuccess { epoch, proven: true, once, .. } => {
+                self.outcome.sessions += 1;
+                self.greeted_now = true;
+                let Some(index) = guest.filter(|index| *index < self.rows.len()) else { return };
+                if self.rows[index].greeted >= Some(*epoch) {
+                    self.blame("S5", guest, format!("epoch {epoch} is greeted twice, or too late"));
+                }
+                let owner = match self.cause {
+                    Cause::Bytes(conn) if *once => self.owner_of(conn),
+                    _ => None,
+                };
+                let row = &mut self.rows[index];
+                row.greeted = Some(*epoch);
+                row.owner = owner;
+            }
+            Fact::HandshakeFailure { reason, .. } => count(&mut self.outcome.refusals, reason.as_str()),
+            Fact::SessionClosed { reason, .. } => count(&mut self.outcome.ends, reason.as_str()),
+            _ => {}
+        }
+    }
+
+    /// The broker has said everything: is it true?
+    pub(crate) fn check(&mut self, broker: &Broker, wait: Option<Deadline>) {
+        let now = self.now;
+        if let Cause::Tick { due: true } = self.cause
+            && !self.produced
+            && wait.is_some_and(|wait| wait.at <= now.boot && wait.why != Wakeup::More)
+        {
+            self.blame("L2", None, format!("woken for a deadline, the broker asks for it again: {wait:?}"));
+        }
+        let mut seen = 0;
+        for glance in broker.glances(now) {
+            seen += 1;
+            let Some(index) = number(glance.name.as_str()).filter(|index| *index < self.rows.len()) else {
+                continue;
+            };
+            self.outcome.checks += 1;
+            self.row(index, &glance, now.boot);
+        }
+        let _ = seen;
+        self.sizes(broker.sizes());
+        if let Err(unguarded) = broker.check_obligations() {
+            self.blame("L1", None, unguarded.to_string());
+        }
+    }
+
+    fn row(&mut self, index: usize, glance: &Glance<'_>, now: Time) {
+        let before = self.rows[index];
+        let reachable = glance.state == State::Reachable;
+        if before.state != Some(glance.state) || before.reason != glance.reason {
+            if let Some(reason) = glance.reason {
+                count(&mut self.outcome.reasons, reason.as_str());
+            }
+            if let Some(verdicts) = &mut self.verdicts {
+                verdicts.push((now, index, glance.state, glance.reason));
+            }
+        }
+        let owner = self.owner_behind(index, glance, before);
+        if glance.proof_at != before.proof_at {
+            self.proof(index, glance, before, owner);
+        }
+        if glance.epoch < before.epoch && before.known && glance.epoch.is_some() {
+            self.blame("S4", Some(index), format!("its epoch falls to {:?}", glance.epoch));
+        }
+        let row = &mut self.rows[index];
+        *row = Row {
+            known: true,
+            state: Some(glance.state),
+            reason: glance.reason,
+            proof_at: glance.proof_at,
+            epoch: glance.epoch,
+            session: glance.session,
+            proven: glance.proven,
+            owner,
+            reachable_at: if reachable { Some(now) } else { row.reachable_at },
+            waiting_at: if reachable { row.waiting_at } else { Some(now) },
+            greeted: row.greeted,
+            watched: row.watched,
+        };
+        if reachable {
+            self.outcome.reachable += 1;
+            self.reachable(index, glance, owner, now);
+        }
+    }
+
+    /// The incarnation at the other end of the session.
+    fn owner_behind(&self, index: usize, glance: &Glance<'_>, before: Row) -> Option<Owner> {
+        match glance.session {
+            Some(conn) if glance.epoch == before.epoch && Some(conn) == before.session => before.owner,
+            Some(conn) => self.owner_of(conn),
+            // Of a one-shot guest the greeting told.
+            None => self.rows[index].owner,
+        }
+    }
+
+    /// A row's proof time changed: was there a proof?
+    fn proof(&mut self, index: usize, glance: &Glance<'_>, before: Row, owner: Option<Owner>) {
+        let Some(proof_at) = glance.proof_at else { return };
+        let answered = matches!(self.cause, Cause::Bytes(conn) if Some(conn) == glance.session);
+        if !answered && !self.greeted_now && glance.proven {
+            let text = format!("its age changes without a proof of its session (conn {:?})", before.session);
+            self.blame("S3", Some(index), text);
+        }
+        if proof_at > self.now.boot {
+            self.blame("S3", Some(index), "its proof is dated in the future".to_owned());
+        }
+        if glance.proven
+            && let Some(owner) = owner
+            && !self.truth.ran_within(owner, self.window, self.now.boot)
+            && glance.state == State::Reachable
+        {
+            // Said by `reachable`, in the promise's own words.
+            return;
+        }
+        if glance.proven && owner.is_some_and(|owner| !self.truth.ran_since(owner, proof_at)) {
+            let text = "its proof is dated after the moment at which it last ran".to_owned();
+            self.blame("S1", Some(index), text);
+        }
+    }
+
+    fn reachable(&mut self, index: usize, glance: &Glance<'_>, owner: Option<Owner>, now: Time) {
+        if !glance.proven {
+            // A claim, which the operator chose to believe.
+            return;
+        }
+        let age = glance.proof_at.map(|at| now.since(at));
+        if age.is_none_or(|age| age > self.window) {
+            return self.blame("S3", Some(index), format!("reachable, and its proof is {age:?} old"));
+        }
+        let Some(owner) = owner else {
+            return self.blame("S1", Some(index), "reachable, and nobody ever proved itself".to_owned());
+        };
+        if !self.truth.ran_within(owner, self.window, now) {
+            let last = self.truth.last_ran(owner).map(|last| now.since(last));
+            let text =
+                format!("called reachable, though it last ran {} ago", seconds(last.unwrap_or_default()));
+            return self.blame("S1", Some(index), text);
+        }
+        if let Some(holders) = &self.keyholders[index]
+            && !holders.contains(&owner.node)
+        {
+            return self.blame("S1", Some(index), "a process without its key holds its name".to_owned());
+        }
+        if self.rows[index].greeted != glance.epoch {
+            let text = format!("reachable in epoch {:?}, which was never greeted", glance.epoch);
+            self.blame("S5", Some(index), text);
+        }
+    }
+
+    fn sizes(&mut self, sizes: Sizes) {
+        let bounds = self.bounds;
+        if sizes.guests > bounds.guests
+            || sizes.half_open > bounds.half_open
+            || sizes.clients > bounds.clients
+            || sizes.links > bounds.links
+        {
+            self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));
+        }
+    }
+
+    /// When to look at a guest whose proof nobody watches yet.
+    pub(crate) fn unwatched_expiry(&mut self, guest: usize) -> Option<Time> {
+        let row = self.rows[guest];
+        if row.watched {
+            return None;
+        }
+        let at = self.next_expiry(guest, self.now.boot);
+        self.rows[guest].watched = at.is_some();
+        at
+    }
+
+    /// The first moment at which its newest proof is too old, if that is to come.
+    pub(crate) fn next_expiry(&mut self, guest: usize, now: Time) -> Option<Time> {
+        let expires = |at: Time| at + self.window + Duration::from_nanos(1);
+        let at = self.rows[guest].proof_at.map(expires).filter(|at| *at > now);
+        self.rows[guest].watched &= at.is_some();
+        at
+    }
+
+    /// Time passed, and nothing else.
+    pub(crate) fn look(&mut self, now: Now) {
+        self.now = now;
+        self.cause = Cause::Other;
+    }
+
+    /// A new broker knows nobody.
+    pub(crate) fn broker_restarted(&mut self, now: Now, state_lost: bool) {
+        self.at(now);
+        for (index, row) in self.rows.iter_mut().enumerate() {
+            if let Some(verdicts) = self.verdicts.as_mut().filter(|_| row.known) {
+                verdicts.push((now.boot, index, State::Offline, None));
+            }
+            let (greeted, epoch) = (row.greeted, row.epoch);
+            *row = Row {
+                reachable_at: row.reachable_at,
+                waiting_at: row.waiting_at,
+                watched: row.watched,
+                owner: row.owner,
+                ..Row::default()
+            };
+            if !state_lost {
+                row.greeted = greeted;
+                row.epoch = epoch;
+            }
+        }
+    }
+
+    /// Folds one more word into the fingerprint.
+    pub(crate) fn digest(&mut self, word: u64) {
+        let mixed = (self.outcome.digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+        self.outcome.digest = mixed;
+    }
+
+    /// Folds bytes into the fingerprint.
+    pub(crate) fn digest_bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.digest(u64::from_le_bytes(word));
+        }
+        self.digest(bytes.len() as u64);
+    }
+
+    /// What it came to.
+    pub(crate) fn finish(&mut self) -> Outcome {
+        for (wakeup, times) in WAKEUPS.iter().zip(self.wakeups) {
+            if times > 0 {
+                self.outcome.wakeups.insert(wakeup, times);
+            }
+        }
+        std::mem::take(&mut self.outcome)
+    }
+}
+
+/// In the order of [`Wakeup`].
+pub(crate) const WAKEUPS: [&str; 11] = [
+    "handshake",
+    "eviction",
+    "session",
+    "one_shot",
+    "conflict",
+    "command",
+    "record",
+    "drain",
+    "redial",
+    "dial",
+    "more",
+];
+
+/// The number in `guest-3`.
+pub(crate) fn number(name: &str) -> Option<usize> {
+    name.strip_prefix("guest-")?.parse().ok()
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.3} s", duration.as_secs_f64())
+}

@@ -1,0 +1,270 @@
+//! How processes begin.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use castra_core::auth::Key;
+use castra_core::boundary::{Transport, Via};
+use castra_core::config::{AgentConfig, BrokerConfig, Identity};
+use castra_core::entropy::Entropy;
+use castra_core::{Agent, Broker};
+use castra_driver::address::ConnectAddress;
+use castra_driver::net::ListenerId;
+use castra_driver::shell::{Shell, ShellOptions};
+
+use super::clients::Command;
+use super::scripts::Script;
+use super::{Body, Process, Todo, World, name};
+use crate::choice::Choice;
+use crate::chronicle::MarkKind;
+use crate::disk::SimWork;
+use crate::net::{Door, Node, NodeId, SimNet};
+use crate::plan::{Carrier, GuestKind, Plan};
+use crate::watched::Watched;
+use crate::witness::BROKER;
+use castra_core::time::Time;
+
+/// The broker's listeners.
+const CONTROL: Door = ListenerId(0);
+const LINKS: [(Door, Transport); 4] = [
+    (ListenerId(1), Transport::Tcp),
+    (ListenerId(2), Transport::Unix),
+    (ListenerId(3), Transport::Vsock),
+    (ListenerId(4), Transport::Serial),
+];
+
+fn door(carrier: Carrier) -> Door {
+    match carrier {
+        Carrier::Tcp => ListenerId(1),
+        Carrier::Unix => ListenerId(2),
+        Carrier::Vsock => ListenerId(3),
+        Carrier::Serial => ListenerId(4),
+    }
+}
+
+/// The broker of a plan. Small tables in some, so that their bounds are met.
+pub(super) fn broker_config(plan: &Plan) -> BrokerConfig {
+    let mut config = BrokerConfig {
+        window: plan.window(),
+        interval: plan.interval(),
+        accept_unproven: plan.accept_unproven,
+        identity: Identity { uid: 1000, ..Identity::default() },
+        ..BrokerConfig::default()
+    };
+    if plan.small_tables {
+        config.half_open_max = 2;
+        config.max_guests = plan.guests.len().max(2);
+        config.control_clients_max = 2;
+        config.event_ring = 16;
+    }
+    config
+}
+
+impl World {
+    /// Everybody that the plan names.
+    pub(super) fn populate(&mut self) {
+        self.add(None, false);
+        for guest in 0..self.plan.guests.len() {
+            let node = self.add(Some(guest), false);
+            if self.plan.guests[guest].keyed {
+                let key = key_of(guest);
+                self.disk.borrow_mut().provision(name(guest), key.clone());
+                self.processes[node].key = Some(key);
+            }
+            let starts = self.plan.guests[guest].starts_ms;
+            self.after(starts, Todo::Boot(node));
+        }
+        if self.plan.guests.iter().any(|guest| guest.kind == GuestKind::Impostor) {
+            self.hub.borrow_mut().tap = Some((BROKER + 1, Vec::new()));
+        }
+        self.disk.borrow_mut().latency = Duration::from_millis(2);
+        self.boot(BROKER);
+        for index in 0..self.plan.clients.len() {
+            self.after(self.plan.clients[index].at_ms, Todo::Client(index));
+        }
+        for index in 0..self.plan.faults.len() {
+            self.after(self.plan.faults[index].at_ms, Todo::Fault(index));
+        }
+    }
+
+    /// A process that does not run yet.
+    pub(super) fn add(&mut self, guest: Option<usize>, twin: bool) -> NodeId {
+        let mut hub = self.hub.borrow_mut();
+        hub.nodes.push(Node::default());
+        self.processes.push(Process {
+            body: Body::Gone,
+            wake: None,
+            frozen_until: Time::ZERO,
+            guest,
+            twin,
+            key: None,
+            running_key: None,
+        });
+        self.processes.len() - 1
+    }
+
+    /// A process begins its next life, unless it runs.
+    pub(super) fn boot(&mut self, node: NodeId) {
+        if !matches!(self.processes[node].body, Body::Gone) {
+            return;
+        }
+        {
+            let mut hub = self.hub.borrow_mut();
+            let held = &mut hub.nodes[node];
+            held.life += 1;
+            held.exists = true;
+            held.stirred = true;
+        }
+        let owner = self.owner(node);
+        let clocks = self.clocks();
+        let mut witness = self.witness.borrow_mut();
+        witness.at(clocks);
+        witness.truth.born(owner, self.now);
+        drop(witness);
+        self.processes[node].running_key = self.processes[node].key.clone();
+        if let Some(guest) = self.processes[node].guest
+            && let Some(holders) = &mut self.witness.borrow_mut().keyholders[guest]
+        {
+            // Only a key that is still the right one makes it a holder.
+            holders.retain(|holder| *holder != node);
+            if self.processes[node].holds(self.disk.borrow().token(&name(guest))) {
+                holders.push(node);
+            }
+        }
+        // What a machine had open when it died is foreign to it when it is back; or the
+        // host's end hangs on for ever.
+        if owner.life > 1 && node != BROKER && self.hub.borrow_mut().chooser.0.once_in(2) {
+            self.hub.borrow_mut().disown(node);
+        }
+        self.mark(Some(node), None, MarkKind::Start, format!("starts (life {})", owner.life));
+        self.processes[node].frozen_until = Time::ZERO;
+        self.processes[node].wake = Some(self.now);
+        self.processes[node].body = match self.processes[node].guest {
+            None => self.broker(owner.life),
+            Some(guest) => match self.plan.guests[guest].kind {
+                GuestKind::Agent => self.agent(node, guest, owner.life),
+                kind => {
+                    let victim = if kind == GuestKind::Impostor { name(0) } else { name(guest) };
+                    let door = door(self.plan.guests[guest].carrier);
+                    Body::Script(Box::new(Script::new(kind, name(guest), victim, door, self.plan.window())))
+                }
+            },
+        };
+    }
+
+    fn broker(&mut self, life: u32) -> Body {
+        let mut hub = self.hub.borrow_mut();
+        let doors = LINKS.iter().map(|(door, _)| *door).chain([CONTROL]);
+        hub.nodes[BROKER].doors = doors.map(|door| (door, Default::default())).collect();
+        drop(hub);
+        let restored = self.disk.borrow_mut().restore();
+        self.update_keyholders();
+        let mut seed = [0; 32];
+        seed[..4].copy_from_slice(&life.to_be_bytes());
+        #[cfg_attr(not(feature = "planted"), expect(unused_mut, reason = "bugs are planted in it"))]
+        let mut config = broker_config(&self.plan);
+        #[cfg(feature = "planted")]
+        {
+            config.planted = self.planted;
+        }
+        let engine = Broker::new(config, restored, Entropy::seeded(seed), self.clocks());
+        let engine = Watched::new(engine, BROKER, Rc::clone(&self.witness));
+        let net = SimNet::listener(Rc::clone(&self.hub), BROKER, CONTROL, LINKS.to_vec());
+        let mut doors: Vec<_> =
+            LINKS.iter().map(|(door, transport)| (*door, Via::Link(*transport))).collect();
+        doors.push((CONTROL, Via::Control));
+        let options = ShellOptions {
+            doors,
+            connections_max: if self.plan.small_tables { 12 } else { 1000 },
+            log_prefix: self.plan.logs.then_some("host-broker"),
+            #[cfg(feature = "planted")]
+            planted: self.planted,
+            ..ShellOptions::default()
+        };
+        Body::Broker(Box::new(Shell::new(engine, net, SimWork(Rc::clone(&self.disk)), options)))
+    }
+
+    fn agent(&mut self, node: NodeId, guest: usize, life: u32) -> Body {
+        let carrier = if self.processes[node].twin { Carrier::Tcp } else { self.plan.guests[guest].carrier };
+        let door = door(carrier);
+        if carrier == Carrier::Serial && life == 1 {
+            self.hub.borrow_mut().add_device(node, BROKER, door);
+        }
+        // A twin is what its original was at its start: the same machine, to the bit.
+        let mut seed = [1; 32];
+        seed[4..12].copy_from_slice(&(guest as u64).to_be_bytes());
+        seed[..4].copy_from_slice(&life.to_be_bytes());
+        let mut boot = [0; 16];
+        boot[..12].copy_from_slice(&seed[..12]);
+        let config = AgentConfig {
+            token: self.processes[node].running_key.clone(),
+            boot,
+            serial: carrier == Carrier::Serial,
+            #[cfg(feature = "planted")]
+            planted: self.planted,
+            ..AgentConfig::new(name(guest))
+        };
+        let engine = Agent::new(config, Entropy::seeded(seed), self.clocks());
+        let engine = Watched::new(engine, node, Rc::clone(&self.witness));
+        let net = SimNet::dialler(Rc::clone(&self.hub), node, BROKER, door, true);
+        let dial = match carrier {
+            Carrier::Tcp => ConnectAddress::Tcp { host: "127.0.0.1".to_owned(), port: 7070 },
+            Carrier::Unix => ConnectAddress::Unix { path: "/run/castra/link.sock".into() },
+            Carrier::Vsock => ConnectAddress::Vsock { cid: 2, port: 7070 },
+            Carrier::Serial => ConnectAddress::Serial { device: "/dev/virtio-ports/castra.0".into() },
+        };
+        let options = ShellOptions {
+            dial: Some(dial),
+            #[cfg(feature = "planted")]
+            planted: self.planted,
+            ..ShellOptions::default()
+        };
+        // An agent has nothing durable: its work ends in a disk of its own.
+        Body::Agent(Box::new(Shell::new(engine, net, SimWork(Rc::default()), options)))
+    }
+
+    pub(super) fn start_client(&mut self, index: usize) {
+        let node = self.add(None, false);
+        {
+            let mut hub = self.hub.borrow_mut();
+            hub.nodes[node].exists = true;
+            hub.nodes[node].stirred = true;
+        }
+        let owner = self.owner(node);
+        let clocks = self.clocks();
+        let mut witness = self.witness.borrow_mut();
+        witness.at(clocks);
+        witness.truth.born(owner, self.now);
+        drop(witness);
+        let plan = self.plan.clients[index].clone();
+        self.processes[node].body = Body::Command(Box::new(Command::new(plan, CONTROL, self.now)));
+        self.enrol(node);
+        self.mark(Some(node), None, MarkKind::Start, "asks");
+    }
+
+    /// Somebody who comes later gets a column, too.
+    pub(super) fn enrol(&self, node: NodeId) {
+        let (name, role) = self.introduce(node);
+        if let Some(scribe) = &mut self.hub.borrow_mut().scribe {
+            scribe.process(node, name, role);
+        }
+    }
+
+    /// Who has the key that a name needs, as a broker that starts now knows it.
+    fn update_keyholders(&mut self) {
+        let disk = self.disk.borrow();
+        let mut witness = self.witness.borrow_mut();
+        for guest in 0..self.plan.guests.len() {
+            witness.keyholders[guest] = disk.token(&name(guest)).map(|key| {
+                let holds = |process: &Process| process.guest == Some(guest) && process.holds(Some(key));
+                (0..self.processes.len()).filter(|node| holds(&self.processes[*node])).collect()
+            });
+        }
+    }
+}
+
+fn key_of(guest: usize) -> Key {
+    let mut bytes = [9; 32];
+    bytes[..8].copy_from_slice(&(guest as u64).to_be_bytes());
+    Key::from_bytes(bytes)
+}

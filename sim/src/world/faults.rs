@@ -1,0 +1,296 @@
+//! What goes wrong.
+
+use std::time::Duration;
+
+use castra_core::time::Time;
+
+use super::{Body, Todo, World, birth};
+use crate::choice::Choice;
+use crate::chronicle::MarkKind;
+use crate::net::NodeId;
+use crate::outcome::count;
+use crate::plan::{Fault, FaultKind, Scope, Way};
+use crate::witness::BROKER;
+
+impl World {
+    pub(super) fn inject(&mut self, index: usize) {
+        if self.peaceful {
+            return;
+        }
+        let fault = self.plan.faults[index].clone();
+        let began = self.now;
+        if self.happens(&fault) {
+            count(&mut self.witness.borrow_mut().outcome.faults, fault.kind.as_str());
+            let (node, lasts) = match fault.kind.scope() {
+                Scope::Guest => (Some(fault.guest + 1), true),
+                Scope::GuestAtOnce => (Some(fault.guest + 1), false),
+                Scope::Broker => (Some(BROKER), true),
+                Scope::BrokerAtOnce => (Some(BROKER), false),
+                Scope::World => (None, true),
+            };
+            let until = lasts.then(|| began + Duration::from_millis(fault.for_ms));
+            let way = if matches!(fault.kind, FaultKind::Hold | FaultKind::Partition) {
+                fault.way.as_str()
+            } else {
+                ""
+            };
+            self.mark(node, until, MarkKind::from(fault.kind), format!("{}{way}", fault.kind.told()));
+        }
+    }
+
+    /// False: in this state of things it can't.
+    fn happens(&mut self, fault: &Fault) -> bool {
+        let node = fault.guest + 1;
+        let lasts = Duration::from_millis(fault.for_ms);
+        let until = self.now + lasts;
+        let guest_runs = !matches!(self.processes[node].body, Body::Gone);
+        let broker_runs = matches!(self.processes[BROKER].body, Body::Broker(_));
+        match fault.kind {
+            FaultKind::Hold => self.hold(node, fault.way, until),
+            FaultKind::Partition => {
+                self.hub.borrow_mut().nodes[node].cut_until = until;
+                self.hold(node, fault.way, until);
+                true
+            }
+            FaultKind::Reset => self.each_end(node, |hub, end| hub.reset(end)),
+            FaultKind::HalfClose => self.each_end(node, |hub, end| {
+                hub.finish(if fault.way == Way::ToGuest { end.other() } else { end });
+            }),
+            FaultKind::Death if guest_runs => {
+                self.kill_guest(node, true);
+                self.later(until, Todo::Boot(node));
+                true
+            }
+            FaultKind::Crash if guest_runs => {
+                self.kill_guest(node, false);
+                self.later(until, Todo::Boot(node));
+                true
+            }
+            FaultKind::Freeze if guest_runs => {
+                self.freeze(node, until);
+                true
+            }
+            FaultKind::Twin => self.start_twin(fault.guest, until),
+            FaultKind::Replug => {
+                let mut hub = self.hub.borrow_mut();
+                let device = hub.nodes[node].device.is_some();
+                hub.replug(node);
+                device
+            }
+            FaultKind::Suspend => {
+                self.suspend(lasts);
+                true
+            }
+            FaultKind::WallStep => {
+                let step = i64::try_from(fault.for_ms).unwrap_or(0) * 1000;
+                self.wall_offset_ms += if fault.way == Way::ToGuest { -step } else { step };
+                true
+            }
+            FaultKind::DiskFull => {
+                self.disk.borrow_mut().full_until = until;
+                true
+            }
+            FaultKind::CommitFails => {
+                self.disk.borrow_mut().commits_fail_until = until;
+                true
+            }
+            FaultKind::SlowDisk => {
+                self.disk.borrow_mut().slow_until = until;
+                true
+            }
+            _ if !broker_runs => false,
+            _ => self.broker_fault(fault, until),
+        }
+    }
+
+    fn broker_fault(&mut self, fault: &Fault, until: Time) -> bool {
+        let clocks = self.clocks();
+        match fault.kind {
+            FaultKind::FreezeBroker => {
+                self.trouble(until);
+                self.freeze(BROKER, until);
+            }
+            FaultKind::RestartBroker => self.kill_broker(0, until),
+            FaultKind::TornCommit => {
+                let queued = self.disk.borrow().queued() as u32;
+                let torn = self.hub.borrow_mut().chooser.0.below(queued + 1);
+                self.kill_broker(torn as usize, until);
+                return queued > 0;
+            }
+            FaultKind::LoseState => {
+                self.disk.borrow_mut().lose();
+                self.state_lost = true;
+                self.kill_broker(0, until);
+            }
+            FaultKind::DrainBroker => {
+                self.trouble(until + Duration::from_secs(4));
+                if let Body::Broker(shell) = &mut self.processes[BROKER].body {
+                    shell.drain(clocks, clocks.boot + Duration::from_secs(2));
+                    shell.engine().settle();
+                }
+                self.hub.borrow_mut().nodes[BROKER].stirred = true;
+                // Whatever it still has to say, a process that was told to go is gone by then.
+                let life = self.owner(BROKER).life;
+                self.later(self.now + Duration::from_secs(3), Todo::Drained(life));
+                self.later(self.now + Duration::from_secs(4), Todo::Boot(BROKER));
+            }
+            FaultKind::Reload => {
+                let config = birth::broker_config(&self.plan);
+                if let Body::Broker(shell) = &mut self.processes[BROKER].body {
+                    shell.reload(clocks, Some(config));
+                    shell.engine().settle();
+                }
+                self.hub.borrow_mut().nodes[BROKER].stirred = true;
+            }
+            FaultKind::Descriptors => {
+                self.trouble(until);
+                let mut hub = self.hub.borrow_mut();
+                let open = hub.nodes[BROKER].open;
+                hub.nodes[BROKER].descriptors = Some(open);
+                drop(hub);
+                self.later(until, Todo::Descriptors);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Something keeps the broker from answering until then.
+    fn trouble(&mut self, until: Time) {
+        self.troubles += 1;
+        self.calm = None;
+        self.later(until, Todo::Calm);
+    }
+
+    pub(super) fn calm_down(&mut self) {
+        self.troubles -= 1;
+        if self.troubles == 0 {
+            self.calm = Some(self.now);
+        }
+    }
+
+    fn hold(&mut self, node: NodeId, way: Way, until: Time) -> bool {
+        self.each_end(node, |hub, end| {
+            if way != Way::ToGuest {
+                hub.hold(end.other(), until);
+            }
+            if way != Way::ToBroker {
+                hub.hold(end, until);
+            }
+        })
+    }
+
+    fn each_end(
+        &mut self,
+        node: NodeId,
+        mut act: impl FnMut(&mut crate::net::Hub, crate::net::EndId),
+    ) -> bool {
+        let mut hub = self.hub.borrow_mut();
+        let ends = hub.ends_of(node);
+        for end in &ends {
+            act(&mut hub, *end);
+        }
+        !ends.is_empty()
+    }
+
+    pub(super) fn kill_guest(&mut self, node: NodeId, silently: bool) {
+        let owner = self.owner(node);
+        self.processes[node].body = Body::Gone;
+        self.processes[node].wake = None;
+        let mut hub = self.hub.borrow_mut();
+        if silently {
+            // Whether its machine, once it is back, disowns what it had, or the host's end just hangs.
+            hub.vanish(node);
+        } else {
+            hub.hang_up(node);
+        }
+        drop(hub);
+        self.mark(Some(node), None, MarkKind::End, if silently { "dies without a word" } else { "ends" });
+        self.stopped(owner);
+    }
+
+    /// From now on the process doesn't run: its verdict must fall within the window.
+    pub(super) fn stopped(&mut self, owner: crate::net::Owner) {
+        self.witness.borrow_mut().truth.stopped(owner, self.now);
+        self.later(self.now + self.plan.window() + Duration::from_nanos(1), Todo::Look);
+    }
+
+    fn freeze(&mut self, node: NodeId, until: Time) {
+        let owner = self.owner(node);
+        self.processes[node].frozen_until = self.processes[node].frozen_until.max(until);
+        if node != BROKER {
+            self.stopped(owner);
+        }
+        self.later(until, Todo::Thaw(node));
+    }
+
+    pub(super) fn thaw(&mut self, node: NodeId) {
+        if self.processes[node].frozen_until <= self.now && !matches!(self.processes[node].body, Body::Gone) {
+            let owner = self.owner(node);
+            self.witness.borrow_mut().truth.resumed(owner);
+        }
+    }
+
+    fn suspend(&mut self, lasts: Duration) {
+        self.trouble(self.now + lasts);
+        self.suspended += lasts;
+        self.suspended_until = self.now + lasts;
+        // Guests are on this host, too.
+        for node in 1..self.processes.len() {
+            if self.processes[node].frozen_until <= self.now
+                && !matches!(self.processes[node].body, Body::Gone)
+            {
+                self.freeze(node, self.suspended_until);
+            }
+        }
+    }
+
+    fn start_twin(&mut self, guest: usize, until: Time) -> bool {
+        let original = guest + 1;
+        if !matches!(self.processes[original].body, Body::Agent(_)) {
+            return false;
+        }
+        let node = self.add(Some(guest), true);
+        self.processes[node].key = self.processes[original].key.clone();
+        let life = self.hub.borrow().nodes[original].life;
+        self.hub.borrow_mut().nodes[node].life = life - 1;
+        self.enrol(node);
+        self.boot(node);
+        self.later(until, Todo::EndTwin(node));
+        true
+    }
+
+    pub(super) fn end_twin(&mut self, node: NodeId) {
+        if !matches!(self.processes[node].body, Body::Gone) {
+            self.kill_guest(node, false);
+        }
+    }
+
+    pub(super) fn drained(&mut self, life: u32) {
+        if self.owner(BROKER).life == life && matches!(self.processes[BROKER].body, Body::Broker(_)) {
+            self.end_broker(0);
+        }
+    }
+
+    fn kill_broker(&mut self, torn: usize, until: Time) {
+        self.trouble(until);
+        self.end_broker(torn);
+        self.later(until, Todo::Boot(BROKER));
+    }
+
+    pub(super) fn end_broker(&mut self, torn: usize) {
+        self.processes[BROKER].body = Body::Gone;
+        self.processes[BROKER].wake = None;
+        self.hub.borrow_mut().hang_up(BROKER);
+        self.disk.borrow_mut().kill(torn);
+        self.mark(Some(BROKER), None, MarkKind::End, "ends");
+        self.broker_left();
+    }
+
+    /// The broker's process is over; whatever it knew of reachability is, too.
+    pub(super) fn broker_left(&mut self) {
+        self.done.clear();
+        let (lost, clocks) = (self.state_lost, self.clocks());
+        self.witness.borrow_mut().broker_restarted(clocks, lost);
+    }
+}

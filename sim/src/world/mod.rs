@@ -1,0 +1,398 @@
+//! A whole world on one virtual clock: the broker and the agents in their real
+//! shells, other guests, commands on the host, a network, a disk, and faults.
+//!
+//! Time jumps from one thing that happens to the next. After every call of an
+//! engine, what the broker says is held against what really is.
+
+mod birth;
+mod clients;
+mod faults;
+mod peace;
+mod scripts;
+mod turns;
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use castra_core::Sizes;
+use castra_core::auth::Key;
+use castra_core::id::GuestName;
+use castra_core::time::{Now, Time, WallTime};
+use castra_driver::net::Ready;
+use castra_driver::shell::Shell;
+use castra_driver::work::Done;
+
+use crate::choice::Choice;
+use crate::chronicle::{Chronicle, MarkKind, Role};
+use crate::disk::{Disk, SimWork};
+use crate::net::{Hub, NodeId, Owner, Shared, SimNet};
+use crate::outcome::Outcome;
+use crate::plan::{Carrier, Plan};
+use crate::scribe::Scribe;
+use crate::violation::Violation;
+use crate::watched::{WatchedAgent, WatchedBroker, Watching};
+use crate::witness::{BROKER, Witness, number};
+
+use clients::Command;
+use scripts::Script;
+
+/// A world that can be run once.
+pub struct World {
+    plan: Plan,
+    hub: Shared,
+    witness: Watching,
+    disk: Rc<RefCell<Disk>>,
+    processes: Vec<Process>,
+    agenda: BinaryHeap<Reverse<(Time, u64, Todo)>>,
+    todos: u64,
+    now: Time,
+    start: Time,
+    suspended: Duration,
+    suspended_until: Time,
+    wall_offset_ms: i64,
+    /// Since when nothing keeps the broker from answering; `None`: something does.
+    calm: Option<Time>,
+    troubles: u32,
+    /// What was durable was lost, or a name got another token.
+    state_lost: bool,
+    turns_at_once: u32,
+    edges: Vec<Ready>,
+    done: Vec<Done>,
+    peaceful: bool,
+    #[cfg(feature = "planted")]
+    planted: Option<castra_core::planted::Bug>,
+}
+
+/// A process and what it needs of the world.
+struct Process {
+    body: Body,
+    wake: Option<Time>,
+    frozen_until: Time,
+    /// Whose name and key it has.
+    guest: Option<usize>,
+    /// A copy of another.
+    twin: bool,
+    /// What its operator gave it, for its next start.
+    key: Option<Key>,
+    /// What its present life knows.
+    running_key: Option<Key>,
+}
+
+impl Process {
+    /// Whether its present life knows `key`.
+    fn holds(&self, key: Option<&Key>) -> bool {
+        let text = |key: Option<&Key>| key.map(Key::expose_token);
+        self.running_key.is_some() && text(self.running_key.as_ref()) == text(key)
+    }
+
+    /// Whether it needs a start to learn its token.
+    fn is_rekeyed(&self) -> bool {
+        let text = |key: &Option<Key>| key.as_ref().map(Key::expose_token);
+        text(&self.key) != text(&self.running_key)
+    }
+}
+
+enum Body {
+    Gone,
+    Broker(Box<Shell<WatchedBroker, SimNet, SimWork>>),
+    Agent(Box<Shell<WatchedAgent, SimNet, SimWork>>),
+    Script(Box<Script>),
+    Command(Box<Command>),
+}
+
+/// What the world itself has to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Todo {
+    /// A process begins a life.
+    Boot(NodeId),
+    /// The plan's client starts.
+    Client(usize),
+    /// The plan's fault begins.
+    Fault(usize),
+    /// A frozen process goes on.
+    Thaw(NodeId),
+    /// A twin ends.
+    EndTwin(NodeId),
+    /// A broker that was told to leave has had its time.
+    Drained(u32),
+    /// The broker has descriptors again.
+    Descriptors,
+    /// One of several troubles of the broker is over.
+    Calm,
+    /// A look at what the broker says, although nothing happened.
+    Look,
+    /// A look at the moment at which a guest's proof becomes too old.
+    Expiry(usize),
+}
+
+/// A run that broke a promise.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The promise.
+    pub violation: Violation,
+    /// What happened until then.
+    pub outcome: Outcome,
+}
+
+/// Turns of all processes at one instant before it counts as a spin.
+const TURNS_AT_ONCE: u32 = 50_000;
+
+impl World {
+    /// A world in which nothing happened yet.
+    #[must_use]
+    pub fn new(plan: &Plan, choice: Box<dyn Choice>) -> Self {
+        let mut world = Self::empty(plan, choice);
+        world.populate();
+        world
+    }
+
+    /// A world whose engines and shells have a bug on purpose.
+    #[cfg(feature = "planted")]
+    #[must_use]
+    pub fn planted(plan: &Plan, choice: Box<dyn Choice>, bug: castra_core::planted::Bug) -> Self {
+        let mut world = Self { planted: Some(bug), ..Self::empty(plan, choice) };
+        world.populate();
+        world
+    }
+
+    /// Nobody is there yet.
+    fn empty(plan: &Plan, choice: Box<dyn Choice>) -> Self {
+        let start = Time::from_millis(1_000_000);
+        let hub = Rc::new(RefCell::new(Hub::new(plan.network.clone(), choice, start)));
+        let now = Now { boot: start, suspended: Duration::ZERO, wall: WALL };
+        let witness = Witness::new(Rc::clone(&hub), plan.window(), plan.guests.len(), bounds(plan), now);
+        Self {
+            plan: plan.clone(),
+            hub,
+            witness: Rc::new(RefCell::new(witness)),
+            disk: Rc::default(),
+            processes: Vec::new(),
+            agenda: BinaryHeap::new(),
+            todos: 0,
+            now: start,
+            start,
+            suspended: Duration::ZERO,
+            suspended_until: Time::ZERO,
+            wall_offset_ms: 0,
+            calm: Some(start),
+            troubles: 0,
+            state_lost: false,
+            turns_at_once: 0,
+            edges: Vec::new(),
+            done: Vec::new(),
+            peaceful: false,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
+    }
+
+    /// Chaos, then peace.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub fn run(mut self) -> Result<Outcome, Box<Failure>> {
+        self.play()
+    }
+
+    /// As [`World::run`], and everything is written down.
+    pub fn tell(mut self) -> (Result<Outcome, Box<Failure>>, Chronicle) {
+        let mut scribe = Scribe::new(&self.plan, self.start);
+        for node in 0..self.processes.len() {
+            let (name, role) = self.introduce(node);
+            scribe.process(node, name, role);
+        }
+        self.hub.borrow_mut().scribe = Some(Box::new(scribe));
+        self.witness.borrow_mut().verdicts = Some(Vec::new());
+        let result = self.play();
+        let verdicts = self.witness.borrow_mut().verdicts.take().unwrap_or_default();
+        let scribe = self.hub.borrow_mut().scribe.take();
+        let violation = result.as_ref().err().map(|failure| &failure.violation);
+        let chronicle =
+            scribe.map(|scribe| scribe.finish(self.now, &verdicts, violation)).unwrap_or_default();
+        (result, chronicle)
+    }
+
+    fn play(&mut self) -> Result<Outcome, Box<Failure>> {
+        let end = self.start + Duration::from_millis(self.plan.chaos_ms);
+        let result = self.run_until(end).and_then(|()| self.make_peace());
+        let mut witness = self.witness.borrow_mut();
+        witness.outcome.simulated = self.now.since(self.start);
+        let outcome = witness.finish();
+        match result {
+            Ok(()) => Ok(outcome),
+            Err(violation) => Err(Box::new(Failure { violation, outcome })),
+        }
+    }
+
+    /// Everything until `end`.
+    fn run_until(&mut self, end: Time) -> Result<(), Violation> {
+        while let Some(at) = self.next().filter(|at| *at <= end) {
+            self.advance(at);
+            self.step();
+            if let Some(violation) = self.witness.borrow_mut().violation.take() {
+                return Err(violation);
+            }
+        }
+        self.advance(end);
+        Ok(())
+    }
+
+    /// When something happens next.
+    fn next(&mut self) -> Option<Time> {
+        let hub = self.hub.borrow();
+        let disk = self.disk.borrow();
+        let agenda = self.agenda.peek().map(|Reverse((at, ..))| *at);
+        let mut next = [hub.next(), disk.next(), agenda].into_iter().flatten().min().unwrap_or(Time::MAX);
+        for (node, process) in self.processes.iter().enumerate() {
+            let wake = if hub.nodes[node].stirred { Some(self.now) } else { process.wake };
+            if let Some(wake) = wake
+                && !matches!(process.body, Body::Gone)
+            {
+                next = next.min(wake.max(process.frozen_until));
+            }
+        }
+        (next < Time::MAX).then_some(next)
+    }
+
+    fn advance(&mut self, at: Time) {
+        let at = at.max(self.suspended_until).max(self.now);
+        if at > self.now {
+            self.turns_at_once = 0;
+        }
+        self.now = at;
+        self.hub.borrow_mut().now = at;
+        self.disk.borrow_mut().now = at;
+    }
+
+    /// Everything that is due now, once.
+    fn step(&mut self) {
+        self.hub.borrow_mut().run();
+        let mut done = std::mem::take(&mut self.done);
+        self.disk.borrow_mut().finish(&mut done);
+        if !done.is_empty() {
+            self.hub.borrow_mut().nodes[BROKER].stirred = true;
+        }
+        self.done = done;
+        // Between the commit and the broker's word about it either key may be the right one.
+        let changed = std::mem::take(&mut self.disk.borrow_mut().tokens_changed);
+        for name in changed {
+            if let Some(guest) = number(name.as_str()).filter(|guest| *guest < self.plan.guests.len()) {
+                self.witness.borrow_mut().keyholders[guest] = None;
+                if self.peaceful {
+                    self.hand_out_token(guest);
+                }
+            }
+        }
+        while let Some(Reverse((at, _, todo))) = self.agenda.peek().copied()
+            && at <= self.now
+        {
+            self.agenda.pop();
+            self.carry_out(todo);
+        }
+        for node in 0..self.processes.len() {
+            let process = &self.processes[node];
+            let stirred = self.hub.borrow().nodes[node].stirred;
+            let due = stirred || process.wake.is_some_and(|wake| wake <= self.now);
+            if due && process.frozen_until <= self.now {
+                self.turns_at_once += 1;
+                self.turn(node);
+            }
+        }
+        if self.turns_at_once > TURNS_AT_ONCE {
+            let text = format!("{TURNS_AT_ONCE} turns at one instant");
+            self.witness.borrow_mut().blame("L2", None, text);
+        }
+    }
+
+    fn carry_out(&mut self, todo: Todo) {
+        match todo {
+            Todo::Boot(node) => self.boot(node),
+            Todo::Client(index) => self.start_client(index),
+            Todo::Fault(index) => self.inject(index),
+            Todo::Thaw(node) => self.thaw(node),
+            Todo::EndTwin(node) => self.end_twin(node),
+            Todo::Drained(life) => self.drained(life),
+            Todo::Descriptors => {
+                let mut hub = self.hub.borrow_mut();
+                hub.nodes[BROKER].descriptors = None;
+                // No edge tells of it: the shell tries again by itself.
+            }
+            Todo::Calm => self.calm_down(),
+            Todo::Look => self.look(),
+            Todo::Expiry(guest) => self.expire(guest),
+        }
+    }
+
+    fn later(&mut self, at: Time, todo: Todo) {
+        self.todos += 1;
+        self.agenda.push(Reverse((at, self.todos, todo)));
+    }
+
+    fn after(&mut self, millis: u64, todo: Todo) {
+        self.later(self.now + Duration::from_millis(millis), todo);
+    }
+
+    /// The clocks as a process of the host reads them.
+    fn clocks(&self) -> Now {
+        let millis = self.now.since(self.start).as_millis() as i64;
+        Now {
+            boot: self.now,
+            suspended: self.suspended,
+            wall: WallTime::from_unix_millis(WALL.unix_millis() + millis + self.wall_offset_ms),
+        }
+    }
+
+    fn owner(&self, node: NodeId) -> Owner {
+        Owner { node, life: self.hub.borrow().nodes[node].life }
+    }
+
+    fn introduce(&self, node: NodeId) -> (String, Role) {
+        match (self.processes[node].guest, &self.processes[node].body) {
+            (Some(guest), _) if self.processes[node].twin => (format!("twin of guest-{guest}"), Role::Guest),
+            (Some(guest), _) => (format!("guest-{guest}"), Role::Guest),
+            (None, Body::Command(command)) => (command.to_string(), Role::Client),
+            (None, _) => ("broker".to_owned(), Role::Broker),
+        }
+    }
+
+    /// Writes something down, if anybody writes.
+    fn mark(&self, node: Option<NodeId>, until: Option<Time>, kind: MarkKind, text: impl Into<String>) {
+        if let Some(scribe) = &mut self.hub.borrow_mut().scribe {
+            scribe.mark(node, self.now, until, kind, text);
+        }
+    }
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("plan", &self.plan).field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// 2026-01-01T00:00:00Z.
+const WALL: WallTime = WallTime::from_unix_millis(1_767_225_600_000);
+
+/// What the broker's tables may grow to.
+fn bounds(plan: &Plan) -> Sizes {
+    let config = birth::broker_config(plan);
+    let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
+    Sizes {
+        guests: config.max_guests,
+        links: usize::MAX,
+        // A serial stream that shakes hands again was let in before.
+        half_open: config.half_open_max + serial,
+        clients: config.control_clients_max,
+        timers: usize::MAX,
+    }
+}
+
+/// `guest-3`.
+pub(crate) fn name(guest: usize) -> GuestName {
+    match format!("guest-{guest}").parse() {
+        Ok(name) => name,
+        Err(_) => unreachable!("guest-N is a name"),
+    }
+}

@@ -1,0 +1,146 @@
+//! The faults end for a chosen core, and last for ever for the others: does the
+//! broker come to say what is true?
+
+use std::time::Duration;
+
+use castra_core::config::AgentConfig;
+use castra_core::status::State;
+
+use super::{Body, Todo, World, name};
+use crate::choice::Choice;
+use crate::chronicle::MarkKind;
+use crate::plan::GuestKind;
+use crate::violation::Violation;
+use crate::witness::BROKER;
+
+impl World {
+    pub(super) fn make_peace(&mut self) -> Result<(), Violation> {
+        self.peaceful = true;
+        self.mark(None, None, MarkKind::Note, "the faults end");
+        self.heal_host();
+        for node in 1..self.processes.len() {
+            let Some(guest) = self.processes[node].guest else { continue };
+            if self.processes[node].twin || !self.is_core(guest) {
+                self.leave_behind(node);
+            } else {
+                self.heal_guest(node, guest);
+            }
+        }
+        let began = self.now;
+        // The dead: a window, and nobody may be called reachable who is gone.
+        self.run_until(began + self.plan.window() + Duration::from_millis(1))?;
+        for guest in (0..self.plan.guests.len()).filter(|guest| !self.is_core(*guest)) {
+            let row = self.witness.borrow().rows[guest];
+            if row.state == Some(State::Reachable) && row.proven {
+                return Err(self.broken(guest, "is gone for good, and still called reachable"));
+            }
+        }
+        self.run_until(began + self.recovery())?;
+        for guest in (0..self.plan.guests.len()).filter(|guest| self.is_core(*guest)) {
+            let row = self.witness.borrow().rows[guest];
+            if row.reachable_at.is_none_or(|at| at <= began) {
+                let text = format!(
+                    "lives and is connected, and was not reachable within {} s ({:?})",
+                    self.recovery().as_secs(),
+                    row.reason
+                );
+                return Err(self.broken(guest, &text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it must be reachable in the end. A boot script has no key: a name
+    /// that was given a token meanwhile is not its own any more.
+    fn is_core(&self, guest: usize) -> bool {
+        let plan = &self.plan.guests[guest];
+        plan.core
+            && match plan.kind {
+                GuestKind::Agent => true,
+                GuestKind::OneShot => self.disk.borrow().token(&name(guest)).is_none(),
+                _ => false,
+            }
+    }
+
+    /// From the end of the faults to reachable: the agent notices that its link
+    /// is dead, waits its longest backoff, dials and shakes hands, with a second
+    /// chance for each if the first met the last of the chaos.
+    fn recovery(&self) -> Duration {
+        let agent = AgentConfig::new(name(0));
+        let silence = self.plan.interval() * agent.silent_intervals * 2;
+        let latency = Duration::from_micros(self.plan.network.latency_max_us) * 12;
+        let attempt = agent.backoff_most + agent.dial_timeout + agent.handshake_timeout;
+        silence + attempt * 2 + latency + Duration::from_secs(5) + self.plan.window()
+    }
+
+    fn heal_host(&mut self) {
+        let lost = std::mem::take(&mut self.state_lost);
+        self.disk.borrow_mut().heal();
+        {
+            let mut hub = self.hub.borrow_mut();
+            hub.release_all();
+            hub.nodes[BROKER].descriptors = None;
+        }
+        for node in 0..self.processes.len() {
+            self.processes[node].frozen_until = self.now;
+            self.thaw(node);
+        }
+        for guest in 0..self.plan.guests.len() {
+            let token = self.disk.borrow().token(&name(guest)).cloned();
+            let key = &mut self.processes[guest + 1].key;
+            match token {
+                None if lost && key.is_some() => {
+                    let key = key.clone().unwrap_or_else(|| unreachable!("it has one"));
+                    self.disk.borrow_mut().provision(name(guest), key);
+                }
+                // The operator gives everybody the token that the broker knows now.
+                token => *key = token,
+            }
+        }
+        if lost && !matches!(self.processes[BROKER].body, Body::Gone) {
+            self.end_broker(0);
+        }
+        self.boot(BROKER);
+    }
+
+    /// Gone for good, one way or another.
+    fn leave_behind(&mut self, node: usize) {
+        if matches!(self.processes[node].body, Body::Gone) {
+            // A reboot that was still to come must not.
+            self.forget_boot(node);
+            return;
+        }
+        let silently = self.hub.borrow_mut().chooser.0.once_in(2);
+        self.kill_guest(node, silently);
+        self.forget_boot(node);
+    }
+
+    fn forget_boot(&mut self, node: usize) {
+        let kept = std::mem::take(&mut self.agenda);
+        self.agenda = kept.into_iter().filter(|entry| entry.0.2 != Todo::Boot(node)).collect();
+    }
+
+    fn heal_guest(&mut self, node: usize, guest: usize) {
+        // A token that changed reaches the guest with its next start.
+        let rekeyed = self.plan.guests[guest].kind == GuestKind::Agent && self.processes[node].is_rekeyed();
+        if rekeyed && !matches!(self.processes[node].body, Body::Gone) {
+            self.kill_guest(node, false);
+        }
+        self.boot(node);
+    }
+
+    /// The operator brings a guest its new token.
+    pub(super) fn hand_out_token(&mut self, guest: usize) {
+        self.processes[guest + 1].key = self.disk.borrow().token(&name(guest)).cloned();
+        if self.is_core(guest) {
+            self.heal_guest(guest + 1, guest);
+        }
+    }
+
+    fn broken(&self, guest: usize, text: &str) -> Violation {
+        let mut witness = self.witness.borrow_mut();
+        witness.at(self.clocks());
+        witness.blame("L3", Some(guest), format!("guest-{guest} {text}"));
+        witness.violation.take().unwrap_or_else(|| unreachable!("just blamed"))
+    }
+}

@@ -1,0 +1,108 @@
+//! A process gets its turn.
+
+use castra_core::boundary::Engine;
+use castra_driver::net::Net;
+use castra_driver::shell::{Next, Shell};
+
+use super::{Body, Todo, World};
+use crate::chronicle::MarkKind;
+use crate::disk::SimWork;
+use crate::net::{NodeId, SimNet};
+use crate::watched::{Observe, Watched};
+use crate::witness::BROKER;
+use castra_core::time::Now;
+use castra_driver::net::Ready;
+use castra_driver::work::Done;
+
+impl World {
+    pub(super) fn turn(&mut self, node: NodeId) {
+        let clocks = self.clocks();
+        let mut edges = std::mem::take(&mut self.edges);
+        edges.clear();
+        {
+            let mut hub = self.hub.borrow_mut();
+            let held = &mut hub.nodes[node];
+            held.stirred = false;
+            std::mem::swap(&mut held.edges, &mut edges);
+        }
+        let mut body = std::mem::replace(&mut self.processes[node].body, Body::Gone);
+        let mut ended = false;
+        let next = match &mut body {
+            Body::Gone => Next { deadline: None, more: false },
+            Body::Broker(shell) => {
+                let done = std::mem::take(&mut self.done);
+                let next = turn(shell, clocks, &edges, &done);
+                self.done = done;
+                self.done.clear();
+                ended = shell.settled();
+                next
+            }
+            Body::Agent(shell) => turn(shell, clocks, &edges, &[]),
+            Body::Script(script) => {
+                let owner = self.owner(node);
+                Next { deadline: script.turn(&mut self.hub.borrow_mut(), owner), more: false }
+            }
+            Body::Command(command) => {
+                let owner = self.owner(node);
+                let calm = self.calm.filter(|_| !self.plan.small_tables);
+                let mut witness = self.witness.borrow_mut();
+                witness.at(clocks);
+                let wake = command.turn(&mut self.hub.borrow_mut(), owner, &mut witness, calm);
+                ended = command.over;
+                Next { deadline: wake, more: false }
+            }
+        };
+        self.edges = edges;
+        if ended {
+            drop(body);
+            self.hub.borrow_mut().hang_up(node);
+            self.processes[node].wake = None;
+            self.mark(Some(node), None, MarkKind::End, "leaves");
+            if node == BROKER {
+                self.broker_left();
+            }
+            return;
+        }
+        self.processes[node].body = body;
+        self.processes[node].wake = if next.more { Some(self.now) } else { next.deadline };
+        if node == BROKER {
+            self.watch_expiries();
+        }
+    }
+
+    /// A look at the broker although nothing happened: time alone changes verdicts.
+    pub(super) fn look(&mut self) {
+        let clocks = self.clocks();
+        let Body::Broker(shell) = &mut self.processes[BROKER].body else { return };
+        shell.engine().look(clocks);
+    }
+
+    /// A look at the first moment at which each guest's newest proof is too old.
+    fn watch_expiries(&mut self) {
+        for guest in 0..self.plan.guests.len() {
+            let expiry = self.witness.borrow_mut().unwatched_expiry(guest);
+            if let Some(at) = expiry {
+                self.later(at.max(self.now), Todo::Expiry(guest));
+            }
+        }
+    }
+
+    pub(super) fn expire(&mut self, guest: usize) {
+        self.look();
+        let next = self.witness.borrow_mut().next_expiry(guest, self.now);
+        if let Some(at) = next {
+            self.later(at, Todo::Expiry(guest));
+        }
+    }
+}
+
+fn turn<E>(shell: &mut Shell<Watched<E>, SimNet, SimWork>, now: Now, edges: &[Ready], done: &[Done]) -> Next
+where
+    E: Observe,
+    SimNet: Net,
+    Watched<E>: Engine,
+{
+    let next = shell.turn(now, edges, done);
+    shell.engine().settle();
+    next
+}
