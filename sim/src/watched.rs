@@ -83,6 +83,11 @@ where
             witness.outcome.events += 1;
             witness.digest(self.node as u64 ^ now.boot.as_nanos());
             digest(&mut witness, &input);
+            if let (Input::Tick, Some(wait)) = (&input, self.wait)
+                && wait.at <= now.boot
+            {
+                witness.woken(wait.why);
+            }
             if E::CLAIMS {
                 let (source, bytes, tick) = match &input {
                     Input::Bytes { conn, .. } => (Some(*conn), true, None),

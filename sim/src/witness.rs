@@ -130,9 +130,6 @@ impl Witness {
             (Some(conn), _) => Cause::Bytes(conn),
             (None, Some(deadline)) => {
                 let due = deadline.filter(|deadline| deadline.at <= now.boot);
-                if let Some(deadline) = due {
-                    self.wakeups[deadline.why as usize & 15] += 1;
-                }
                 Cause::Tick { due: due.is_some_and(|deadline| deadline.why != Wakeup::More) }
             }
             (None, None) => Cause::Other,
@@ -142,6 +139,11 @@ impl Witness {
     fn owner_of(&self, conn: ConnId) -> Option<Owner> {
         let (known, owner) = self.owners.get(conn.index as usize)?.as_ref()?;
         (*known == conn).then_some(*owner)
+    }
+
+    /// An engine was woken for a deadline.
+    pub(crate) fn woken(&mut self, why: Wakeup) {
+        self.wakeups[why as usize & 15] += 1;
     }
 
     /// Something came out of the broker.

@@ -74,6 +74,8 @@ pub(crate) struct End {
     pub(crate) wants_write: bool,
     /// Its owner said that it will send no more.
     pub(crate) said_finished: bool,
+    /// The next write to this end is damaged on its way.
+    pub(crate) corrupted: bool,
     /// A device in the guest: the stream is the hypervisor's, and outlives whoever opens it.
     pub(crate) device: bool,
 }
@@ -107,6 +109,7 @@ impl End {
             void: false,
             wants_write: false,
             said_finished: false,
+            corrupted: false,
             device: false,
         }
     }
