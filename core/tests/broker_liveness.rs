@@ -61,6 +61,24 @@ fn a_proof_delayed_past_the_window_is_not_reachable() {
 }
 
 #[test]
+fn a_proof_with_another_nonce_is_a_strike_and_no_evidence() {
+    let mut world = World::new(|_| {});
+    let (conn, nonce, _) = world.hello("devbox", "");
+    let replayed = format!("proof {}\n", "0".repeat(nonce.len()));
+    world.write(conn, replayed.as_bytes());
+    assert!(world.line(conn).starts_with("error: bad-proof: "));
+    assert_eq!(world.row("devbox").map(|row| row.proven), None);
+
+    let conn = world.join("devbox");
+    world.advance(ms(6000));
+    let before = world.row("devbox").unwrap();
+    let forged = format!(r#"{{"type":"proof","seq":1,"proof":"{}"}}"#, "0".repeat(nonce.len()));
+    world.send(conn, &forged);
+    assert_eq!(world.broker.statistics().strikes, 1);
+    assert_eq!(world.row("devbox").unwrap(), before);
+}
+
+#[test]
 fn a_silent_guest_leaves_the_window_to_the_nanosecond() {
     let mut world = World::new(|_| {});
     world.join("devbox");

@@ -26,6 +26,8 @@ pub(crate) struct Row {
     proof_at: Option<Time>,
     epoch: Option<Epoch>,
     session: Option<ConnId>,
+    /// Whether its evidence is a proof, not a claim.
+    pub(crate) proven: bool,
     /// The epoch of its newest greeting.
     greeted: Option<Epoch>,
     /// The incarnation that the broker's word rests on.
@@ -224,6 +226,7 @@ impl Witness {
             proof_at: glance.proof_at,
             epoch: glance.epoch,
             session: glance.session,
+            proven: glance.proven,
             owner,
             reachable_at: if reachable { Some(now) } else { row.reachable_at },
             waiting_at: if reachable { row.waiting_at } else { Some(now) },
@@ -348,6 +351,7 @@ impl Witness {
                 reachable_at: row.reachable_at,
                 waiting_at: row.waiting_at,
                 watched: row.watched,
+                owner: row.owner,
                 ..Row::default()
             };
             if !state_lost {

@@ -258,3 +258,27 @@ fn a_door_of_one_kind_does_not_feel_the_other_kinds_credit() {
     it.act([Act::Read(Source::ControlDoor, 0)]);
     it.connection();
 }
+
+#[cfg(feature = "planted")]
+#[test]
+fn a_bug_acts_in_the_shell_where_it_is_planted_and_nowhere_else() {
+    use castra_core::planted::Bug;
+
+    for planted in [None, Some(Bug::SlotWithoutGeneration)] {
+        let (mut world, net, doors) = MemoryWorld::start();
+        let options = ShellOptions { doors, planted, ..ShellOptions::default() };
+        let mut shell = Shell::new(Scripted::default(), net, Remembered::default(), options);
+        for _ in 0..2 {
+            let mut ready = Vec::new();
+            let peer = world.dial();
+            world.wait(shell.net(), &mut ready);
+            shell.turn(Now::default(), &ready, &[]);
+            peer.reset();
+            ready.clear();
+            world.wait(shell.net(), &mut ready);
+            shell.turn(Now::default(), &ready, &[]);
+        }
+        let opened = shell.engine().opened();
+        assert_eq!(opened[0] == opened[1], planted.is_some());
+    }
+}

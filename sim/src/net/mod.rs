@@ -437,9 +437,9 @@ impl Hub {
         self.bury(id);
     }
 
-    /// Half-closes.
+    /// Half-closes; a device can't.
     pub(crate) fn finish(&mut self, id: EndId) {
-        if let Some(end) = self.end(id).filter(|end| !end.said_finished && !end.reset) {
+        if let Some(end) = self.end(id).filter(|end| !end.said_finished && !end.reset && !end.device) {
             end.said_finished = true;
             self.send(id, Cargo::Finish);
         }
@@ -460,7 +460,9 @@ impl Hub {
     fn bury(&mut self, id: EndId) {
         let Some(stream) = self.stream(id) else { return };
         let [one, two] = &stream.ends;
-        if (one.closed || one.void) && (two.closed || two.void) {
+        let gone = (one.closed || one.void) && (two.closed || two.void);
+        if gone && stream.phase != Phase::Free {
+            stream.phase = Phase::Free;
             stream.generation += 1;
             for end in &mut stream.ends {
                 end.closed = true;

@@ -115,7 +115,7 @@ impl Net for SimNet {
             _ if hub.nodes[self.node].device.is_some() => Ok(Remote::Unknown),
             Some(Phase::Dialling(_)) => Err(io::ErrorKind::WouldBlock.into()),
             Some(Phase::Open) => Ok(Remote::Unknown),
-            Some(Phase::Refused) | None => Err(io::ErrorKind::ConnectionRefused.into()),
+            Some(Phase::Refused | Phase::Free) | None => Err(io::ErrorKind::ConnectionRefused.into()),
         }
     }
 

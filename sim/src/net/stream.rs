@@ -38,6 +38,8 @@ pub(crate) enum Phase {
     Open,
     /// The dial was turned away.
     Refused,
+    /// Nobody has it any more.
+    Free,
 }
 
 #[derive(Debug)]

@@ -31,7 +31,7 @@ impl World {
         self.run_until(began + self.plan.window() + Duration::from_millis(1))?;
         for guest in (0..self.plan.guests.len()).filter(|guest| !self.is_core(*guest)) {
             let row = self.witness.borrow().rows[guest];
-            if row.state == Some(State::Reachable) && !self.is_claim(guest) {
+            if row.state == Some(State::Reachable) && row.proven {
                 return Err(self.broken(guest, "is gone for good, and still called reachable"));
             }
         }
@@ -60,12 +60,6 @@ impl World {
                 GuestKind::OneShot => self.disk.borrow().token(&name(guest)).is_none(),
                 _ => false,
             }
-    }
-
-    /// A 0.1 guest's claim, which stands until its session ends, or a name that
-    /// an impostor may hold.
-    fn is_claim(&self, guest: usize) -> bool {
-        self.plan.guests[guest].kind == GuestKind::Legacy
     }
 
     /// From the end of the faults to reachable: the agent notices that its link

@@ -1,0 +1,25 @@
+//! A planted bug acts, and a reload doesn't weed it.
+#![cfg(feature = "planted")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use castra_core::Input;
+use castra_core::config::BrokerConfig;
+use castra_core::planted::Bug;
+use castra_core::status::Reason;
+use common::{REACHABLE, World, waiting};
+
+#[test]
+fn a_bug_acts_where_it_is_planted_and_after_a_reload_and_nowhere_else() {
+    for (planted, end) in [(Some(Bug::OneShotForever), REACHABLE), (None, waiting(Reason::Stale))] {
+        let mut world = World::new(|config| config.planted = planted);
+        let (conn, nonce, _) = world.hello("devbox", " once");
+        world.write(conn, format!("proof {nonce}\n").as_bytes());
+        world.handle(Input::Reload(Box::new(BrokerConfig::default())));
+        world.advance(Duration::from_secs(3600));
+        assert_eq!(world.verdict("devbox"), end);
+    }
+}
