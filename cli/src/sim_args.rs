@@ -46,8 +46,8 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub(crate) jobs: Option<usize>,
     /// Draw the failing world, or that of --seed or --case [default FILE: castra-sim-SEED.html]
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    pub(crate) diagram: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub(crate) diagram: Option<Option<PathBuf>>,
     /// Tell the world of --seed or --case in sentences; a failing one is always told
     #[arg(long)]
     pub(crate) story: bool,

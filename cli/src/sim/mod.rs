@@ -55,13 +55,14 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
     let until = args.time.map(|time| began + time);
     let jobs = args.jobs.unwrap_or_else(cores);
     let done = seeds::run(&range, until, jobs, &stop, |seed| match args.runner {
-        Runner::Des => player.play(seed).map_err(|failure| (failure.violation, failure.outcome)),
+        Runner::Des => player.play(seed),
         #[cfg(feature = "turmoil")]
         Runner::Turmoil => turmoil::play(&player.limits, seed),
         #[cfg(not(feature = "turmoil"))]
         Runner::Turmoil => unreachable!("refused as usage"),
     });
     let interrupted = stop.load(Ordering::Relaxed);
+    let seed = done.failed.as_ref().map(|(seed, _)| *seed).or(args.seed).unwrap_or_default();
     let failed = match done.failed {
         Some((seed, violation)) => {
             let rerun = rerun(args, seed);
@@ -79,16 +80,9 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
         let (plan, choice) = player.draw(seed);
         told = Some((player.tell(&plan, choice).1, rerun(args, seed)));
     }
-    if let Some((chronicle, rerun)) = &told {
-        if let Some(file) = &args.diagram {
-            let seed = done.failed_seed.or(args.seed).unwrap_or_default();
-            let file = if file.as_os_str().is_empty() {
-                format!("castra-sim-{seed}.html").into()
-            } else {
-                file.clone()
-            };
-            write(&file, &picture::draw(chronicle, Some(rerun)))?;
-        }
+    if let (Some((chronicle, rerun)), Some(file)) = (&told, &args.diagram) {
+        let file = file.clone().unwrap_or_else(|| format!("castra-sim-{seed}.html").into());
+        write(&file, &picture::draw(chronicle, Some(rerun)))?;
     }
     save(args, failed.as_ref())?;
     let story = told.as_ref().filter(|_| args.story || failed.is_some());
@@ -133,9 +127,10 @@ fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &Arc<A
         None => player.tell(&case.plan, Replayed::new(case.choices)).1,
     };
     if let Some(diagram) = &args.diagram {
-        let diagram =
-            if diagram.as_os_str().is_empty() { file.with_extension("html") } else { diagram.clone() };
-        write(&diagram, &picture::draw(&chronicle, Some(&rerun)))?;
+        write(
+            &diagram.clone().unwrap_or_else(|| file.with_extension("html")),
+            &picture::draw(&chronicle, Some(&rerun)),
+        )?;
     }
     save(args, failed.as_ref())?;
     let story = (args.story || failed.is_some()).then(|| story::tell(&chronicle, Some(&rerun)));

@@ -1,12 +1,13 @@
 //! Worlds that turmoil plays, in the words of this program.
 
-use castra_sim::turmoil::{self, Promise};
-use castra_sim::{Limits, Outcome, Plan, Violation};
-
 use castra_sim::choice::Seeded;
+use castra_sim::turmoil::{self, Promise};
+use castra_sim::{Failure, Limits, Outcome, Plan, Violation};
+
+use super::seeds::Played;
 
 /// Plays the world of a seed.
-pub(super) fn play(limits: &Limits, seed: u64) -> Result<Outcome, (Violation, Outcome)> {
+pub(super) fn play(limits: &Limits, seed: u64) -> Played {
     let plan = Plan::draw(&mut Seeded::new(seed), limits);
     match turmoil::run(&plan, seed) {
         Ok(ran) => Ok(Outcome {
@@ -32,7 +33,7 @@ pub(super) fn play(limits: &Limits, seed: u64) -> Result<Outcome, (Violation, Ou
                 Promise::Host => "no panic",
             };
             let violation = Violation { promise, at: broken.at, guest: None, text: broken.text };
-            Err((violation, Outcome { runs: 1, ..Outcome::default() }))
+            Err(Box::new(Failure { violation, outcome: Outcome { runs: 1, ..Outcome::default() } }))
         }
     }
 }
