@@ -46,7 +46,7 @@ pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
     };
     args.child.apply()?;
     let socket = if args.once { None } else { socket(cx, args, &around)? };
-    let options = AgentOptions { config, connect: args.connect.clone(), socket };
+    let options = AgentOptions { config, connect: args.connect.clone(), socket, record: args.record.clone() };
     if args.once {
         return once(options, cx.timeout(TIMEOUT));
     }

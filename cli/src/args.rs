@@ -91,6 +91,9 @@ pub(crate) enum Command {
     /// Be a guest's agent
     #[command(long_about = help::AGENT)]
     Agent(Agent),
+    /// Run a recording of a broker or an agent again, and compare
+    #[command(long_about = help::REPLAY)]
+    Replay(Replay),
     /// See it work: a real broker, three real agents, and what can happen to them
     #[command(long_about = help::DEMO)]
     Demo(Demo),
@@ -101,7 +104,7 @@ pub(crate) enum Command {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Json {
-    /// Print the broker's document as JSON
+    /// Print the document as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -250,6 +253,9 @@ pub(crate) struct Broker {
     /// Say on the first line of standard output, as JSON, that the broker is ready, and where
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) child: Child,
 }
@@ -326,8 +332,23 @@ pub(crate) struct Agent {
     /// Something the guest can do, told to the broker; may be given several times
     #[arg(long = "capability", value_name = "WORD", action = ArgAction::Append)]
     pub(crate) capabilities: Vec<String>,
+    /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) child: Child,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Replay {
+    /// What --record wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Json,
+    /// Print nothing: the exit code says it
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Args, Debug)]

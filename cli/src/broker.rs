@@ -25,7 +25,8 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
         ));
     }
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
-    let options = options(&args.settings, state_dir, !args.child.background)?;
+    let mut options = options(&args.settings, state_dir, !args.child.background)?;
+    options.record.clone_from(&args.record);
     args.child.apply()?;
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
     Ok(Exit::Yes)
@@ -109,6 +110,7 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         logfile: settings.logfile.clone(),
         handshake_dir: settings.handshake_dir.clone(),
         echo,
+        record: None,
     })
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use castra_core::control::reply::ErrorCode;
 
 use crate::client::ClientError;
+use crate::run::RecordError;
 use crate::run::agent::AgentError;
 use crate::run::broker::BrokerError;
 
@@ -118,7 +119,9 @@ impl From<BrokerError> for Failure {
     fn from(error: BrokerError) -> Self {
         let exit = match &error {
             BrokerError::AlreadyRunning { .. } => Exit::Taken,
-            BrokerError::Config(_) | BrokerError::Listen(_) => Exit::Usage,
+            BrokerError::Config(_)
+            | BrokerError::Listen(_)
+            | BrokerError::Record(RecordError::Exists { .. }) => Exit::Usage,
             BrokerError::Signalled(signal) => Exit::Signalled(*signal),
             _ => Exit::Internal,
         };
@@ -129,7 +132,7 @@ impl From<BrokerError> for Failure {
 impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
         let exit = match &error {
-            AgentError::Listen(_) => Exit::Usage,
+            AgentError::Listen(_) | AgentError::Record(RecordError::Exists { .. }) => Exit::Usage,
             AgentError::Signalled(signal) => Exit::Signalled(*signal),
             _ => Exit::Internal,
         };

@@ -168,6 +168,24 @@ Examples:
   castra agent --name devbox --connect serial:/dev/virtio-ports/castra.0
   castra agent --name devbox --connect vsock:2:7070 --once";
 
+pub(crate) const REPLAY: &str = "\
+Run a recording of a broker or an agent again, and compare: the same inputs at the same times \
+must bring the same outputs, byte for byte. `castra broker --record FILE` and `castra agent \
+--record FILE` write such a file.
+
+Exit code 0: equal, as far as the recording goes. 1: an output differs; the first one is shown, \
+with its line. 2: FILE is no trace, or it is damaged. A recording that was cut off, as by a crash, \
+is replayed up to its last whole line. One of another version is replayed with a warning: what \
+differs may be a change of the program.
+
+A trace holds the seed and the tokens: whoever reads it can prove every name in it. A difference \
+is shown with the text around it, which may be one of them. Give both to nobody who may not know \
+the keys, or issue new tokens first.
+
+Examples:
+  castra broker --record broker.trace.jsonl
+  castra replay broker.trace.jsonl";
+
 pub(crate) const DEMO: &str = "\
 See it work: a real broker and three real agents, each a process of its own, in a temporary \
 directory. One agent is frozen, one is killed, one says goodbye, all come back, and the table \

@@ -18,6 +18,7 @@ mod output;
 mod paths;
 mod ping;
 mod render;
+mod replay;
 mod run;
 mod sim;
 mod sim_args;
@@ -92,6 +93,7 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Down(args) => down::run(cx, &args),
         Command::Broker(args) => broker::run(cx, &args),
         Command::Agent(args) => agent::run(cx, &args),
+        Command::Replay(args) => replay::run(cx, &args),
         Command::Demo(args) => demo::run(cx, &args),
         Command::Sim(args) => sim::run(cx, &args),
     }

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
+use serde::{Deserialize, Serialize};
+
 use crate::auth::Key;
 use crate::event::Event;
 use crate::id::{ConnId, EffectId, GuestName};
@@ -158,7 +160,8 @@ pub struct Deadline {
 }
 
 /// Why an engine wants to be woken.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Wakeup {
     /// A handshake must end.
@@ -186,7 +189,8 @@ pub enum Wakeup {
 }
 
 /// What a connection is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Via {
     /// Guest ↔ broker.
     Link(Transport),
@@ -195,7 +199,8 @@ pub enum Via {
 }
 
 /// How a connection came to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// A listener took it.
     Accepted,
@@ -204,7 +209,8 @@ pub enum Origin {
 }
 
 /// What can be told to read less.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Source {
     /// One connection.
     Conn(ConnId),
@@ -215,7 +221,8 @@ pub enum Source {
 }
 
 /// Why a connection is gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CloseCause {
     /// The other end closed it.
     Eof,
@@ -226,7 +233,8 @@ pub enum CloseCause {
 }
 
 /// Why an engine closes a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CloseReason {
     /// Everything was said.
@@ -294,7 +302,8 @@ pub struct EffectError {
 }
 
 /// Kinds of failed effects.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EffectErrorKind {
     /// Disk full, I/O error, damaged file.

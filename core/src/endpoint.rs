@@ -101,7 +101,7 @@ impl<'de> Deserialize<'de> for Remote {
 }
 
 /// Who the kernel says is at the other end of a unix socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerCred {
     /// User id.
     pub uid: u32,

@@ -111,7 +111,10 @@ impl<'de> Deserialize<'de> for GuestName {
 
 /// A connection, named by the shell: a slot and its generation, so that a late
 /// word about a closed connection can't reach its successor.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+///
+/// Serialised as the pair of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(from = "(u32, u32)", into = "(u32, u32)")]
 pub struct ConnId {
     /// The slot.
     pub index: u32,
@@ -119,8 +122,21 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+impl From<(u32, u32)> for ConnId {
+    fn from((index, generation): (u32, u32)) -> Self {
+        Self { index, generation }
+    }
+}
+
+impl From<ConnId> for (u32, u32) {
+    fn from(conn: ConnId) -> Self {
+        (conn.index, conn.generation)
+    }
+}
+
 /// A numbered effect. Numbers rise by one within one engine.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct EffectId(pub u64);
 
 /// The number of a link session: broker incarnation × 2³² + session counter.

@@ -106,6 +106,7 @@ mod slab;
 pub mod status;
 pub mod time;
 mod timers;
+pub mod trace;
 
 pub use agent::Agent;
 pub use boundary::{Engine, Input, Output};

@@ -4,10 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use castra_core::Agent;
 use castra_core::config::AgentConfig;
-use castra_core::entropy::Entropy;
 use castra_core::event::{Event, Fact, LinkEnd};
+use castra_core::trace::{Recorded, Seed};
 
 use crate::address::ConnectAddress;
 use crate::broker::{connections_max, fill_random};
@@ -15,10 +14,14 @@ use crate::clock;
 use crate::files::{create_private_directory, ignore_missing};
 use crate::listen::{ListenError, listen_for_clients};
 use crate::mio_net::MioNet;
+use crate::record::{self, RecordError};
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::threads::ThreadWork;
+
+/// How long the last lines of a recording may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What an agent is told.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct AgentOptions {
     pub connect: ConnectAddress,
     /// Where local clients find the agent; its directory is created (0700) if missing.
     pub socket: Option<PathBuf>,
+    /// A trace of everything goes to this file, which must not exist. It holds the guest's key.
+    pub record: Option<PathBuf>,
 }
 
 /// How an agent ended in good order.
@@ -57,6 +62,9 @@ pub enum AgentError {
         /// Why.
         error: io::Error,
     },
+    /// There is no recording: usage, if the file exists.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The kernel refused something that it never should.
     #[error("{what} failed: {error}")]
     Internal {
@@ -76,7 +84,7 @@ pub enum AgentError {
 /// # Errors
 /// See [`AgentError`]. A broker that is away is no error: the agent dials again.
 pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<AgentEnd, AgentError> {
-    let AgentOptions { mut config, connect, socket } = options;
+    let AgentOptions { mut config, connect, socket, record } = options;
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
@@ -95,7 +103,8 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
     let work = ThreadWork::new(None, None, net.waker()).map_err(internal("starting workers"))?;
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
-    let engine = Agent::new(config.clone(), Entropy::seeded(seed), clock::now());
+    let (recording, sink) = record.map(|path| record::start(&path, net.waker(), true)).transpose()?.unzip();
+    let engine = Recorded::agent(config, Seed::Seeded(seed), clock::now(), sink);
     let shell_options = ShellOptions {
         doors,
         dial: Some(connect),
@@ -105,7 +114,8 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
     };
     let mut shell = Shell::new(engine, net, work, shell_options);
     let mut proven = false;
-    let mut service = Service { shell: &mut shell, signals: Some(&mut signals) };
+    let mut service =
+        Service { shell: &mut shell, signals: Some(&mut signals), recording: recording.as_ref() };
     let ended = service.run(
         || None,
         |event| {
@@ -113,13 +123,18 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
             on_event(event);
         },
     );
-    let (_, net, work) = shell.into_parts();
+    let (mut engine, net, work) = shell.into_parts();
+    engine.finish();
+    drop(engine);
     if let Some(path) = &socket {
         // Gone already, or not ours to remove any more: either way nothing is left to do.
         let _ = ignore_missing(std::fs::remove_file(path));
     }
     drop(net);
     work.stop(Duration::ZERO);
+    if let Some(recording) = recording {
+        recording.stop(LAST_LINES);
+    }
     match ended {
         Ok(Ended::Drained) if once && proven => Ok(AgentEnd::Proven),
         Ok(Ended::Drained) => Ok(AgentEnd::Stopped),

@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use castra_core::Restored;
 use castra_core::config::{BrokerConfig, ConfigError};
-use castra_core::entropy::Entropy;
 use castra_core::event::Level;
-use castra_core::{Broker, Restored};
+use castra_core::trace::{Recorded, Seed};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::address::ListenAddress;
@@ -19,6 +19,7 @@ use crate::files::{
 use crate::listen::{ListenError, listen_for_clients, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
+use crate::record::{self, RecordError};
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
@@ -33,6 +34,8 @@ pub const PID_FILE: &str = "broker.pid";
 const DESCRIPTORS_KEPT: u64 = 64;
 /// How long the workers may take for their last jobs.
 const LAST_JOBS: Duration = Duration::from_secs(2);
+/// How long the last lines of a recording may take when a second signal came.
+const LAST_LINES: Duration = Duration::from_millis(200);
 
 /// What a broker is told.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ pub struct BrokerOptions {
     pub handshake_dir: Option<PathBuf>,
     /// Log lines go to stderr too.
     pub echo: bool,
+    /// A trace of everything goes to this file, which must not exist. It holds all keys.
+    pub record: Option<PathBuf>,
 }
 
 /// A broker that serves.
@@ -97,6 +102,9 @@ pub enum BrokerError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no recording: usage, if the file exists.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The kernel refused something that it never should.
     #[error("{what} failed: {error}")]
     Internal {
@@ -164,12 +172,14 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let connections_max = connections_max();
     // Half of the descriptors are for guests that proved themselves.
     config.half_open_max = config.half_open_max.min(connections_max / 2).max(1);
+    let (recording, sink) =
+        options.record.as_deref().map(|path| record::start(path, net.waker(), false)).transpose()?.unzip();
     let files = paths.work_files(options.echo);
     let work =
         ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
-    let engine = Broker::new(config.clone(), restored, Entropy::seeded(seed), clock::now());
+    let engine = Recorded::broker(config.clone(), restored, Seed::Seeded(seed), clock::now(), sink);
     let shell_options =
         ShellOptions { doors, connections_max, log_prefix: Some("host-broker"), ..ShellOptions::default() };
     let mut shell = Shell::new(engine, net, work, shell_options);
@@ -179,22 +189,32 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let pid = Cleanup(vec![paths.pid.clone()]);
     let now = clock::now();
     shell.log(now, Level::Info, &format!("listening on {}", listen.join(" ")));
+    if let Some(path) = &options.record {
+        warnings.push(format!("recording to {}, which holds every key: keep it secret", path.display()));
+    }
     for warning in &warnings {
         shell.log(now, Level::Warn, warning);
     }
     on_ready(&Serving { listen, control: paths.control.clone(), pid: std::process::id(), warnings });
 
-    let mut service = Service { shell: &mut shell, signals: Some(&mut signals) };
+    let mut service =
+        Service { shell: &mut shell, signals: Some(&mut signals), recording: recording.as_ref() };
     let ended = service.run(|| Some(config.clone()), |_| {});
     // Where lines still wait, the disk or whoever reads stderr had its time.
     let patience = if shell.settled() { LAST_JOBS } else { Duration::ZERO };
-    let (_, net, work) = shell.into_parts();
+    let (mut engine, net, work) = shell.into_parts();
+    engine.finish();
+    drop(engine);
     // In this order: as long as we listen, nobody takes the file for a stale one
     // and puts its own in its place.
     drop(sockets);
     drop(net);
     if matches!(ended, Ok(Ended::Drained)) {
         work.stop(patience);
+    }
+    if let Some(recording) = recording {
+        let cut_short = matches!(ended, Ok(Ended::Signalled(_)));
+        recording.stop(if cut_short { LAST_LINES } else { LAST_JOBS });
     }
     drop(pid);
     match ended {

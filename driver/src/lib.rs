@@ -16,6 +16,7 @@ pub mod listen;
 pub mod lock;
 pub mod mio_net;
 pub mod net;
+pub mod record;
 mod service;
 pub mod shell;
 pub mod signals;

@@ -9,6 +9,7 @@ use castra_core::time::Now;
 
 use crate::clock;
 use crate::mio_net::MioNet;
+use crate::record::Recording;
 use crate::shell::{Next, Shell};
 use crate::signals::{Request, Signals};
 use crate::threads::ThreadWork;
@@ -30,6 +31,7 @@ pub(crate) enum Ended {
 pub(crate) struct Service<'a, E> {
     pub(crate) shell: &'a mut Shell<E, MioNet, ThreadWork>,
     pub(crate) signals: Option<&'a mut Signals>,
+    pub(crate) recording: Option<&'a Recording>,
 }
 
 impl<E: Engine> Service<'_, E> {
@@ -46,6 +48,9 @@ impl<E: Engine> Service<'_, E> {
         let mut settle_by = None;
         loop {
             let now = clock::now();
+            if let Some(trouble) = self.recording.and_then(Recording::trouble) {
+                self.shell.log(now, Level::Error, &trouble);
+            }
             let next = self.shell.turn(now, &ready, &done);
             ready.clear();
             done.clear();
@@ -110,7 +115,9 @@ mod tests {
     fn the_loop_ends_when_the_engine_stops_and_everything_is_written() {
         let mut shell = shell(vec![Act::Stopped]);
         shell.log(clock::now(), Level::Info, "a last line");
-        let ended = Service { shell: &mut shell, signals: None }.run(|| None, |_| {}).expect("a poller");
+        let ended = Service { shell: &mut shell, signals: None, recording: None }
+            .run(|| None, |_| {})
+            .expect("a poller");
         assert_eq!(ended, Ended::Drained);
         assert!(shell.settled());
     }
@@ -120,7 +127,7 @@ mod tests {
         let mut shell = shell(vec![Act::Effect(EffectId(1), Effect::Persist(Vec::new()))]);
         shell.engine().wake = Some(clock::now().boot + Duration::from_millis(30));
         shell.engine().stop_on_tick = true;
-        Service { shell: &mut shell, signals: None }.run(|| None, |_| {}).expect("a poller");
+        Service { shell: &mut shell, signals: None, recording: None }.run(|| None, |_| {}).expect("a poller");
         let seen = &shell.engine().seen;
         assert_eq!(seen, &[Seen::Done(EffectId(1), Err(EffectErrorKind::Storage)), Seen::Tick]);
     }

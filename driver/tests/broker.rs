@@ -22,6 +22,7 @@ fn options(state_dir: &Path) -> BrokerOptions {
         logfile: None,
         handshake_dir: None,
         echo: false,
+        record: None,
     }
 }
 

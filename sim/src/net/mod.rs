@@ -2,14 +2,17 @@
 //! sockets: delays, cuts, full buffers, short reads, spurious and stale edges,
 //! descriptors that run out, ends that vanish without a word.
 
+#[cfg(test)]
+mod conformance;
+mod machines;
 mod serial;
 mod sim_net;
+mod sockets;
 mod stream;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -340,124 +343,8 @@ impl Hub {
         }
     }
 
-    /// Writes what fits.
-    pub(crate) fn write(&mut self, id: EndId, bytes: &[u8]) -> io::Result<usize> {
-        let buffer = self.network.buffer as usize;
-        let (now, cut) = (self.now, self.network.cut);
-        let Some(stream) = self.stream(id) else { return Err(io::ErrorKind::NotConnected.into()) };
-        let remote = stream.remote;
-        let [own, other] = stream.pair(id.side);
-        if own.reset || own.closed || own.said_finished {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let fits = bytes.len().min(buffer.saturating_sub(other.bytes.len()));
-        if fits == 0 && !bytes.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if other.closed {
-            // The first word to nobody is taken; the answer to it is a reset.
-            let arrives = now + self.latency(remote);
-            if let Some(own) = self.end(id) {
-                let arrives = own.push(arrives, Cargo::Reset);
-                self.at(arrives, Happening::Deliver(id));
-            }
-            return Ok(bytes.len());
-        }
-        other.bytes.extend(&bytes[..fits]);
-        let (from, to) = (own.owner.node, other.owner.node);
-        if let Some((node, tap)) = &mut self.tap
-            && *node == from
-            && tap.len() < 4096
-        {
-            tap.extend_from_slice(&bytes[..fits]);
-        }
-        if let Some(scribe) = &mut self.scribe {
-            scribe.wrote(now, from, to, id.other(), &bytes[..fits]);
-        }
-        let mut left = fits;
-        while left > 0 {
-            let mut part = left;
-            if cut > 0 && left > 1 && self.chooser.0.once_in(cut) {
-                part = 1 + self.chooser.0.below(left as u32 - 1) as usize;
-            }
-            let mut latency = self.latency(remote);
-            if self.network.join > 0 && self.chooser.0.once_in(self.network.join) {
-                latency += self.latency(remote);
-            }
-            left -= part;
-            if let Some(other) = self.end(id.other()) {
-                let arrives = other.push(now + latency, Cargo::Bytes(part));
-                self.at(arrives, Happening::Deliver(id.other()));
-            }
-        }
-        Ok(fits)
-    }
-
-    /// Reads what has arrived; 0 is the end.
-    pub(crate) fn read(&mut self, id: EndId, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
-        let (short, capacity) = (self.network.short_read, self.network.buffer as usize);
-        let Some(end) = self.end(id) else { return Err(io::ErrorKind::NotConnected.into()) };
-        if end.reset {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        if end.arrived == 0 {
-            return if end.finished { Ok((0, true)) } else { Err(io::ErrorKind::WouldBlock.into()) };
-        }
-        let mut limit = end.arrived.min(buffer.len());
-        if short > 0 && limit > 1 && self.chooser.0.once_in(short) {
-            limit = 1 + self.chooser.0.below(limit as u32 - 1) as usize;
-        }
-        let Some(stream) = self.stream(id) else { return Err(io::ErrorKind::NotConnected.into()) };
-        let [own, other] = stream.pair(id.side);
-        let was_full = own.bytes.len() >= capacity;
-        let count = own.take(&mut buffer[..limit]);
-        let drained = own.arrived == 0;
-        if other.wants_write && (was_full || own.bytes.len() + count >= capacity / 2) {
-            self.edge(id.other(), true);
-        }
-        Ok((count, drained))
-    }
-
-    /// Closes an end as a kernel does for a process: unread bytes make it a reset.
-    pub(crate) fn close(&mut self, id: EndId) {
-        let Some(end) = self.end(id) else { return };
-        if end.closed {
-            return;
-        }
-        end.closed = true;
-        end.conn = None;
-        let rude = !end.bytes.is_empty();
-        let told = end.reset || end.said_finished && !rude;
-        end.bytes.clear();
-        end.arrived = 0;
-        end.flight.retain(|segment| !matches!(segment.what, Cargo::Bytes(_)));
-        if !told {
-            self.send(id, if rude { Cargo::Reset } else { Cargo::Finish });
-        }
-        self.bury(id);
-    }
-
-    /// Half-closes; a device can't.
-    pub(crate) fn finish(&mut self, id: EndId) {
-        if let Some(end) = self.end(id).filter(|end| !end.said_finished && !end.reset && !end.device) {
-            end.said_finished = true;
-            self.send(id, Cargo::Finish);
-        }
-    }
-
-    /// Whether a dial was turned away.
-    pub(crate) fn is_refused(&mut self, id: EndId) -> bool {
-        self.stream(id).is_none_or(|stream| stream.phase == Phase::Refused)
-    }
-
-    /// Whether a write would make progress.
-    pub(crate) fn has_room(&mut self, id: EndId) -> bool {
-        let buffer = self.network.buffer as usize;
-        self.end(id.other()).is_some_and(|end| end.bytes.len() < buffer)
-    }
-
     /// Forgets a stream that nobody has any more.
-    fn bury(&mut self, id: EndId) {
+    pub(super) fn bury(&mut self, id: EndId) {
         let Some(stream) = self.stream(id) else { return };
         let [one, two] = &stream.ends;
         let gone = (one.closed || one.void) && (two.closed || two.void);
@@ -470,90 +357,6 @@ impl Hub {
                 end.flight.clear();
             }
             self.free.push(id.stream);
-        }
-    }
-
-    /// The machine behind a process is gone: its ends answer nothing.
-    pub(crate) fn vanish(&mut self, node: NodeId) {
-        for id in self.ends_of(node) {
-            if self.detach_device(id) {
-                continue;
-            }
-            if let Some(end) = self.end(id) {
-                end.void = true;
-                end.conn = None;
-            }
-            self.bury(id);
-        }
-        self.forget_process(node);
-    }
-
-    /// The process is gone, its kernel closes what it had.
-    pub(crate) fn hang_up(&mut self, node: NodeId) {
-        for id in self.ends_of(node) {
-            if !self.detach_device(id) {
-                self.close(id);
-            }
-        }
-        self.forget_process(node);
-    }
-
-    fn forget_process(&mut self, node: NodeId) {
-        let node = &mut self.nodes[node];
-        node.exists = false;
-        node.edges.clear();
-        node.stirred = false;
-        node.conns.clear();
-        node.open = 0;
-        for (_, queue) in &mut node.doors {
-            queue.clear();
-        }
-    }
-
-    /// Old ends of a machine that is back: its kernel knows nothing of them.
-    pub(crate) fn disown(&mut self, node: NodeId) {
-        let ends = self.streams.iter().enumerate().flat_map(|(index, stream)| {
-            (0..2_u8).filter_map(move |side| {
-                let end = &stream.ends[usize::from(side)];
-                let id = EndId { stream: index as u32, generation: stream.generation, side };
-                (end.void && end.owner.node == node && !end.closed).then_some(id)
-            })
-        });
-        for id in ends.collect::<Vec<_>>() {
-            self.send(id, Cargo::Reset);
-            if let Some(end) = self.end(id) {
-                end.closed = true;
-            }
-            self.bury(id);
-        }
-    }
-
-    /// Breaks a stream for both ends.
-    pub(crate) fn reset(&mut self, id: EndId) {
-        self.send(id, Cargo::Reset);
-        self.send(id.other(), Cargo::Reset);
-    }
-
-    /// Nothing arrives at an end before `until`.
-    pub(crate) fn hold(&mut self, id: EndId, until: Time) {
-        if let Some(end) = self.end(id) {
-            end.held_until = end.held_until.max(until);
-        }
-        self.at(until, Happening::Deliver(id));
-    }
-
-    /// Everything that is held may go on.
-    pub(crate) fn release_all(&mut self) {
-        for index in 0..self.streams.len() {
-            for side in 0..2_u8 {
-                let generation = self.streams[index].generation;
-                self.streams[index].ends[usize::from(side)].held_until = Time::ZERO;
-                self.at(self.now, Happening::Deliver(EndId { stream: index as u32, generation, side }));
-                self.at(self.now, Happening::Knock(EndId { stream: index as u32, generation, side: 0 }));
-            }
-        }
-        for node in &mut self.nodes {
-            node.cut_until = Time::ZERO;
         }
     }
 }

@@ -39,6 +39,12 @@ impl SimNet {
         Self { hub, node, route: None, control: Some(control), transports }
     }
 
+    /// It dials, too.
+    #[cfg(test)]
+    pub(super) fn dials(&mut self, to: NodeId, door: Door, remote: bool) {
+        self.route = Some((to, door, remote));
+    }
+
     fn attach(&self, conn: ConnId, end: EndId) -> io::Result<()> {
         let mut hub = self.hub.borrow_mut();
         let node = &mut hub.nodes[self.node];

@@ -139,9 +139,9 @@ impl End {
                 Cargo::Finish | Cargo::Reset if self.device => self.closed = true,
                 Cargo::Finish => self.finished = true,
                 Cargo::Reset => {
+                    // What arrived before can still be read, as from Linux.
                     self.reset = true;
-                    self.bytes.clear();
-                    self.arrived = 0;
+                    self.bytes.truncate(self.arrived);
                     self.flight.clear();
                 }
             }

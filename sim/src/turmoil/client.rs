@@ -11,7 +11,7 @@ use std::rc::Rc;
 use castra_core::auth::Key;
 use castra_core::control::reply::{Envelope, ErrorBody, Pong, TokenIssued, Waited};
 use castra_core::id::{GuestName, RequestId};
-use castra_core::status::{GuestStatus, State, StatusOutcome};
+use castra_core::status::{GuestStatus, Reason, State, StatusOutcome};
 use castra_core::time::Time;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -19,9 +19,12 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use turmoil::net::TcpStream;
 
+use super::TICK;
 use super::hosts::{CONTROL_PORT, Stage};
-use super::truth::{Promise, Violation, guest_of, name_of};
+use super::truth::{broken, guest_of, name_of};
+use crate::outcome::count;
 use crate::plan::{Ask, Client};
+use crate::violation::Violation;
 
 /// As `castra status` and its kin do by default.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -84,23 +87,23 @@ impl Stage {
         };
         let now = self.clock.now().boot;
         for line in &replies {
-            self.trace.borrow_mut().print(format!("client-{index}: {}", self.tell(client, line, asked)?));
+            let told = self.tell(client, line, asked)?;
+            self.trace.borrow_mut().print(&format!("client-{index}: {told}"));
         }
-        let tally = if silence.is_none() { &self.answered } else { &self.unanswered };
-        tally.set(tally.get() + 1);
         if let Some(silence) = &silence {
             let word = match silence {
-                Silence::NoBroker | Silence::Closed => "offline: no_broker",
-                Silence::NotAnswering => "offline: broker_not_answering",
+                Silence::NoBroker | Silence::Closed => Reason::NoBroker.as_str(),
+                Silence::NotAnswering => Reason::BrokerNotAnswering.as_str(),
             };
-            self.trace.borrow_mut().print(format!("client-{index}: {word}"));
+            count(&mut self.replies.borrow_mut(), word);
+            self.trace.borrow_mut().print(&format!("client-{index}: offline: {word}"));
         }
-        let owed = self.truth.borrow().serving_since.is_some_and(|since| since <= asked);
+        // Before the broker's first step is over, turmoil may refuse in its name.
+        let owed = self.truth.borrow().serving_since.is_some_and(|since| since + TICK <= asked);
         if !owed {
             return Ok(());
         }
-        let broken =
-            |text| Err(Violation::new(Promise::L4, now, format!("client-{index} ({client:?}): {text}")));
+        let broken = |text| Err(broken("L4", now, None, format!("client-{index} ({client:?}): {text}")));
         if let Some(silence) = silence {
             return broken(format!("{} of {wanted} replies: {silence:?}", replies.len()));
         }
@@ -113,7 +116,7 @@ impl Stage {
     /// What a reply makes the client print; S2.
     fn tell(&self, client: &Client, reply: &Reply, asked: Time) -> Result<String, Violation> {
         let now = self.clock.now().boot;
-        let broken = |text: String| Violation::new(Promise::S2, now, text);
+        let broken = |text: String| broken("S2", now, None, text);
         let data = reply.data.get();
         let foreign = |error: serde_json::Error| broken(format!("{error} in {data}"));
         let alive = |name: &GuestName| match guest_of(name) {
@@ -131,16 +134,22 @@ impl Stage {
             });
             Ok::<_, Violation>(words.collect::<Vec<_>>().join(", "))
         };
+        let heard = |word| count(&mut self.replies.borrow_mut(), word);
         Ok(match reply.event.as_str() {
             "status" => {
+                heard("status");
                 let document: StatusOutcome = serde_json::from_str(data).map_err(foreign)?;
                 if document.guests.iter().any(|row| row.state == State::Offline) {
                     return Err(broken("a broker said offline".to_owned()));
                 }
                 rows(&document.guests)?
             }
-            "waited" => rows(&serde_json::from_str::<Waited>(data).map_err(foreign)?.guests)?,
+            "waited" => {
+                heard("waited");
+                rows(&serde_json::from_str::<Waited>(data).map_err(foreign)?.guests)?
+            }
             "pong" => {
+                heard("pong");
                 let pong: Pong = serde_json::from_str(data).map_err(foreign)?;
                 let guest = guest_of(&pong.guest).filter(|guest| *guest < self.guests.len());
                 if !guest.is_some_and(|guest| self.truth.borrow().spoke_since(guest, asked)) {
@@ -149,10 +158,12 @@ impl Stage {
                 format!("{}: {} us", pong.guest, pong.rtt_us)
             }
             "token_issued" => {
+                heard("token_issued");
                 let issued: TokenIssued = serde_json::from_str(data).map_err(foreign)?;
                 let key: Key = issued.token.parse().map_err(|error| broken(format!("{error}")))?;
-                if !self.storage.borrow().committed.contains(&key) {
-                    return Err(broken(format!("{}'s token was never durable", issued.guest)));
+                let lost = self.truth.borrow().lost.is_some_and(|lost| lost >= asked);
+                if !lost && self.disk.borrow().token(&issued.guest).is_none() {
+                    return Err(broken(format!("{}'s token is not durable", issued.guest)));
                 }
                 // Somebody tells the guest; it reads it when it starts again.
                 self.guests[client.guest].token.replace(Some(key));
@@ -160,9 +171,13 @@ impl Stage {
             }
             "error" => {
                 let body: ErrorBody = serde_json::from_str(data).map_err(foreign)?;
+                heard(body.code.as_str());
                 format!("{}: {}", body.code, body.message)
             }
-            event => format!("{event} {data}"),
+            event => {
+                heard("other");
+                format!("{event} {data}")
+            }
         })
     }
 }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use castra_core::time::{Now, Time, WallTime};
 
 /// When the machine had been up for this long, the world began.
-const UPTIME: Time = Time::from_millis(1_000_000);
+pub(crate) const UPTIME: Time = Time::from_millis(1_000_000);
 
 /// The wall clock then: 2023-11-14T22:13:20Z.
 pub(crate) const EPOCH_SECONDS: u64 = 1_700_000_000;

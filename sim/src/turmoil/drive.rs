@@ -15,11 +15,12 @@ use castra_driver::shell::Shell;
 
 use super::clock::Clock;
 use super::net::{Bell, TurmoilNet};
-use super::truth::{Promise, Violation};
-use super::work::TurmoilWork;
+use super::truth::broken;
+use crate::disk::SimWork;
+use crate::violation::Violation;
 
 /// A shell in turmoil.
-pub(crate) type TurmoilShell<E> = Shell<E, TurmoilNet, TurmoilWork>;
+pub(crate) type TurmoilShell<E> = Shell<E, TurmoilNet, SimWork>;
 
 /// As in the driver's service.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -130,7 +131,11 @@ pub(crate) async fn drive<E: Engine>(
                 }
             }
             shell.net().collect(&mut ready);
-            shell.work().collect(now.boot, &mut done);
+            {
+                let mut disk = shell.work().0.borrow_mut();
+                disk.now = now.boot;
+                disk.finish(&mut done);
+            }
             let next = shell.turn(now, &ready, &done);
             ready.clear();
             done.clear();
@@ -145,12 +150,12 @@ pub(crate) async fn drive<E: Engine>(
             last = now.boot;
             if turns > TURNS {
                 let text = format!("{TURNS} turns at one instant, the next deadline is {:?}", next.deadline);
-                return Err(Violation::new(Promise::L2, now.boot, text));
+                return Err(broken("L2", now.boot, None, text));
             }
             if next.more {
                 continue;
             }
-            [next.deadline, shell.work().due(), settle_by].into_iter().flatten().min()
+            [next.deadline, shell.work().0.borrow().next(), settle_by].into_iter().flatten().min()
         };
         wait(process, &bell, deadline.map(|at| at.since(now.boot))).await;
     }

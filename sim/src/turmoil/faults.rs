@@ -1,7 +1,7 @@
 //! A plan's faults, as far as turmoil can do them.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::cell::RefMut;
 use std::collections::VecDeque;
 
 use turmoil::Sim;
@@ -9,6 +9,8 @@ use turmoil::Sim;
 use super::drive::Word;
 use super::hosts::{BROKER, Stage};
 use super::truth::name_of;
+use crate::disk::Disk;
+use crate::outcome::{Counts, count};
 use crate::plan::{Fault, FaultKind, Way};
 
 /// The faults that this runner knows. The others need what turmoil doesn't have:
@@ -32,17 +34,18 @@ pub const FAULTS: [FaultKind; 16] = [
     FaultKind::SlowDisk,
 ];
 
+/// How long a broker that tore a commit is away.
+const REBOOT: Duration = Duration::from_millis(500);
+
 /// What is wrong, and until when, in turmoil's time.
 pub(crate) struct Faults {
     coming: VecDeque<Fault>,
     guests: Vec<Wrong>,
     broker: Wrong,
-    commits_fail: Duration,
-    disk_full: Duration,
-    slow_disk: Duration,
+    /// The next piece of work is the last thing that the broker does.
     torn: Duration,
     /// What happened, by kind.
-    pub(crate) counts: BTreeMap<FaultKind, u64>,
+    pub(crate) counts: Counts,
 }
 
 /// One host's troubles.
@@ -86,11 +89,8 @@ impl Faults {
             coming: stage.plan.faults.iter().cloned().collect(),
             guests: vec![Wrong::default(); stage.guests.len()],
             broker: Wrong::default(),
-            commits_fail: Duration::ZERO,
-            disk_full: Duration::ZERO,
-            slow_disk: Duration::ZERO,
             torn: Duration::ZERO,
-            counts: BTreeMap::new(),
+            counts: Counts::new(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Faults {
         while self.coming.front().is_some_and(|fault| Duration::from_millis(fault.at_ms) <= now) {
             let Some(fault) = self.coming.pop_front() else { break };
             if self.begin(sim, stage, &fault, now) {
-                *self.counts.entry(fault.kind).or_default() += 1;
+                count(&mut self.counts, fault.kind.as_str());
             }
         }
         self.apply(sim, stage, now);
@@ -114,8 +114,8 @@ impl Faults {
             let down = wrong.down.map(|_| now);
             *wrong = Wrong { down, link: wrong.link, ..Wrong::default() };
         }
-        (self.commits_fail, self.disk_full) = (now, now);
-        (self.slow_disk, self.torn) = (now, now);
+        self.torn = now;
+        stage.disk.borrow_mut().heal();
         self.apply(sim, stage, now);
     }
 
@@ -133,7 +133,9 @@ impl Faults {
     /// Whether it took place.
     fn begin(&mut self, sim: &mut Sim<'_>, stage: &Stage, fault: &Fault, now: Duration) -> bool {
         let name = name_of(fault.guest);
-        let until = now + Duration::from_millis(fault.for_ms);
+        let span = Duration::from_millis(fault.for_ms);
+        let until = now + span;
+        let boot_until = stage.clock.now().boot + span;
         let guest_runs = stage.guests[fault.guest].process.is_up();
         let broker_runs = stage.broker.is_up() && self.broker.down.is_none();
         let wrong = &mut self.guests[fault.guest];
@@ -174,7 +176,8 @@ impl Faults {
             FaultKind::RestartBroker if broker_runs => self.crash_broker(sim, stage, until),
             FaultKind::LoseState if broker_runs => {
                 self.crash_broker(sim, stage, until);
-                stage.storage.borrow_mut().lose(stage.clock.now().wall);
+                stage.disk.borrow_mut().lose();
+                stage.truth.borrow_mut().state_lost(stage.clock.now().boot);
             }
             FaultKind::DrainBroker if broker_runs => {
                 stage.broker.tell(Word::Drain);
@@ -183,14 +186,14 @@ impl Faults {
                 self.broker.down = Some(until + Duration::from_secs(4));
             }
             FaultKind::Reload if broker_runs => stage.broker.tell(Word::Reload),
-            FaultKind::CommitFails => self.commits_fail = self.commits_fail.max(until),
+            FaultKind::CommitFails => disk(stage).commits_fail_until = boot_until,
             // Counted when it happens.
             FaultKind::TornCommit => {
                 self.torn = self.torn.max(until);
                 return false;
             }
-            FaultKind::DiskFull => self.disk_full = self.disk_full.max(until),
-            FaultKind::SlowDisk => self.slow_disk = self.slow_disk.max(until),
+            FaultKind::DiskFull => disk(stage).full_until = boot_until,
+            FaultKind::SlowDisk => disk(stage).slow_until = boot_until,
             _ => return false,
         }
         true
@@ -204,17 +207,12 @@ impl Faults {
 
     /// Makes the world be what the deadlines say.
     fn apply(&mut self, sim: &mut Sim<'_>, stage: &Stage, now: Duration) {
-        {
-            let trouble = &mut stage.storage.borrow_mut().trouble;
-            trouble.commits_fail = self.commits_fail > now;
-            trouble.full = self.disk_full > now;
-            trouble.slow = self.slow_disk > now;
-            trouble.torn = self.torn > now;
-        }
-        if core::mem::take(&mut stage.storage.borrow_mut().trouble.tore) && self.broker.down.is_none() {
-            self.crash_broker(sim, stage, now + Duration::from_millis(500));
+        let running = stage.broker.is_up() && self.broker.down.is_none();
+        if running && self.torn > now && stage.disk.borrow().queued() > 0 {
+            stage.disk.borrow_mut().kill(1);
+            self.crash_broker(sim, stage, now + REBOOT);
             self.torn = now;
-            *self.counts.entry(FaultKind::TornCommit).or_default() += 1;
+            count(&mut self.counts, FaultKind::TornCommit.as_str());
         }
         if self.broker.down.is_some_and(|until| until <= now) {
             (self.broker.down, self.broker.frozen) = (None, Duration::ZERO);
@@ -264,6 +262,10 @@ impl Wrong {
             self.cut_to_guest = self.cut_to_guest.max(until);
         }
     }
+}
+
+fn disk(stage: &Stage) -> RefMut<'_, Disk> {
+    stage.disk.borrow_mut()
 }
 
 /// Whether something changed.

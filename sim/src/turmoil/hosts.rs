@@ -19,16 +19,20 @@ use super::clock::Clock;
 use super::drive::{Process, drive};
 use super::net::TurmoilNet;
 use super::traced::{Trace, Traced};
-use super::truth::{Truth, Violation, name_of};
-use super::work::{Storage, TurmoilWork};
-use crate::choice::Seeded;
+use super::truth::{Truth, name_of};
+use crate::choice::{Choice, Seeded};
+use crate::disk::{Disk, SimWork};
+use crate::outcome::Counts;
 use crate::plan::Plan;
+use crate::violation::Violation;
 
 pub(crate) const BROKER: &str = "broker";
 /// Where the clients run.
 pub(crate) const DESK: &str = "desk";
 const LINK_PORT: u16 = 7000;
 pub(crate) const CONTROL_PORT: u16 = 7001;
+/// Longest ordinary time of a piece of work.
+const DISK: Duration = Duration::from_millis(40);
 /// The user whom everybody on the host is said to be.
 const UID: u32 = 1000;
 
@@ -37,15 +41,15 @@ pub(crate) struct Stage {
     pub(crate) plan: Plan,
     pub(crate) clock: Rc<Clock>,
     pub(crate) trace: Rc<RefCell<Trace>>,
-    pub(crate) storage: Rc<RefCell<Storage>>,
+    /// The broker's state directory.
+    pub(crate) disk: Rc<RefCell<Disk>>,
     pub(crate) truth: RefCell<Truth>,
     pub(crate) broker: Process<Traced<Broker>>,
     pub(crate) guests: Vec<Guest>,
     /// Checks of the broker's status.
     pub(crate) checks: Cell<u64>,
-    /// Commands that were answered, and that were not.
-    pub(crate) answered: Cell<u64>,
-    pub(crate) unanswered: Cell<u64>,
+    /// What commands got.
+    pub(crate) replies: RefCell<Counts>,
     /// The first promise that a host saw broken.
     pub(crate) violation: RefCell<Option<Violation>>,
     seed: u64,
@@ -68,21 +72,21 @@ impl Stage {
             plan: plan.clone(),
             clock: Rc::default(),
             trace: Rc::default(),
-            storage: Rc::default(),
+            disk: Rc::default(),
             truth: RefCell::new(Truth::new(plan.guests.len(), plan.window())),
             broker: Process::default(),
             guests: plan.guests.iter().map(|_| Guest::default()).collect(),
             checks: Cell::new(0),
-            answered: Cell::new(0),
-            unanswered: Cell::new(0),
+            replies: RefCell::default(),
             violation: RefCell::new(None),
             seed,
             lives: Cell::new(0),
         };
+        stage.disk.borrow_mut().latency = stage.choices().span(DISK);
         for (index, _) in plan.guests.iter().enumerate().filter(|(_, guest)| guest.keyed) {
             let key = Key::from_bytes([index as u8; 32]);
             stage.guests[index].token.replace(Some(key.clone()));
-            stage.storage.borrow_mut().tokens.insert(name_of(index), Some(key));
+            stage.disk.borrow_mut().provision(name_of(index), key);
         }
         stage
     }
@@ -104,10 +108,6 @@ impl Stage {
         TurmoilNet::new(self.choices(), self.plan.network.short_read, self.plan.network.spurious)
     }
 
-    fn work(&self) -> TurmoilWork {
-        TurmoilWork::new(Rc::clone(&self.storage), Rc::clone(&self.clock), self.choices())
-    }
-
     fn overhear<E>(&self, engine: E, who: String, spoke: Rc<Cell<Option<Time>>>) -> Traced<E> {
         Traced::new(engine, who, Rc::clone(&self.trace), spoke)
     }
@@ -116,7 +116,7 @@ impl Stage {
     pub(crate) fn report(&self, outcome: Result<(), Violation>) -> turmoil::Result {
         if let Err(violation) = outcome {
             self.violation.borrow_mut().get_or_insert_with(|| violation.clone());
-            return Err(violation.into());
+            return Err(violation.to_string().into());
         }
         Ok(())
     }
@@ -141,7 +141,13 @@ impl Stage {
         let links = net.listen(LINK_PORT, None).await?;
         let control = net.listen(CONTROL_PORT, Some(PeerCred { uid: UID, gid: UID, pid: 1 })).await?;
         let now = self.clock.now();
-        let restored = self.storage.borrow_mut().restore();
+        let restored = {
+            let mut disk = self.disk.borrow_mut();
+            disk.now = now.boot;
+            // What the last process had not done is not done.
+            disk.kill(0);
+            disk.restore()
+        };
         let engine = Broker::new(self.broker_config(), restored, self.entropy(), now);
         let options = ShellOptions {
             doors: vec![(links, Via::Link(Transport::Tcp)), (control, Via::Control)],
@@ -150,7 +156,7 @@ impl Stage {
             ..ShellOptions::default()
         };
         let engine = self.overhear(engine, BROKER.to_owned(), Rc::default());
-        let shell = Shell::new(engine, net, self.work(), options);
+        let shell = Shell::new(engine, net, SimWork(Rc::clone(&self.disk)), options);
         self.truth.borrow_mut().broker_started(now.boot);
         let outcome = drive(
             &self.broker,
@@ -180,7 +186,9 @@ impl Stage {
         let spoke = Rc::clone(&self.truth.borrow().spoke[index]);
         let engine = self.overhear(engine, name_of(index).as_str().to_owned(), spoke);
         let dial = Some(ConnectAddress::Tcp { host: broker.to_string(), port: LINK_PORT });
-        let shell = Shell::new(engine, net, self.work(), ShellOptions { dial, ..ShellOptions::default() });
+        // An agent has nothing to write.
+        let work = SimWork(Rc::default());
+        let shell = Shell::new(engine, net, work, ShellOptions { dial, ..ShellOptions::default() });
         let outcome = drive(
             &guest.process,
             &self.clock,

@@ -14,10 +14,8 @@ mod hosts;
 mod net;
 mod traced;
 mod truth;
-mod work;
 
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -28,46 +26,22 @@ use turmoil::{Builder, Sim};
 
 pub use faults::FAULTS;
 pub use net::TurmoilNet;
-pub use truth::{Promise, Violation};
 
 use crate::choice::Choice;
-use crate::plan::{FaultKind, Limits, Plan};
+use crate::outcome::{Outcome, count};
+use crate::plan::{Limits, Plan};
+use crate::play::NO_PANIC;
+use crate::violation::Violation;
 use faults::Faults;
 use hosts::{BROKER, DESK, Stage};
-use truth::name_of;
+use truth::{broken, name_of};
 
 /// turmoil's grain: hosts see the network once in so long.
 pub const TICK: Duration = Duration::from_millis(10);
 
-/// What a run came to.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Outcome {
-    /// Steps of the simulation, each [`TICK`] long.
-    pub steps: u64,
-    /// Simulated time, sleep of the machine not counted.
-    pub simulated: Duration,
-    /// Calls of engines.
-    pub events: u64,
-    /// Faults that took place, by kind.
-    pub faults: BTreeMap<FaultKind, u64>,
-    /// Worlds whose links also broke by themselves: turmoil's way of losing segments.
-    pub lossy: bool,
-    /// Sessions that were established.
-    pub sessions: u64,
-    /// How they ended for the broker (`session stale`), and how links ended for
-    /// agents (`link silent`).
-    pub ends: BTreeMap<String, u64>,
-    /// Rows of the broker's status that were held against the truth.
-    pub checks: u64,
-    /// Reachable ones of them.
-    pub reachable: u64,
-    /// Commands that got their answer, and commands that said `offline`.
-    pub commands: (u64, u64),
-    /// Fingerprint of every input and output of every engine and of every printed line.
-    pub digest: u64,
-    /// What the commands printed.
-    pub printed: Vec<String>,
-}
+/// Counted among the faults of worlds whose links also break by themselves:
+/// turmoil's way of losing segments.
+pub const LOSS: &str = "loss";
 
 /// What this runner can play: agents over TCP, and the faults that turmoil knows.
 #[must_use]
@@ -84,8 +58,9 @@ pub fn limits() -> Limits {
     }
 }
 
-/// Plays `plan`; `seed` decides what it leaves open. Guests are agents over TCP,
-/// whatever the plan says; faults that turmoil can't do don't happen.
+/// Plays `plan`; `seed` decides what it leaves open. Guests are agents over TCP and
+/// tables are of ordinary size, whatever the plan says; faults that turmoil can't do
+/// don't happen.
 ///
 /// # Errors
 /// The first broken promise.
@@ -154,19 +129,22 @@ impl Run {
         self.converge()?;
         let stage = &self.stage;
         let trace = stage.trace.borrow();
+        let mut faults = self.faults.counts;
+        if self.lossy {
+            count(&mut faults, LOSS);
+        }
         Ok(Outcome {
-            steps: self.steps,
-            simulated: self.sim.elapsed(),
+            runs: 1,
             events: trace.events,
-            faults: self.faults.counts.clone(),
-            lossy: self.lossy,
-            sessions: stage.truth.borrow().sessions() as u64,
-            ends: stage.truth.borrow().ends.clone(),
+            simulated: self.sim.elapsed(),
             checks: stage.checks.get(),
             reachable: stage.truth.borrow().reachable_seen,
-            commands: (stage.answered.get(), stage.unanswered.get()),
+            sessions: stage.truth.borrow().sessions(),
+            faults,
+            ends: stage.truth.borrow().ends.clone(),
+            replies: stage.replies.borrow().clone(),
             digest: trace.digest(),
-            printed: trace.printed.clone(),
+            ..Outcome::default()
         })
     }
 
@@ -178,7 +156,7 @@ impl Run {
         self.steps += 1;
         let stage = &self.stage;
         let Ok(stepped) = stepped else {
-            return Err(Violation::new(Promise::Host, stage.clock.now().boot, "a host panicked"));
+            return Err(broken(NO_PANIC, stage.clock.now().boot, None, "a host panicked"));
         };
         stage.clock.stepped(self.sim.elapsed());
         if let Some(violation) = stage.violation.borrow_mut().take() {
@@ -186,7 +164,7 @@ impl Run {
         }
         let now = stage.clock.now();
         if let Err(error) = stepped {
-            return Err(Violation::new(Promise::Host, now.boot, error.to_string()));
+            return Err(broken(NO_PANIC, now.boot, None, error.to_string()));
         }
         let mut broker = stage.broker.shell.borrow_mut();
         let Some(shell) = broker.as_mut() else { return Ok(()) };
@@ -231,7 +209,7 @@ impl Run {
                 let names: Vec<_> = missing.iter().map(|guest| name_of(*guest).to_string()).collect();
                 let text =
                     format!("not reachable {:?} after the last fault: {}", end - began, names.join(", "));
-                return Err(Violation::new(Promise::L3, self.stage.clock.now().boot, text));
+                return Err(broken("L3", self.stage.clock.now().boot, missing.first().copied(), text));
             }
             self.faults.tend(&mut self.sim, &self.stage);
             self.step()?;
@@ -239,9 +217,9 @@ impl Run {
     }
 
     fn is_missing(&self, guest: usize) -> bool {
-        let known = self.stage.storage.borrow().tokens.get(&name_of(guest)).cloned();
+        let known = self.stage.disk.borrow().token(&name_of(guest)).cloned();
         // Issued to nobody who runs, or forgotten by the broker: it is refused, rightly.
-        let fits = known.flatten() == *self.stage.guests[guest].key.borrow();
+        let fits = known == *self.stage.guests[guest].key.borrow();
         self.stage.plan.guests[guest].core && fits && !self.reached[guest]
     }
 

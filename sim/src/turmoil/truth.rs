@@ -1,64 +1,30 @@
 //! What really is: known to the world alone, never to an engine; and the
 //! promises that are held against it.
 
-use core::fmt;
 use core::time::Duration;
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use castra_core::event::{Event, Fact};
+use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::id::{Epoch, GuestName};
 use castra_core::status::GuestStatus;
 use castra_core::time::Time;
 
 use super::TICK;
+use super::clock::UPTIME;
+use crate::outcome::{Counts, count};
+use crate::violation::Violation;
 
-/// The promises that this runner checks, as the design numbers them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Promise {
-    /// Nobody is falsely reachable.
-    S1,
-    /// What a client prints was true while it ran.
-    S2,
-    /// An age falls only at a proof, and reachable means within the window.
-    S3,
-    /// One greeting for each session, before it is first reachable.
-    S5,
-    /// Nobody spins.
-    L2,
-    /// When the faults end, whoever lives becomes reachable in time.
-    L3,
-    /// Each command gets one reply, by its deadline.
-    L4,
-    /// A host failed by itself.
-    Host,
+/// A broken promise, at `now` on the boot clock.
+pub(crate) fn broken(
+    promise: &'static str,
+    now: Time,
+    guest: Option<usize>,
+    text: impl Into<String>,
+) -> Violation {
+    Violation { promise, at: Time::ZERO + now.since(UPTIME), guest, text: text.into() }
 }
-
-/// A broken promise.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// Which.
-    pub promise: Promise,
-    /// When it was noticed, on the boot clock.
-    pub at: Time,
-    /// How.
-    pub text: String,
-}
-
-impl Violation {
-    pub(crate) fn new(promise: Promise, at: Time, text: impl Into<String>) -> Self {
-        Self { promise, at, text: text.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} at {} ms: {}", self.promise, self.at.as_nanos() / 1_000_000, self.text)
-    }
-}
-
-impl std::error::Error for Violation {}
 
 /// Who did what, and when.
 #[derive(Debug)]
@@ -70,10 +36,14 @@ pub(crate) struct Truth {
     pub(crate) serving_since: Option<Time>,
     /// Sessions that were greeted.
     greeted: BTreeSet<Epoch>,
+    /// Those of state directories that are lost.
+    past_sessions: u64,
+    /// When the last one was lost.
+    pub(crate) lost: Option<Time>,
     /// What the last look at the broker showed.
     seen: Vec<Option<Seen>>,
     /// How sessions and links ended.
-    pub(crate) ends: BTreeMap<String, u64>,
+    pub(crate) ends: Counts,
     /// Looks in which a guest was reachable.
     pub(crate) reachable_seen: u64,
 }
@@ -92,20 +62,29 @@ impl Truth {
             spoke: (0..guests).map(|_| Rc::default()).collect(),
             serving_since: None,
             greeted: BTreeSet::new(),
+            past_sessions: 0,
+            lost: None,
             seen: vec![None; guests],
-            ends: BTreeMap::new(),
+            ends: Counts::new(),
             reachable_seen: 0,
         }
     }
 
-    pub(crate) fn sessions(&self) -> usize {
-        self.greeted.len()
+    pub(crate) fn sessions(&self) -> u64 {
+        self.past_sessions + self.greeted.len() as u64
     }
 
     /// A new broker knows nothing of the last one's proofs.
     pub(crate) fn broker_started(&mut self, now: Time) {
         self.seen.fill(None);
         self.serving_since = Some(now);
+    }
+
+    /// A state directory that was emptied counts its epochs anew.
+    pub(crate) fn state_lost(&mut self, now: Time) {
+        self.past_sessions += self.greeted.len() as u64;
+        self.greeted.clear();
+        self.lost = Some(now);
     }
 
     /// S1's right side: whether `guest` did anything since `since`. Within a step
@@ -118,17 +97,18 @@ impl Truth {
     /// What an engine told of an end.
     pub(crate) fn note_end(&mut self, event: &Event) {
         let end = match &event.fact {
-            Fact::SessionClosed { reason, .. } => format!("session {}", reason.as_str()),
-            Fact::LinkDown { reason, .. } => format!("link {}", reason.as_str()),
+            Fact::SessionClosed { reason, .. } => reason.as_str(),
+            Fact::LinkDown { reason: LinkEnd::Silent, .. } => "link silent",
+            Fact::LinkDown { reason: LinkEnd::Timeout, .. } => "link timeout",
             _ => return,
         };
-        *self.ends.entry(end).or_default() += 1;
+        count(&mut self.ends, end);
     }
 
     /// S5: what the broker told of its sessions.
     pub(crate) fn heard(&mut self, now: Time, event: &Event) -> Result<(), Violation> {
         self.note_end(event);
-        let broken = |text: String| Err(Violation::new(Promise::S5, now, text));
+        let broken = |text: String| Err(broken("S5", now, event.guest.as_ref().and_then(guest_of), text));
         match event.fact {
             Fact::HandshakeSuccess { epoch, .. } if !self.greeted.insert(epoch) => {
                 broken(format!("session {epoch} was greeted twice"))
@@ -143,24 +123,21 @@ impl Truth {
     /// One row of the broker's status, held against the truth.
     pub(crate) fn check(&mut self, now: Time, row: &GuestStatus) -> Result<(), Violation> {
         let Some(guest) = guest_of(&row.name).filter(|guest| *guest < self.seen.len()) else { return Ok(()) };
-        let broken = |promise, text| Err(Violation::new(promise, now, text));
+        let broken = |promise, text| Err(broken(promise, now, Some(guest), text));
         if row.reachable {
             self.reachable_seen += 1;
             if !self.spoke_since(guest, now - self.window) {
                 let last = self.spoke[guest].get().map(|last| now.since(last));
-                return broken(
-                    Promise::S1,
-                    format!("{} is reachable, and was last alive {last:?} ago", row.name),
-                );
+                return broken("S1", format!("{} is reachable, and was last alive {last:?} ago", row.name));
             }
             if row.epoch.is_none_or(|epoch| !self.greeted.contains(&epoch)) {
-                return broken(Promise::S5, format!("{} is reachable before it was greeted", row.name));
+                return broken("S5", format!("{} is reachable before it was greeted", row.name));
             }
         }
         let Some(age_ms) = row.last_handshake_age_ms else { return Ok(()) };
         let age = Duration::from_millis(age_ms);
         if row.reachable && age > self.window {
-            return broken(Promise::S3, format!("{} is reachable {age_ms} ms after its proof", row.name));
+            return broken("S3", format!("{} is reachable {age_ms} ms after its proof", row.name));
         }
         // Ages are told in whole milliseconds, rounded down.
         let proof = now - age;
@@ -169,11 +146,11 @@ impl Truth {
             && proof > before.proof + Duration::from_millis(1)
         {
             if row.handshakes == before.proofs {
-                return broken(Promise::S3, format!("{} is younger without a proof", row.name));
+                return broken("S3", format!("{} is younger without a proof", row.name));
             }
             // It answered a challenge of that time: so it spoke then or later.
             if !self.spoke_since(guest, proof) {
-                return broken(Promise::S3, format!("{} has a proof that it did not send", row.name));
+                return broken("S3", format!("{} has a proof that it did not send", row.name));
             }
         } else if let Some(before) = before {
             // Rounding must not add up.

@@ -1,0 +1,237 @@
+//! Inputs and outputs in their written form. Both are made by exhaustive
+//! matches: what is new at the boundary can't be left out of a trace.
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::form::Text;
+use super::settings::{Bounded, Traced, key};
+use crate::auth::Key;
+use crate::boundary::{
+    Change, CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Input, Origin, Output,
+    PeerCred, Remote, Source, Via, Wakeup,
+};
+use crate::event::Event;
+use crate::id::{ConnId, EffectId, GuestName};
+use crate::legacy::Record;
+use crate::time::Time;
+
+/// Slots of connections: an engine keeps a table of as many as the highest one says.
+const SLOTS_MAX: u32 = 1 << 20;
+
+/// Most room that a shell may state.
+const ROOM_MAX: usize = 1 << 30;
+
+/// What went in.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum In<'a, S> {
+    /// Nothing: outputs were asked for, as after the start.
+    Poll,
+    Opened {
+        conn: ConnId,
+        via: Via,
+        origin: Origin,
+        remote: Cow<'a, str>,
+        peer_cred: Option<PeerCred>,
+        room: usize,
+    },
+    Bytes {
+        conn: ConnId,
+        bytes: Text<'a>,
+    },
+    Finished {
+        conn: ConnId,
+    },
+    Writable {
+        conn: ConnId,
+        room: usize,
+    },
+    Closed {
+        conn: ConnId,
+        why: CloseCause,
+    },
+    Done {
+        effect: EffectId,
+        failed: Option<Failed<'a>>,
+    },
+    Tick,
+    Drain {
+        deadline: u64,
+    },
+    Reload(Box<S>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Failed<'a> {
+    kind: EffectErrorKind,
+    message: Cow<'a, str>,
+}
+
+impl<'a, S> In<'a, S> {
+    pub(super) fn of<E: Traced<Settings = S>>(input: &'a Input<'_, E::Config>) -> Self {
+        match *input {
+            Input::Opened { conn, via, origin, remote, peer_cred, room } => {
+                let remote = Cow::Owned(alloc::format!("{remote}"));
+                Self::Opened { conn, via, origin, remote, peer_cred, room }
+            }
+            Input::Bytes { conn, bytes } => Self::Bytes { conn, bytes: Text(Cow::Borrowed(bytes)) },
+            Input::Finished { conn } => Self::Finished { conn },
+            Input::Writable { conn, room } => Self::Writable { conn, room },
+            Input::Closed { conn, why } => Self::Closed { conn, why },
+            Input::Done { effect, ref result } => {
+                let failed = result.as_ref().err();
+                let failed = failed.map(|EffectError { kind, message }| Failed {
+                    kind: *kind,
+                    message: Cow::Borrowed(message),
+                });
+                Self::Done { effect, failed }
+            }
+            Input::Tick => Self::Tick,
+            Input::Drain { deadline } => Self::Drain { deadline: deadline.as_nanos() },
+            Input::Reload(ref config) => Self::Reload(Box::new(E::settings(config))),
+        }
+    }
+}
+
+impl<S: Bounded> In<'_, S> {
+    /// Whether an engine may be given this: what its shell promises, not what peers do.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Opened { conn, .. } if conn.index >= SLOTS_MAX => {
+                Err(alloc::format!("a connection's slot must be below {SLOTS_MAX}"))
+            }
+            Self::Opened { remote, .. } if address(remote).is_none() => Err(String::from(
+                "the remote end must be -, an IP address with a port, uid:N,pid:N or cid:N,port:N",
+            )),
+            Self::Opened { room, .. } | Self::Writable { room, .. } if *room > ROOM_MAX => {
+                Err(alloc::format!("the room must be at most {ROOM_MAX}"))
+            }
+            Self::Reload(settings) => settings.check(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The input itself; none for [`In::Poll`]. It was checked.
+    pub(super) fn input<C>(&self, config: impl FnOnce(&S) -> C) -> Option<Input<'_, C>> {
+        Some(match *self {
+            Self::Poll => return None,
+            Self::Opened { conn, via, origin, ref remote, peer_cred, room } => {
+                let remote = address(remote).unwrap_or(Remote::Unknown);
+                Input::Opened { conn, via, origin, remote, peer_cred, room }
+            }
+            Self::Bytes { conn, ref bytes } => Input::Bytes { conn, bytes: &bytes.0 },
+            Self::Finished { conn } => Input::Finished { conn },
+            Self::Writable { conn, room } => Input::Writable { conn, room },
+            Self::Closed { conn, why } => Input::Closed { conn, why },
+            Self::Done { effect, ref failed } => {
+                let error = failed.as_ref().map(|Failed { kind, message }| EffectError {
+                    kind: *kind,
+                    message: String::from(message.as_ref()),
+                });
+                Input::Done { effect, result: error.map_or(Ok(()), Err) }
+            }
+            Self::Tick => Input::Tick,
+            Self::Drain { deadline } => Input::Drain { deadline: Time::from_nanos(deadline) },
+            Self::Reload(ref settings) => Input::Reload(Box::new(config(settings))),
+        })
+    }
+}
+
+/// [`Remote`] reads everything; a trace must say what it means.
+fn address(text: &str) -> Option<Remote> {
+    match text.parse() {
+        Ok(Remote::Unknown) if text != "-" => None,
+        Ok(remote) => Some(remote),
+    }
+}
+
+/// What came out.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Out<'a> {
+    Transmit { conn: ConnId, bytes: Text<'a> },
+    Discard { conn: ConnId },
+    Read { source: Source, credit: usize },
+    Close { conn: ConnId, why: CloseReason },
+    Effect { id: EffectId, effect: Asked<'a> },
+    Cancel { effect: EffectId },
+    Event(&'a Event),
+    Stopped,
+    Wait(Option<Wake>),
+}
+
+#[derive(Serialize)]
+pub(super) struct Wake {
+    at: u64,
+    why: Wakeup,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Asked<'a> {
+    Persist(Vec<Changed<'a>>),
+    WriteRecord(&'a Record),
+    RemoveRecord(GuestName),
+    Reload,
+    Dial { deadline: u64 },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Changed<'a> {
+    Incarnation(u32),
+    SetToken {
+        guest: GuestName,
+        #[serde(serialize_with = "key::serialize")]
+        key: &'a Option<Key>,
+    },
+    Forget {
+        guest: GuestName,
+    },
+}
+
+impl<'a> Out<'a> {
+    pub(super) fn of(output: &'a Output<'_>) -> Self {
+        match *output {
+            Output::Transmit { conn, bytes } => Self::Transmit { conn, bytes: Text(Cow::Borrowed(bytes)) },
+            Output::Discard { conn } => Self::Discard { conn },
+            Output::Read { source, credit } => Self::Read { source, credit },
+            Output::Close { conn, why } => Self::Close { conn, why },
+            Output::Effect { id, ref effect } => Self::Effect { id, effect: Asked::of(effect) },
+            Output::Cancel { effect } => Self::Cancel { effect },
+            Output::Event(ref event) => Self::Event(event),
+            Output::Stopped => Self::Stopped,
+            Output::Wait(deadline) => {
+                Self::Wait(deadline.map(|Deadline { at, why }| Wake { at: at.as_nanos(), why }))
+            }
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn of(effect: &'a Effect) -> Self {
+        match effect {
+            Effect::Persist(batch) => Self::Persist(batch.iter().map(Changed::of).collect()),
+            Effect::WriteRecord(record) => Self::WriteRecord(record),
+            Effect::RemoveRecord(guest) => Self::RemoveRecord(*guest),
+            Effect::Reload => Self::Reload,
+            Effect::Dial { deadline } => Self::Dial { deadline: deadline.as_nanos() },
+        }
+    }
+}
+
+impl<'a> Changed<'a> {
+    const fn of(change: &'a Change) -> Self {
+        match change {
+            Change::Incarnation(number) => Self::Incarnation(*number),
+            Change::SetToken { guest, key } => Self::SetToken { guest: *guest, key },
+            Change::Forget { guest } => Self::Forget { guest: *guest },
+        }
+    }
+}
