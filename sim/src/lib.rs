@@ -13,6 +13,7 @@ pub mod case;
 pub mod choice;
 pub mod chronicle;
 mod disk;
+mod fault;
 pub mod measure;
 mod net;
 pub mod outcome;

@@ -129,7 +129,9 @@ where
             return;
         }
         for fault in (0..self.best.plan.faults.len().saturating_sub(1)).rev() {
-            self.in_step(|case| drop(case.plan.faults.remove(fault)));
+            self.in_step(|case| {
+                case.plan.faults.remove(fault);
+            });
         }
         // Somebody must stay: without a part less there is nothing to bring in step.
         for guest in (0..self.best.plan.guests.len()).rev() {

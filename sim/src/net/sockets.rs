@@ -2,7 +2,6 @@
 
 use std::io;
 
-
 use super::stream::{Cargo, Phase};
 use super::{EndId, Happening, Hub};
 use crate::choice::Choice;
