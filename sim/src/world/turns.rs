@@ -1,5 +1,7 @@
 //! A process gets its turn.
 
+use std::time::Duration;
+
 use castra_core::boundary::Engine;
 use castra_driver::net::Net;
 use castra_driver::shell::{Next, Shell};
@@ -14,6 +16,9 @@ use castra_core::time::Now;
 use castra_driver::net::Ready;
 use castra_driver::work::Done;
 
+/// How long a process waits for its last bytes and lines.
+const SETTLE: Duration = Duration::from_secs(1);
+
 impl World {
     pub(super) fn turn(&mut self, node: NodeId) {
         let clocks = self.clocks();
@@ -26,7 +31,7 @@ impl World {
             std::mem::swap(&mut held.edges, &mut edges);
         }
         let mut body = std::mem::replace(&mut self.processes[node].body, Body::Gone);
-        let mut ended = false;
+        let (mut ended, mut stopping) = (false, false);
         let next = match &mut body {
             Body::Gone => Next { deadline: None, more: false },
             Body::Broker(shell) => {
@@ -35,6 +40,7 @@ impl World {
                 self.done = done;
                 self.done.clear();
                 ended = shell.settled();
+                stopping = shell.stopped();
                 next
             }
             Body::Agent(shell) => {
@@ -68,8 +74,17 @@ impl World {
                 let owner = self.owner(node);
                 self.mark(Some(node), None, MarkKind::End, "ends");
                 self.stopped(owner);
+                if self.peaceful {
+                    // It was on its way out when the faults ended.
+                    self.after(1000, Todo::Boot(node));
+                }
             }
             return;
+        }
+        if stopping && !std::mem::replace(&mut self.processes[node].stopping, true) {
+            // Whatever is still unwritten, the process doesn't wait longer for it.
+            let life = self.owner(node).life;
+            self.later(self.now + SETTLE, Todo::Drained(life));
         }
         self.processes[node].body = body;
         self.processes[node].wake = if next.more { Some(self.now) } else { next.deadline };
