@@ -25,11 +25,11 @@ use crate::timers::TimerId;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
     pub(super) open: BTreeMap<CommandId, Command>,
-    last: u64,
+    pub(super) last: u64,
     /// Changes of durable state, one at a time, in order.
     pub(super) changes: VecDeque<(Option<CommandId>, StoreOp)>,
     pub(super) storing: Option<(EffectId, Option<CommandId>, StoreOp)>,
-    reloads: BTreeMap<EffectId, CommandId>,
+    pub(super) reloads: BTreeMap<EffectId, CommandId>,
 }
 
 #[derive(Clone, Debug)]

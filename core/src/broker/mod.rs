@@ -8,6 +8,8 @@ mod control;
 pub(crate) mod cx;
 mod door;
 pub(crate) mod facts;
+#[cfg(feature = "model")]
+mod fingerprint;
 pub(crate) mod guests;
 mod handshake;
 mod links;
