@@ -116,3 +116,22 @@ fn a_filter_of_events_is_bounded_and_works_in_any_order() {
     let reply = world.ask(control, request).remove(0);
     assert_eq!(reply["data"]["events"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_message_as_long_as_a_tagged_frame_can_be_is_delivered_and_a_longer_one_is_counted() {
+    let mut world = World::new(|_| {});
+    let reader = world.open(Transport::Tcp);
+    world.write(reader, b"hello vm:reader capabilities=bus-v1\n");
+    world.send(reader, r#"{"type":"subscribe","topic":"t"}"#);
+    let writer = world.join("writer");
+    let around = r#"{"type":"message","topic":"t","payload":"","from":"writer"}"#.len();
+    // 65,536 bytes, of which 32 are for a tag and one is for the padding.
+    let most = 65_536 - 32 - 1 - around;
+    for (length, dropped) in [(most, 0), (most + 1, 1)] {
+        world.take(reader);
+        let payload = "x".repeat(length);
+        world.send(writer, &format!(r#"{{"type":"publish","topic":"t","payload":"{payload}"}}"#));
+        assert_eq!(world.broker.statistics().messages_dropped, dropped);
+        assert_eq!(world.frame(reader).is_some(), dropped == 0);
+    }
+}
