@@ -49,3 +49,19 @@ fn the_end_of_an_excuse_is_told_to_the_nanosecond() {
     assert_eq!(told(&mut world), [Some(Reason::Stale)]);
     assert_ne!(world.verdict("devbox"), REACHABLE);
 }
+
+#[test]
+fn an_old_proof_that_arrives_as_the_broker_wakes_ends_the_excuse() {
+    let mut world = World::new(|_| {});
+    let conn = world.join("devbox");
+    let mut answer = None;
+    while answer.is_none() {
+        world.advance(ms(1));
+        answer = world.answer_to_challenge(conn);
+    }
+    world.jump(ms(20_000));
+    world.handle(Input::Tick);
+    assert_eq!(world.verdict("devbox"), waiting(Reason::BrokerStalled));
+    world.send(conn, &answer.unwrap());
+    assert_eq!(world.verdict("devbox"), waiting(Reason::Stale));
+}

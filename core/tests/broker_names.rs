@@ -85,3 +85,15 @@ fn a_row_of_a_handshake_in_progress_is_kept_when_a_contender_for_it_has_left() {
     world.write(other, format!("proof {nonce}\n").as_bytes());
     assert!(world.line(other).starts_with("error: busy: "), "the only row is in use");
 }
+
+#[test]
+fn a_contender_has_nothing_more_to_say() {
+    let mut world = World::new(|_| {});
+    let incumbent = world.join("devbox");
+    let (contender, nonce, _) = world.hello("devbox", "");
+    for _ in 0..2 {
+        world.write(contender, format!("proof {nonce}\n").as_bytes());
+    }
+    assert!(world.line(contender).starts_with("error: bad-line: "));
+    assert!(!world.is_closed(incumbent));
+}
