@@ -401,3 +401,12 @@ fn a_drain_waits_for_a_slow_client_until_its_deadline() {
         assert_eq!(log[log.len() - 2..], [Out::Close(client, CloseReason::Drained), Out::Stopped]);
     }
 }
+
+#[test]
+fn info_tells_what_the_session_was_granted() {
+    let (mut world, _) = world();
+    let client = world.client();
+    ask(&mut world, client, &json!({"method": "info"}));
+    let config = replies(&mut world, client)[0]["data"]["config"].clone();
+    assert_eq!((&config["window_ms"], &config["interval_ms"]), (&json!(15_000), &json!(5000)));
+}
