@@ -10,12 +10,14 @@
 //! bound. One `u64` seed gives one run, for ever.
 
 pub mod case;
+mod boundary;
 pub mod choice;
 pub mod chronicle;
 mod disk;
 pub mod measure;
 mod net;
 pub mod outcome;
+mod pauses;
 pub mod picture;
 pub mod plan;
 pub mod play;

@@ -9,7 +9,8 @@ use castra_core::status::{Glance, Reason, State};
 use castra_core::time::{Now, Time};
 use castra_core::{Broker, Sizes};
 
-use crate::net::{NodeId, Owner, Shared};
+use crate::boundary::Boundary;
+use crate::net::{Heard, NodeId, Owner, Shared};
 use crate::outcome::{Outcome, count};
 use crate::truth::Truth;
 use crate::violation::Violation;
@@ -24,6 +25,8 @@ pub(crate) struct Row {
     pub(crate) state: Option<State>,
     pub(crate) reason: Option<Reason>,
     proof_at: Option<Time>,
+    /// When that last changed.
+    heard: Option<Time>,
     epoch: Option<Epoch>,
     session: Option<ConnId>,
     /// Whether its evidence is a proof, not a claim.
@@ -60,8 +63,14 @@ pub(crate) struct Witness {
     pub(crate) origin: Time,
     /// Verdicts as they change, if somebody wants to know.
     pub(crate) verdicts: Option<Vec<(Time, usize, State, Option<Reason>)>>,
+    /// The broker's window, and how often it asks.
     window: Duration,
-    hub: Shared,
+    interval: Duration,
+    pub(crate) hub: Shared,
+    /// Every token that was ever durable.
+    pub(crate) durable: Vec<String>,
+    /// Whom the present event called reachable so far.
+    called_reachable: Vec<usize>,
     /// Who is, or last was, at the other end of each of the broker's connections.
     owners: Vec<Option<(ConnId, Owner)>>,
     wakeups: [u64; 16],
@@ -72,7 +81,7 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    pub(crate) fn new(hub: Shared, window: Duration, guests: usize, bounds: Sizes, now: Now) -> Self {
+    pub(crate) fn new(hub: Shared, (window, interval): (Duration, Duration), guests: usize, bounds: Sizes, now: Now) -> Self {
         Self {
             truth: Truth::default(),
             rows: vec![Row::default(); guests],
@@ -83,7 +92,10 @@ impl Witness {
             origin: now.boot,
             verdicts: None,
             window,
+            interval,
             hub,
+            durable: Vec::new(),
+            called_reachable: Vec::new(),
             owners: Vec::new(),
             wakeups: [0; 16],
             cause: Cause::Other,
@@ -126,6 +138,7 @@ impl Witness {
         let bytes_on = source.filter(|_| bytes);
         self.greeted_now = false;
         self.produced = false;
+        self.called_reachable.clear();
         self.cause = match (bytes_on, tick) {
             (Some(conn), _) => Cause::Bytes(conn),
             (None, Some(deadline)) => {
@@ -165,11 +178,15 @@ impl Witness {
                     Cause::Bytes(conn) if *once => self.owner_of(conn),
                     _ => None,
                 };
+                if self.called_reachable.contains(&index) {
+                    self.blame("S5", guest, format!("called reachable before epoch {epoch} is greeted"));
+                }
                 let row = &mut self.rows[index];
                 row.greeted = Some(*epoch);
                 row.owner = owner;
             }
             Fact::HandshakeFailure { reason, .. } => count(&mut self.outcome.refusals, reason.as_str()),
+            Fact::VerdictChanged { to: State::Reachable, .. } => self.called_reachable.extend(guest),
             Fact::SessionClosed { reason, .. } => count(&mut self.outcome.ends, reason.as_str()),
             _ => {}
         }
@@ -214,7 +231,9 @@ impl Witness {
         let owner = self.owner_behind(index, glance, before);
         if glance.proof_at != before.proof_at {
             self.proof(index, glance, before, owner);
+            self.rows[index].heard = Some(self.now.boot);
         }
+        self.excuse(index, glance, now);
         if glance.epoch < before.epoch && before.known && glance.epoch.is_some() {
             self.blame("S4", Some(index), format!("its epoch falls to {:?}", glance.epoch));
         }
@@ -224,6 +243,7 @@ impl Witness {
             state: Some(glance.state),
             reason: glance.reason,
             proof_at: glance.proof_at,
+            heard: row.heard,
             epoch: glance.epoch,
             session: glance.session,
             proven: glance.proven,
@@ -260,6 +280,9 @@ impl Witness {
         if proof_at > self.now.boot {
             self.blame("S3", Some(index), "its proof is dated in the future".to_owned());
         }
+        if glance.proven {
+            self.echo(index, glance, proof_at);
+        }
         if glance.proven
             && let Some(owner) = owner
             && !self.truth.ran_within(owner, self.window, self.now.boot)
@@ -271,6 +294,52 @@ impl Witness {
         if glance.proven && owner.is_some_and(|owner| !self.truth.ran_since(owner, proof_at)) {
             let text = "its proof is dated after the moment at which it last ran".to_owned();
             self.blame("S1", Some(index), text);
+        }
+    }
+
+    /// Truth rule 1: evidence is an echo of a challenge, dated from its sending.
+    fn echo(&mut self, index: usize, glance: &Glance<'_>, proof_at: Time) {
+        let conn = match (glance.session, self.cause) {
+            (Some(conn), _) | (None, Cause::Bytes(conn)) => conn,
+            (None, Cause::Tick { .. } | Cause::Other) => return,
+        };
+        let heard = self.hub.borrow().can_know(BROKER, conn, proof_at);
+        let text = match heard {
+            Heard::Maybe => return,
+            Heard::NotYet => "its proof answers what it has not read yet",
+            Heard::Nothing => "its proof is dated from a moment at which nothing was sent to it",
+        };
+        self.blame("rule 1", Some(index), text.to_owned());
+    }
+
+    /// Truth rule 4: a broker that did not run blames nobody, and excuses for one window.
+    fn excuse(&mut self, index: usize, glance: &Glance<'_>, now: Time) {
+        let heard = self.rows[index].heard;
+        let times = (self.window, self.interval);
+        match (glance.reason, glance.proof_at) {
+            (Some(Reason::BrokerStalled | Reason::ClockJumped), _)
+                if !self.truth.broker.may_excuse(heard, self.window, now) =>
+            {
+                let text = format!("{:?}, and it had its chance to answer", glance.reason);
+                self.blame("rule 4", Some(index), text);
+            }
+            (Some(Reason::Stale), Some(proof_at))
+                if glance.session.is_some()
+                    && self.truth.broker.must_excuse(proof_at, heard, times, now) =>
+            {
+                let text = "stale, and the broker did not run while it could have answered".to_owned();
+                self.blame("rule 4", Some(index), text);
+            }
+            _ => {}
+        }
+    }
+
+    /// L5: nothing that others do delays the broker, unless it did not run.
+    pub(crate) fn punctual(&mut self, now: Now, boundary: &Boundary) {
+        let Some(awake) = self.truth.broker.awake() else { return };
+        if let Some((deadline, late)) = boundary.lateness(awake, now.boot) {
+            self.at(now);
+            self.blame("L5", None, format!("the broker is called {late:?} late for {deadline:?}"));
         }
     }
 
@@ -311,6 +380,14 @@ impl Witness {
             || sizes.links > bounds.links
         {
             self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));
+        }
+    }
+
+    /// S6: after `Closed` nothing is left behind. `open`: what the broker's kernel holds for it.
+    pub(crate) fn leftovers(&mut self, sizes: Sizes, open: usize) {
+        if sizes.links + sizes.clients > open {
+            let text = format!("{} links and {} clients on {open} connections", sizes.links, sizes.clients);
+            self.blame("S6", None, text);
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct End {
     pub(crate) bytes: VecDeque<u8>,
     /// How many of them have arrived.
     pub(crate) arrived: usize,
+    /// How many were read before them.
+    pub(crate) read: u64,
     pub(crate) flight: VecDeque<Segment>,
     /// Nothing arrives before.
     pub(crate) held_until: Time,
@@ -99,6 +101,7 @@ impl End {
             conn: None,
             bytes: VecDeque::new(),
             arrived: 0,
+            read: 0,
             flight: VecDeque::new(),
             held_until: Time::ZERO,
             finished: false,
@@ -159,6 +162,7 @@ impl End {
         buffer[split..count].copy_from_slice(&back[..count - split]);
         self.bytes.drain(..count);
         self.arrived -= count;
+        self.read += count as u64;
         count
     }
 }

@@ -218,7 +218,9 @@ impl World {
     fn freeze(&mut self, node: NodeId, until: Time) {
         let owner = self.owner(node);
         self.processes[node].frozen_until = self.processes[node].frozen_until.max(until);
-        if node != BROKER {
+        if node == BROKER {
+            self.witness.borrow_mut().truth.broker.sleeps(self.now);
+        } else {
             self.stopped(owner);
         }
         self.later(until, Todo::Thaw(node));
@@ -233,6 +235,7 @@ impl World {
 
     fn suspend(&mut self, lasts: Duration) {
         self.trouble(self.now + lasts);
+        self.witness.borrow_mut().truth.broker.sleeps(self.now);
         self.suspended += lasts;
         self.suspended_until = self.now + lasts;
         // Guests are on this host, too.

@@ -1,10 +1,13 @@
 //! A process gets its turn.
 
+use std::time::Duration;
+
 use castra_core::boundary::Engine;
 use castra_driver::net::Net;
 use castra_driver::shell::{Next, Shell};
 
 use super::{Body, Todo, World};
+use crate::boundary::BOUNDARY;
 use crate::chronicle::MarkKind;
 use crate::disk::SimWork;
 use crate::net::{NodeId, SimNet};
@@ -25,6 +28,9 @@ impl World {
             held.stirred = false;
             std::mem::swap(&mut held.edges, &mut edges);
         }
+        if node == BROKER {
+            self.wake_broker(clocks);
+        }
         let mut body = std::mem::replace(&mut self.processes[node].body, Body::Gone);
         let mut ended = false;
         let next = match &mut body {
@@ -35,6 +41,9 @@ impl World {
                 self.done = done;
                 self.done.clear();
                 ended = shell.settled();
+                let mut witness = self.witness.borrow_mut();
+                witness.at(clocks);
+                witness.leftovers(shell.engine().engine.sizes(), self.hub.borrow().nodes[BROKER].open);
                 next
             }
             Body::Agent(shell) => turn(shell, clocks, &edges, &[]),
@@ -53,6 +62,7 @@ impl World {
             }
         };
         self.edges = edges;
+        self.listen_in(clocks);
         if ended {
             drop(body);
             self.hub.borrow_mut().hang_up(node);
@@ -67,6 +77,23 @@ impl World {
         self.processes[node].wake = if next.more { Some(self.now) } else { next.deadline };
         if node == BROKER {
             self.watch_expiries();
+        }
+    }
+
+    /// What leaves on a stream is what was said.
+    fn listen_in(&self, now: Now) {
+        if let Some((node, conn)) = self.hub.borrow_mut().garbled.take() {
+            let (name, _) = self.introduce(node);
+            let mut witness = self.witness.borrow_mut();
+            witness.at(now);
+            witness.blame(BOUNDARY, None, format!("{name}: not what the engine said leaves on {conn:?}"));
+        }
+    }
+
+    fn wake_broker(&self, now: Now) {
+        if self.now >= self.suspended_until && self.processes[BROKER].frozen_until <= self.now {
+            let threshold = Duration::from_secs(1).max(self.plan.interval() / 2);
+            self.witness.borrow_mut().truth.broker.wakes(now.boot, threshold, self.plan.interval());
         }
     }
 
