@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use castra_sim::measure::Profile;
 use castra_sim::plan::FaultKind;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::duration::parse as duration;
 use crate::help;
@@ -31,6 +31,9 @@ pub(crate) struct Sim {
     /// Play what --save wrote
     #[arg(long, value_name = "FILE", conflicts_with_all = ["faults", "window", "interval", "guests", "network"])]
     pub(crate) case: Option<PathBuf>,
+    /// Who plays the worlds
+    #[arg(long, value_name = "RUNNER", value_enum, default_value = "des", conflicts_with = "case")]
+    pub(crate) runner: Runner,
     /// What may go wrong: a list like death,freeze,hold, or all, or none
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub(crate) faults: Faults,
@@ -43,8 +46,8 @@ pub(crate) struct Sim {
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub(crate) jobs: Option<usize>,
     /// Draw the failing world, or that of --seed or --case [default FILE: castra-sim-SEED.html]
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    pub(crate) diagram: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub(crate) diagram: Option<Option<PathBuf>>,
     /// Tell the world of --seed or --case in sentences; a failing one is always told
     #[arg(long)]
     pub(crate) story: bool,
@@ -96,6 +99,24 @@ pub(crate) struct World {
     /// The network: loopback, lan, wan, lossy or awful
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<Profile>,
+}
+
+/// Who plays the worlds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Runner {
+    /// castra's own discrete-event simulation: every fault, made small, told and drawn
+    Des,
+    /// The turmoil library's network; only in a castra built for that
+    Turmoil,
+}
+
+impl Runner {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Des => "des",
+            Self::Turmoil => "turmoil",
+        }
+    }
 }
 
 /// What may go wrong.

@@ -140,6 +140,19 @@ pub struct Band {
     pub reason: String,
 }
 
+impl Chronicle {
+    /// What went wrong, with whom it concerns.
+    #[must_use]
+    pub fn wrong(&self) -> Option<String> {
+        let broken = self.violation.as_ref()?;
+        let whom = broken.column.and_then(|column| self.columns.get(column));
+        Some(match whom.filter(|process| !broken.text.contains(&process.name)) {
+            Some(process) => format!("{}: {}", process.name, broken.text),
+            None => broken.text.clone(),
+        })
+    }
+}
+
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {

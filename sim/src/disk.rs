@@ -82,6 +82,11 @@ impl Disk {
         self.tokens.get(name)?.as_ref()
     }
 
+    /// Whether the name had a token, and has none now.
+    pub(crate) fn is_revoked(&self, name: &GuestName) -> bool {
+        self.tokens.get(name).is_some_and(Option::is_none)
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.jobs.len()
     }

@@ -25,6 +25,7 @@ mod scribe;
 pub mod shrink;
 pub mod story;
 mod truth;
+#[cfg(feature = "turmoil")]
 pub mod turmoil;
 pub mod violation;
 mod watched;

@@ -31,17 +31,24 @@ pub fn shrink<P: AsRef<str>>(
     go_on: impl FnMut(Progress) -> bool,
 ) -> Case {
     let mut shrinker = Shrinker { best: case, runs: 0, most, run, go_on };
-    // A world that fails without any choice needs no list of them.
-    shrinker.attempt(|case| case.choices.clear());
     loop {
         let before = shrinker.best.clone();
+        // A world that fails without any choice needs no list of them.
+        shrinker.attempt(|case| case.choices.clear());
         shrinker.structure();
+        shrinker.fewer_in_step();
         shrinker.choices();
         if shrinker.best == before || shrinker.spent() {
             return shrinker.best;
         }
     }
 }
+
+/// Faults and guests among which one is taken out and the rest brought in step again.
+const FEW: usize = 8;
+
+/// Moments that are tried in an interval.
+const STEPS: u64 = 16;
 
 struct Shrinker<R, G> {
     best: Case,
@@ -114,6 +121,44 @@ where
         self.number(|case| &mut case.plan.chaos_ms);
     }
 
+    /// A few parts often need each other only so that the last fault comes at
+    /// the right moment: without one of them that moment is sought anew, within
+    /// an interval to both sides.
+    fn fewer_in_step(&mut self) {
+        if self.best.plan.faults.len() + self.best.plan.guests.len() > FEW {
+            return;
+        }
+        for fault in (0..self.best.plan.faults.len().saturating_sub(1)).rev() {
+            self.in_step(|case| {
+                case.plan.faults.remove(fault);
+            });
+        }
+        // Somebody must stay: without a part less there is nothing to bring in step.
+        for guest in (0..self.best.plan.guests.len()).rev() {
+            if self.best.plan.guests.len() == 1 {
+                break;
+            }
+            self.in_step(|case| remove_guest(&mut case.plan, guest));
+        }
+    }
+
+    fn in_step(&mut self, change: impl Fn(&mut Case)) {
+        let interval = self.best.plan.interval_ms;
+        for step in 0..=2 * STEPS {
+            let found = self.attempt(|case| {
+                change(case);
+                let before = case.plan.faults.len().checked_sub(2).map_or(0, |at| case.plan.faults[at].at_ms);
+                if let Some(last) = case.plan.faults.last_mut() {
+                    let later = last.at_ms + interval * step / STEPS;
+                    last.at_ms = later.saturating_sub(interval).max(before);
+                }
+            });
+            if found {
+                return;
+            }
+        }
+    }
+
     /// What the network does beyond delivering.
     fn plainer_network(&mut self) {
         let plain: [fn(&mut Network); 7] = [
@@ -139,7 +184,11 @@ where
         for first in 0..self.best.plan.faults.len() {
             let before = first.checked_sub(1).map_or(0, |index| self.best.plan.faults[index].at_ms);
             let gap = self.best.plan.faults[first].at_ms - before;
-            for by in [gap, gap / 2, gap / 4] {
+            // Whole intervals keep it in step with the challenges.
+            let interval = self.best.plan.interval_ms.max(1);
+            let whole = |gap: u64| gap / interval * interval;
+            for by in [gap, whole(gap), gap / 2, whole(gap / 2), gap / 4, whole(gap / 4), whole(interval)] {
+                let by = by.min(gap);
                 let moved = by > 0
                     && self.attempt(|case| {
                         let rest = &mut case.plan.faults[first..];

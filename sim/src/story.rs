@@ -82,7 +82,7 @@ pub fn tell(chronicle: &Chronicle, rerun: Option<&str>) -> String {
             "\n{} is broken at {}: {}\n",
             safe(&broken.promise),
             seconds(broken.at),
-            safe(&broken.text)
+            safe(&chronicle.wrong().unwrap_or_default())
         );
     }
     story

@@ -92,6 +92,11 @@ where
                 witness.at(now);
                 witness.blame(BOUNDARY, None, text);
             }
+            if let (Input::Tick, Some(wait)) = (&input, self.wait)
+                && wait.at <= now.boot
+            {
+                witness.woken(wait.why);
+            }
             if E::CLAIMS {
                 witness.punctual(now, &self.boundary);
                 let (source, bytes, tick) = match &input {

@@ -143,9 +143,6 @@ impl Witness {
             (Some(conn), _) => Cause::Bytes(conn),
             (None, Some(deadline)) => {
                 let due = deadline.filter(|deadline| deadline.at <= now.boot);
-                if let Some(deadline) = due {
-                    self.wakeups[deadline.why as usize & 15] += 1;
-                }
                 Cause::Tick { due: due.is_some_and(|deadline| deadline.why != Wakeup::More) }
             }
             (None, None) => Cause::Other,
@@ -155,6 +152,11 @@ impl Witness {
     fn owner_of(&self, conn: ConnId) -> Option<Owner> {
         let (known, owner) = self.owners.get(conn.index as usize)?.as_ref()?;
         (*known == conn).then_some(*owner)
+    }
+
+    /// An engine was woken for a deadline.
+    pub(crate) fn woken(&mut self, why: Wakeup) {
+        self.wakeups[why as usize & 15] += 1;
     }
 
     /// Something came out of the broker.
@@ -307,6 +309,7 @@ impl Witness {
         let text = match heard {
             Heard::Maybe => return,
             Heard::NotYet => "its proof answers what it has not read yet",
+            Heard::Never => "it gave no true answer, and its proof counts",
             Heard::Nothing => "its proof is dated from a moment at which nothing was sent to it",
         };
         self.blame("rule 1", Some(index), text.to_owned());

@@ -27,8 +27,8 @@ pub(super) struct Failed {
     pub(super) rerun: String,
     /// The shrunk case; `None`: it did not fail again.
     pub(super) case: Option<Case>,
-    /// The shrunk run, told.
-    pub(super) chronicle: Chronicle,
+    /// The shrunk run, told, if there is one.
+    pub(super) chronicle: Option<Chronicle>,
 }
 
 /// Shrinks what `case` gives, and tells it.
@@ -49,7 +49,7 @@ pub(super) fn explain(
         player.tell(&case.plan, choice).1
     });
     panic::set_hook(hook);
-    Failed { what: what.into(), violation, rerun, case: small, chronicle: chronicle.unwrap_or_default() }
+    Failed { what: what.into(), violation, rerun, case: small, chronicle }
 }
 
 fn small(player: &Player, case: Case, stop: &AtomicBool) -> Case {

@@ -40,7 +40,7 @@ pub(super) fn run(cx: &mut Context, args: &SimMeasure) -> Outcome {
             measured.lock().unwrap_or_else(std::sync::PoisonError::into_inner).merge(one);
             Ok(outcome)
         }
-        Err(failure) => Err((failure.violation, failure.outcome)),
+        Err(failure) => Err(failure),
     });
     if let Some((seed, violation)) = done.failed {
         return Err(Failure::new(Exit::No, format!("world {seed} broke a promise: {violation}")));

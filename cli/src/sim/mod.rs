@@ -5,6 +5,8 @@ mod measure;
 mod progress;
 mod report;
 mod seeds;
+#[cfg(feature = "turmoil")]
+mod turmoil;
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +27,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::Context;
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::sim_args::{Faults, Sim, SimCommand, World};
+use crate::sim_args::{Faults, Runner, Sim, SimCommand, World};
 use report::Report;
 
 /// Worlds that are played if nothing is said.
@@ -52,40 +54,41 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
     };
     let until = args.time.map(|time| began + time);
     let jobs = args.jobs.unwrap_or_else(cores);
-    let done = seeds::run(&range, until, jobs, &stop, |seed| {
-        player.play(seed).map_err(|failure| (failure.violation, failure.outcome))
+    let done = seeds::run(&range, until, jobs, &stop, |seed| match args.runner {
+        Runner::Des => player.play(seed),
+        #[cfg(feature = "turmoil")]
+        Runner::Turmoil => turmoil::play(&player.limits, seed),
+        #[cfg(not(feature = "turmoil"))]
+        Runner::Turmoil => unreachable!("refused as usage"),
     });
     let interrupted = stop.load(Ordering::Relaxed);
+    let seed = done.failed.as_ref().map(|(seed, _)| *seed).or(args.seed).unwrap_or_default();
     let failed = match done.failed {
         Some((seed, violation)) => {
             let rerun = rerun(args, seed);
             Some(failed::explain(&player, &format!("seed {seed}"), violation, rerun, &stop, || {
-                player.case(seed).map(|(case, _)| case)
+                // Only castra's own worlds can be written down and told.
+                let told = args.runner == Runner::Des;
+                player.case(seed).filter(|_| told).map(|(case, _)| case)
             }))
         }
         None => None,
     };
     // One world that held is drawn and told, too.
-    let mut told = failed.as_ref().map(|failed| (failed.chronicle.clone(), failed.rerun.clone()));
-    if let (None, Some(seed), true) = (&told, args.seed, args.story || args.diagram.is_some()) {
+    let mut told = failed.as_ref().and_then(|failed| Some((failed.chronicle.clone()?, failed.rerun.clone())));
+    if let (None, Some(seed), true) = (&failed, args.seed, args.story || args.diagram.is_some()) {
         let (plan, choice) = player.draw(seed);
         told = Some((player.tell(&plan, choice).1, rerun(args, seed)));
     }
-    if let Some((chronicle, rerun)) = &told {
-        if let Some(file) = &args.diagram {
-            let seed = done.failed_seed.or(args.seed).unwrap_or_default();
-            let file = if file.as_os_str().is_empty() {
-                format!("castra-sim-{seed}.html").into()
-            } else {
-                file.clone()
-            };
-            write(&file, &picture::draw(chronicle, Some(rerun)))?;
-        }
+    if let (Some((chronicle, rerun)), Some(file)) = (&told, &args.diagram) {
+        let file = file.clone().unwrap_or_else(|| format!("castra-sim-{seed}.html").into());
+        write(&file, &picture::draw(chronicle, Some(rerun)))?;
     }
     save(args, failed.as_ref())?;
     let story = told.as_ref().filter(|_| args.story || failed.is_some());
     let story = story.map(|(chronicle, rerun)| story::tell(chronicle, Some(rerun)));
     let report = Report {
+        runner: args.runner,
         first: range.start,
         jobs,
         elapsed: began.elapsed(),
@@ -119,20 +122,22 @@ fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &Arc<A
             (failure.outcome, Some(failed))
         }
     };
-    let chronicle = match &failed {
-        Some(failed) => failed.chronicle.clone(),
+    let chronicle = match failed.as_ref().and_then(|failed| failed.chronicle.clone()) {
+        Some(chronicle) => chronicle,
         None => player.tell(&case.plan, Replayed::new(case.choices)).1,
     };
     if let Some(diagram) = &args.diagram {
-        let diagram =
-            if diagram.as_os_str().is_empty() { file.with_extension("html") } else { diagram.clone() };
-        write(&diagram, &picture::draw(&chronicle, Some(&rerun)))?;
+        write(
+            &diagram.clone().unwrap_or_else(|| file.with_extension("html")),
+            &picture::draw(&chronicle, Some(&rerun)),
+        )?;
     }
     save(args, failed.as_ref())?;
     let story = (args.story || failed.is_some()).then(|| story::tell(&chronicle, Some(&rerun)));
     let interrupted = stop.load(Ordering::Relaxed);
     let elapsed = began.elapsed();
-    let report = Report { first: 0, jobs: 1, elapsed, busy, outcome, interrupted, failed, story };
+    let runner = args.runner;
+    let report = Report { runner, first: 0, jobs: 1, elapsed, busy, outcome, interrupted, failed, story };
     finish(cx, args, &report)
 }
 
@@ -172,7 +177,7 @@ fn player(args: &Sim) -> Result<Player, Failure> {
              `cargo build --release -p castra --features planted`"
         )));
     }
-    let mut limits = Limits::default();
+    let mut limits = limits(args)?;
     let world = &args.world;
     limits.times = times(world)?;
     limits.network = world.network.map(castra_sim::measure::Profile::network);
@@ -182,7 +187,16 @@ fn player(args: &Sim) -> Result<Player, Failure> {
     match &args.faults {
         Faults::All => {}
         Faults::None => limits.faults.clear(),
-        Faults::Some(kinds) => limits.faults.clone_from(kinds),
+        Faults::Some(kinds) => {
+            if let Some(kind) = kinds.iter().find(|kind| !limits.faults.contains(kind)) {
+                return Err(Failure::usage(format!(
+                    "{} can't play the fault {}",
+                    args.runner.as_str(),
+                    kind.as_str()
+                )));
+            }
+            limits.faults.clone_from(kinds);
+        }
     }
     Ok(Player {
         limits,
@@ -195,6 +209,26 @@ fn player(args: &Sim) -> Result<Player, Failure> {
             None => None,
         },
     })
+}
+
+/// What the runner can play.
+fn limits(args: &Sim) -> Result<Limits, Failure> {
+    match args.runner {
+        Runner::Des => Ok(Limits::default()),
+        Runner::Turmoil if args.story || args.diagram.is_some() || args.save.is_some() => {
+            Err(Failure::usage("only `--runner des` can tell, draw or save a world"))
+        }
+        Runner::Turmoil if args.plant.is_some() => {
+            Err(Failure::usage("bugs are planted only with `--runner des`"))
+        }
+        #[cfg(feature = "turmoil")]
+        Runner::Turmoil => Ok(castra_sim::turmoil::limits()),
+        #[cfg(not(feature = "turmoil"))]
+        Runner::Turmoil => Err(Failure::usage(
+            "turmoil is not in this castra: build one with \
+             `cargo build --release -p castra --features turmoil`",
+        )),
+    }
 }
 
 /// The window and the interval, if one of them was said.
@@ -219,6 +253,9 @@ fn times(world: &World) -> Result<Option<(Duration, Duration)>, Failure> {
 /// The command that plays a seed again.
 fn rerun(args: &Sim, seed: u64) -> String {
     let mut line = format!("castra sim --seed {seed}");
+    if args.runner != Runner::Des {
+        line.push_str(&format!(" --runner {}", args.runner.as_str()));
+    }
     let world = &args.world;
     for (name, time) in [("window", world.window), ("interval", world.interval)] {
         if let Some(time) = time {

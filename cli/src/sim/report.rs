@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 use super::failed::Failed;
 use super::seeds::{rate, short};
 use crate::duration::{age, millis};
+use crate::sim_args::Runner;
 
 /// What a run of `castra sim` came to.
 #[derive(Debug)]
 pub(super) struct Report {
+    pub(super) runner: Runner,
     pub(super) first: u64,
     pub(super) jobs: usize,
     /// From start to end.
@@ -35,9 +37,12 @@ impl Report {
             text.push_str(story);
             text.push('\n');
         }
+        if let Some(failed) = self.failed.as_ref().filter(|_| self.story.is_none()) {
+            // A story says it itself. Writing to a string can't fail.
+            let _ = writeln!(text, "Again: {}\n", failed.rerun);
+        }
         let worlds = outcome.runs;
         let plural = if worlds == 1 { "world" } else { "worlds" };
-        // Writing to a string can't fail.
         let _ = match &self.failed {
             Some(failed) => writeln!(
                 text,
@@ -116,7 +121,7 @@ impl Report {
             "schema": 1,
             "held": self.failed.is_none(),
             "interrupted": self.interrupted,
-            "runner": "des",
+            "runner": self.runner.as_str(),
             "first_seed": self.first,
             "worlds": outcome.runs,
             "jobs": self.jobs,

@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use castra_sim::{Outcome, Violation};
+use castra_sim::{Failure, Outcome, Violation};
 
 use super::progress::{Progress, REDRAW};
 
@@ -18,13 +18,11 @@ pub(super) struct Seeds {
     pub(super) outcome: Outcome,
     /// The first that failed.
     pub(super) failed: Option<(u64, Violation)>,
-    /// The same, when the other was taken.
-    pub(super) failed_seed: Option<u64>,
     /// Time that the threads spent in worlds.
     pub(super) busy: Duration,
 }
 
-type Played = Result<Outcome, (Violation, Outcome)>;
+pub(super) type Played = Result<Outcome, Box<Failure>>;
 
 /// Plays every seed of `range`, or those begun before `until`, or before `stop`
 /// became true; after a failure none that comes after it.
@@ -78,10 +76,9 @@ pub(super) fn run(
             while let Some(played) = waiting.remove(&expected).filter(|_| seeds.failed.is_none()) {
                 match played {
                     Ok(outcome) => seeds.outcome += &outcome,
-                    Err((violation, outcome)) => {
-                        seeds.outcome += &outcome;
-                        seeds.failed = Some((expected, violation));
-                        seeds.failed_seed = Some(expected);
+                    Err(failure) => {
+                        seeds.outcome += &failure.outcome;
+                        seeds.failed = Some((expected, failure.violation));
                     }
                 }
                 expected += 1;
@@ -123,7 +120,7 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
             let violation =
                 Violation { promise: "S1", at: Time::ZERO, guest: None, text: format!("in {seed}") };
-            return Err((violation, outcome));
+            return Err(Box::new(Failure { violation, outcome }));
         }
         Ok(outcome)
     }

@@ -206,6 +206,10 @@ struct BrokerMirror {
     event_ring: usize,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
+    // A bug on purpose is not part of what was recorded.
+    #[cfg(feature = "planted")]
+    #[serde(skip)]
+    planted: Option<crate::planted::Bug>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -242,6 +246,10 @@ struct AgentMirror {
     ping_timeout: Duration,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
+    // A bug on purpose is not part of what was recorded.
+    #[cfg(feature = "planted")]
+    #[serde(skip)]
+    planted: Option<crate::planted::Bug>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -87,6 +87,7 @@ impl Setup {
             chaos_ms: chaos,
             logs: false,
             accept_unproven: false,
+            only_known: false,
             small_tables: false,
         }
     }

@@ -30,6 +30,8 @@ pub(crate) enum Heard {
     Maybe,
     /// It has not read so far.
     NotYet,
+    /// It gave no true answer to anything that was said then.
+    Never,
     /// Nothing was said then.
     Nothing,
 }
@@ -97,7 +99,11 @@ impl Hub {
             return Heard::Nothing;
         };
         let end = end.other();
-        let read = self.streams[end.stream as usize].ends[usize::from(end.side)].read;
-        if read > said.moments[found].1 { Heard::Maybe } else { Heard::NotYet }
+        let end = &self.streams[end.stream as usize].ends[usize::from(end.side)];
+        match end.lies_from {
+            Some(from) if from <= at => Heard::Never,
+            _ if end.read > said.moments[found].1 => Heard::Maybe,
+            _ => Heard::NotYet,
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 
-
 use super::stream::{Cargo, Phase};
 use super::{EndId, Happening, Hub};
 use crate::choice::Choice;
@@ -32,6 +31,7 @@ impl Hub {
             return Ok(bytes.len());
         }
         other.bytes.extend(&bytes[..fits]);
+        let corrupted = fits > 0 && std::mem::take(&mut other.corrupted);
         let (from, to) = (own.owner.node, other.owner.node);
         if let Some((node, tap)) = &mut self.tap
             && *node == from
@@ -41,6 +41,9 @@ impl Hub {
         }
         if let Some(scribe) = &mut self.scribe {
             scribe.wrote(now, from, to, id.other(), &bytes[..fits]);
+        }
+        if corrupted {
+            self.corrupt(id.other(), fits);
         }
         let mut left = fits;
         while left > 0 {
@@ -59,6 +62,17 @@ impl Hub {
             }
         }
         Ok(fits)
+    }
+
+    /// Damages one of the last `fits` bytes: it isn't text any more, so that it
+    /// never makes another name.
+    fn corrupt(&mut self, id: EndId, fits: usize) {
+        let back = self.chooser.0.below(fits as u32) as usize;
+        let Some(end) = self.end(id) else { return };
+        let at = end.bytes.len() - 1 - back;
+        if let Some(byte) = end.bytes.get_mut(at) {
+            *byte ^= 0x80;
+        }
     }
 
     /// Reads what has arrived; 0 is the end.
@@ -94,11 +108,11 @@ impl Hub {
         }
         end.closed = true;
         end.conn = None;
-        let rude = !end.bytes.is_empty();
+        // What is still under way will be answered with a reset when it comes.
+        let rude = end.arrived > 0;
         let told = end.reset || end.said_finished && !rude;
-        end.bytes.clear();
+        end.bytes.drain(..end.arrived);
         end.arrived = 0;
-        end.flight.retain(|segment| !matches!(segment.what, Cargo::Bytes(_)));
         if !told {
             self.send(id, if rude { Cargo::Reset } else { Cargo::Finish });
         }

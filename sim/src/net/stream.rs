@@ -76,6 +76,10 @@ pub(crate) struct End {
     pub(crate) wants_write: bool,
     /// Its owner said that it will send no more.
     pub(crate) said_finished: bool,
+    /// The next write to this end is damaged on its way.
+    pub(crate) corrupted: bool,
+    /// Whoever is here answers no challenge truthfully that was sent later.
+    pub(crate) lies_from: Option<Time>,
     /// A device in the guest: the stream is the hypervisor's, and outlives whoever opens it.
     pub(crate) device: bool,
 }
@@ -110,6 +114,8 @@ impl End {
             void: false,
             wants_write: false,
             said_finished: false,
+            corrupted: false,
+            lies_from: None,
             device: false,
         }
     }

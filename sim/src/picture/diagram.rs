@@ -360,7 +360,8 @@ impl<'a> Diagram<'a> {
         if let Some(x) = x {
             self.svg.raw(format_args!("<circle class=\"red\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"9\"/>"));
         }
-        let lines = wrap(&format!("{}: {}", broken.promise, broken.text), SENTENCE);
+        let lines =
+            wrap(&format!("{}: {}", broken.promise, self.chronicle.wrong().unwrap_or_default()), SENTENCE);
         for (index, line) in lines.iter().enumerate() {
             let base = self.scale.bottom() + 24.0 + index as f64 * (LINE + 3.0);
             self.svg.text("broken", Anchor::Start, [(AXIS, base)], line);

@@ -45,7 +45,7 @@ pub fn draw(chronicle: &Chronicle, rerun: Option<&str>) -> String {
             "<p class=\"broken\"><b>{}, at {}:</b> {}</p>",
             escape(&broken.promise),
             seconds(broken.at),
-            escape(&broken.text)
+            escape(&chronicle.wrong().unwrap_or_default())
         );
     }
     let _ = writeln!(

@@ -186,8 +186,10 @@ impl Stage {
 fn bounds(client: &Client) -> (Duration, Duration) {
     let asked = Duration::from_millis(client.timeout_ms);
     match client.asks {
-        Ask::Status | Ask::Info | Ask::TokenList | Ask::Events => (STATUS_TIMEOUT, Duration::ZERO),
-        Ask::TokenIssue => (STORAGE_TIMEOUT + GRACE, STORAGE_TIMEOUT),
+        Ask::Status | Ask::Info | Ask::TokenList | Ask::Events | Ask::Shutdown => {
+            (STATUS_TIMEOUT, Duration::ZERO)
+        }
+        Ask::TokenIssue | Ask::TokenRevoke | Ask::Forget => (STORAGE_TIMEOUT + GRACE, STORAGE_TIMEOUT),
         Ask::Wait | Ask::Ping => (asked + GRACE, asked),
         Ask::Flood | Ask::Half => (asked + GRACE, asked),
     }
@@ -197,6 +199,9 @@ fn request(client: &Client, id: u64) -> String {
     let guest = name_of(client.guest);
     let (method, params) = match client.asks {
         Ask::Status | Ask::Half => ("status", json!({})),
+        Ask::Shutdown => ("shutdown", json!({})),
+        Ask::TokenRevoke => ("token_revoke", json!({ "guest": guest })),
+        Ask::Forget => ("forget", json!({ "guest": guest })),
         Ask::Flood if id.is_multiple_of(2) => {
             ("ping", json!({ "guest": guest, "timeout_ms": client.timeout_ms }))
         }

@@ -29,7 +29,7 @@ pub use net::TurmoilNet;
 
 use crate::choice::Choice;
 use crate::outcome::{Outcome, count};
-use crate::plan::{Limits, Plan};
+use crate::plan::{Ask, Limits, Plan};
 use crate::play::NO_PANIC;
 use crate::violation::Violation;
 use faults::Faults;
@@ -46,9 +46,13 @@ pub const LOSS: &str = "loss";
 /// What this runner can play: agents over TCP, and the faults that turmoil knows.
 #[must_use]
 pub fn limits() -> Limits {
+    let mut asks = Limits::default().asks;
+    // What a guest can't recover from by itself is left to the other runner.
+    asks.retain(|ask| !matches!(ask, Ask::TokenRevoke | Ask::Forget | Ask::Shutdown));
     Limits {
         guests: 4,
         clients: 8,
+        asks,
         faults: FAULTS.to_vec(),
         faults_max: 16,
         chaos: Duration::from_secs(24),

@@ -19,7 +19,7 @@ use crate::choice::Choice;
 use crate::chronicle::MarkKind;
 use crate::disk::SimWork;
 use crate::net::{Door, Node, NodeId, SimNet};
-use crate::plan::{Carrier, GuestKind, Plan};
+use crate::plan::{Ask, Carrier, GuestKind, Plan};
 use crate::watched::Watched;
 use crate::witness::BROKER;
 use castra_core::time::Time;
@@ -51,7 +51,12 @@ pub(super) fn broker_config(plan: &Plan) -> BrokerConfig {
         identity: Identity { uid: 1000, ..Identity::default() },
         ..BrokerConfig::default()
     };
+    if plan.only_known {
+        config.only_known = true;
+        config.guests = (0..plan.guests.len()).step_by(2).map(name).collect();
+    }
     if plan.small_tables {
+        config.session_linger = Duration::ZERO;
         config.half_open_max = 2;
         config.max_guests = plan.guests.len().max(2);
         config.control_clients_max = 2;
@@ -241,6 +246,9 @@ impl World {
         witness.truth.born(owner, self.now);
         drop(witness);
         let plan = self.plan.clients[index].clone();
+        if plan.asks == Ask::Shutdown {
+            self.trouble(self.now + Duration::from_secs(6));
+        }
         self.processes[node].body = Body::Command(Box::new(Command::new(plan, CONTROL, self.now)));
         self.enrol(node);
         self.mark(Some(node), None, MarkKind::Start, "asks");

@@ -41,8 +41,8 @@ impl Command {
     fn patience(&self) -> Duration {
         match self.plan.asks {
             Ask::Wait | Ask::Ping => Duration::from_millis(self.plan.timeout_ms) + GRACE,
-            Ask::TokenIssue => Duration::from_secs(5) + GRACE,
-            Ask::Status | Ask::Info | Ask::TokenList => GRACE,
+            Ask::TokenIssue | Ask::TokenRevoke | Ask::Forget => Duration::from_secs(5) + GRACE,
+            Ask::Status | Ask::Info | Ask::TokenList | Ask::Shutdown => GRACE,
             Ask::Events => Duration::from_millis(self.plan.timeout_ms),
             Ask::Flood | Ask::Half => Duration::from_secs(8),
         }
@@ -174,6 +174,9 @@ impl Command {
                 self.issued(data, witness);
             }
             "token_listed" => count(&mut witness.outcome.replies, "token_listed"),
+            "token_revoked" => count(&mut witness.outcome.replies, "token_revoked"),
+            "forgotten" => count(&mut witness.outcome.replies, "forgotten"),
+            "shutting_down" => count(&mut witness.outcome.replies, "shutting_down"),
             other => witness.blame("L4", None, format!("an unknown reply: {other:?}")),
         }
         let _ = now;
@@ -230,7 +233,7 @@ impl Command {
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.plan.asks {
-            Ask::Wait | Ask::Ping | Ask::TokenIssue => {
+            Ask::Wait | Ask::Ping | Ask::TokenIssue | Ask::TokenRevoke | Ask::Forget => {
                 write!(f, "{:?} guest-{}", self.plan.asks, self.plan.guest)
             }
             _ => write!(f, "{:?}", self.plan.asks),
@@ -265,7 +268,10 @@ fn request(plan: &Client) -> Vec<u8> {
         Ask::Status => line("status", String::new()),
         Ask::Info => line("info", String::new()),
         Ask::TokenList => line("token_list", String::new()),
+        Ask::Shutdown => line("shutdown", String::new()),
         Ask::TokenIssue => line("token_issue", format!("\"guest\":\"{guest}\"")),
+        Ask::TokenRevoke => line("token_revoke", format!("\"guest\":\"{guest}\"")),
+        Ask::Forget => line("forget", format!("\"guest\":\"{guest}\"")),
         Ask::Ping => line("ping", format!("\"guest\":\"{guest}\",\"timeout_ms\":{timeout}")),
         Ask::Events => line("events", "\"follow\":true".to_owned()),
         Ask::Wait => {

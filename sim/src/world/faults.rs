@@ -70,6 +70,15 @@ impl World {
                 self.freeze(node, until);
                 true
             }
+            FaultKind::Leave => self.take_leave(node, until),
+            FaultKind::Corrupt => {
+                let to_guest = fault.way == Way::ToGuest;
+                self.each_end(node, |hub, end| {
+                    if let Some(end) = hub.end(if to_guest { end } else { end.other() }) {
+                        end.corrupted = true;
+                    }
+                })
+            }
             FaultKind::Twin => self.start_twin(fault.guest, until),
             FaultKind::Replug => {
                 let mut hub = self.hub.borrow_mut();
@@ -132,7 +141,6 @@ impl World {
                 // Whatever it still has to say, a process that was told to go is gone by then.
                 let life = self.owner(BROKER).life;
                 self.later(self.now + Duration::from_secs(3), Todo::Drained(life));
-                self.later(self.now + Duration::from_secs(4), Todo::Boot(BROKER));
             }
             FaultKind::Reload => {
                 let config = birth::broker_config(&self.plan);
@@ -156,7 +164,7 @@ impl World {
     }
 
     /// Something keeps the broker from answering until then.
-    fn trouble(&mut self, until: Time) {
+    pub(super) fn trouble(&mut self, until: Time) {
         self.troubles += 1;
         self.calm = None;
         self.later(until, Todo::Calm);
@@ -167,6 +175,17 @@ impl World {
         if self.troubles == 0 {
             self.calm = Some(self.now);
         }
+    }
+
+    /// The guest's agent is told to stop, and started again later.
+    fn take_leave(&mut self, node: NodeId, until: Time) -> bool {
+        let clocks = self.clocks();
+        let Body::Agent(shell) = &mut self.processes[node].body else { return false };
+        shell.drain(clocks, clocks.boot + Duration::from_secs(2));
+        shell.engine().settle();
+        self.hub.borrow_mut().nodes[node].stirred = true;
+        self.later(until.max(self.now + Duration::from_secs(3)), Todo::Boot(node));
+        true
     }
 
     fn hold(&mut self, node: NodeId, way: Way, until: Time) -> bool {
@@ -272,6 +291,7 @@ impl World {
     pub(super) fn drained(&mut self, life: u32) {
         if self.owner(BROKER).life == life && matches!(self.processes[BROKER].body, Body::Broker(_)) {
             self.end_broker(0);
+            self.broker_ended();
         }
     }
 
@@ -288,6 +308,14 @@ impl World {
         self.disk.borrow_mut().kill(torn);
         self.mark(Some(BROKER), None, MarkKind::End, "ends");
         self.broker_left();
+    }
+
+    /// The broker ended by itself: its supervisor starts it again.
+    pub(super) fn broker_ended(&mut self) {
+        let again = self.now + Duration::from_secs(1);
+        self.trouble(again);
+        self.broker_left();
+        self.later(again, Todo::Boot(BROKER));
     }
 
     /// The broker's process is over; whatever it knew of reachability is, too.

@@ -19,9 +19,11 @@ impl World {
         self.peaceful = true;
         self.mark(None, None, MarkKind::Note, "the faults end");
         self.heal_host();
+        let mut left = vec![false; self.plan.guests.len()];
         for node in 1..self.processes.len() {
             let Some(guest) = self.processes[node].guest else { continue };
             if self.processes[node].twin || !self.is_core(guest) {
+                left[guest] |= !self.processes[node].twin;
                 self.leave_behind(node);
             } else {
                 self.heal_guest(node, guest);
@@ -31,7 +33,7 @@ impl World {
         let widowed = self.hub.borrow().widowed(BROKER);
         // The dead: a window, and nobody may be called reachable who is gone.
         self.run_until(began + self.plan.window() + Duration::from_millis(1))?;
-        for guest in (0..self.plan.guests.len()).filter(|guest| !self.is_core(*guest)) {
+        for guest in (0..self.plan.guests.len()).filter(|guest| left[*guest]) {
             let row = self.witness.borrow().rows[guest];
             if row.state == Some(State::Reachable) && row.proven {
                 return Err(self.broken(guest, "is gone for good, and still called reachable"));
@@ -67,10 +69,15 @@ impl World {
     /// that was given a token meanwhile is not its own any more.
     fn is_core(&self, guest: usize) -> bool {
         let plan = &self.plan.guests[guest];
+        let disk = self.disk.borrow();
+        let key = disk.token(&name(guest));
+        let admitted = !self.plan.only_known || guest % 2 == 0 || key.is_some();
         plan.core
+            && admitted
+            && !disk.is_revoked(&name(guest))
             && match plan.kind {
                 GuestKind::Agent => true,
-                GuestKind::OneShot => self.disk.borrow().token(&name(guest)).is_none(),
+                GuestKind::OneShot => key.is_none(),
                 _ => false,
             }
     }

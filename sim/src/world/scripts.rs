@@ -5,6 +5,7 @@ use std::time::Duration;
 use castra_core::capabilities::Capabilities;
 use castra_core::id::{GuestName, Nonce};
 use castra_core::link::line::{BrokerLine, Challenge, Hello, PROOF_V1};
+use castra_core::link::message::{BrokerFrame, append_proof};
 use castra_core::time::Time;
 
 use crate::choice::Choice;
@@ -26,6 +27,8 @@ pub(crate) struct Script {
     unsent: Vec<u8>,
     greeted: bool,
     established: bool,
+    /// Answers no challenge truthfully; decided with the first.
+    liar: Option<bool>,
     next: Time,
     opened: Time,
 }
@@ -49,6 +52,7 @@ impl Script {
             unsent: Vec::new(),
             greeted: false,
             established: false,
+            liar: None,
             next: Time::ZERO,
             opened: Time::ZERO,
         }
@@ -62,7 +66,7 @@ impl Script {
                 self.end = Some(hub.dial(owner, BROKER, self.door, true));
                 self.inbox.clear();
                 self.unsent.clear();
-                (self.greeted, self.established) = (false, false);
+                (self.greeted, self.established, self.liar) = (false, false, None);
                 self.opened = now;
                 self.next = now + Duration::from_secs(6);
             }
@@ -149,7 +153,36 @@ impl Script {
                     self.unsent.extend_from_slice(b"\0\0\0\x14{\"type\":\"heartbeat\"}");
                 }
             }
+            GuestKind::Forger if self.established => self.forge(hub),
             _ => self.handshake(hub),
+        }
+    }
+
+    /// Answers challenges with what no challenge said, or says what is no frame.
+    fn forge(&mut self, hub: &mut Hub) {
+        let (now, end) = (hub.now, self.end);
+        let liar = *self.liar.get_or_insert_with(|| {
+            let liar = hub.chooser.0.once_in(2);
+            if let Some(end) = end.and_then(|end| hub.end(end)).filter(|_| liar) {
+                end.lies_from = Some(now);
+            }
+            liar
+        });
+        while let Some(length) =
+            self.inbox.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes) as usize)
+            && self.inbox.len() >= 4 + length
+        {
+            let frame: Vec<u8> = self.inbox.drain(..4 + length).skip(4).collect();
+            let Ok(BrokerFrame::Challenge { seq, nonce }) = BrokerFrame::parse(&frame) else { continue };
+            let mut json = Vec::new();
+            match hub.chooser.0.below(6) {
+                0 => json.extend_from_slice(b"{no frame"),
+                1 if !liar => append_proof(&mut json, seq, &nonce),
+                2 => append_proof(&mut json, seq + 1000, &nonce),
+                _ => append_proof(&mut json, seq, &Nonce([0; 16])),
+            }
+            self.unsent.extend_from_slice(&(json.len() as u32).to_be_bytes());
+            self.unsent.extend_from_slice(&json);
         }
     }
 

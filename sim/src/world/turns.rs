@@ -46,7 +46,11 @@ impl World {
                 witness.leftovers(shell.engine().engine.sizes(), self.hub.borrow().nodes[BROKER].open);
                 next
             }
-            Body::Agent(shell) => turn(shell, clocks, &edges, &[]),
+            Body::Agent(shell) => {
+                let next = turn(shell, clocks, &edges, &[]);
+                ended = shell.settled();
+                next
+            }
             Body::Script(script) => {
                 let owner = self.owner(node);
                 Next { deadline: script.turn(&mut self.hub.borrow_mut(), owner), more: false }
@@ -69,7 +73,11 @@ impl World {
             self.processes[node].wake = None;
             self.mark(Some(node), None, MarkKind::End, "leaves");
             if node == BROKER {
-                self.broker_left();
+                self.broker_ended();
+            } else if self.processes[node].guest.is_some() {
+                let owner = self.owner(node);
+                self.mark(Some(node), None, MarkKind::End, "ends");
+                self.stopped(owner);
             }
             return;
         }
