@@ -75,9 +75,19 @@ pub(crate) struct Witness {
     owners: Vec<Option<(ConnId, Owner)>>,
     wakeups: [u64; 16],
     cause: Cause,
+    /// Rows that the broker has.
+    known: usize,
     greeted_now: bool,
     produced: bool,
     now: Now,
+}
+
+impl Row {
+    /// The broker knows nothing of it any more.
+    fn forget(&mut self) {
+        let Self { owner, reachable_at, waiting_at, watched, .. } = *self;
+        *self = Self { owner, reachable_at, waiting_at, watched, ..Self::default() };
+    }
 }
 
 impl Witness {
@@ -99,6 +109,7 @@ impl Witness {
             owners: Vec::new(),
             wakeups: [0; 16],
             cause: Cause::Other,
+            known: 0,
             greeted_now: false,
             produced: false,
             now,
@@ -212,10 +223,23 @@ impl Witness {
             self.outcome.checks += 1;
             self.row(index, &glance, now.boot);
         }
-        let _ = seen;
+        if seen < self.known {
+            self.forget_all_but(broker);
+        }
+        self.known = seen;
         self.sizes(broker.sizes());
         if let Err(unguarded) = broker.check_obligations() {
             self.blame("L1", None, unguarded.to_string());
+        }
+    }
+
+    /// Rows that the operator had removed, or that made room.
+    fn forget_all_but(&mut self, broker: &Broker) {
+        let mut kept = vec![false; self.rows.len()];
+        let rows = broker.glances(self.now).filter_map(|glance| number(glance.name.as_str()));
+        rows.for_each(|index| kept.get_mut(index).into_iter().for_each(|kept| *kept = true));
+        for (row, _) in self.rows.iter_mut().zip(kept).filter(|(_, kept)| !kept) {
+            row.forget();
         }
     }
 
@@ -274,7 +298,9 @@ impl Witness {
     /// A row's proof time changed: was there a proof?
     fn proof(&mut self, index: usize, glance: &Glance<'_>, before: Row, owner: Option<Owner>) {
         let Some(proof_at) = glance.proof_at else { return };
-        let answered = matches!(self.cause, Cause::Bytes(conn) if Some(conn) == glance.session);
+        // A proof, and behind it what ends the session.
+        let session = glance.session.or(before.session);
+        let answered = matches!(self.cause, Cause::Bytes(conn) if Some(conn) == session);
         if !answered && !self.greeted_now && glance.proven {
             let text = format!("its age changes without a proof of its session (conn {:?})", before.session);
             self.blame("S3", Some(index), text);
@@ -427,13 +453,7 @@ impl Witness {
                 verdicts.push((now.boot, index, State::Offline, None));
             }
             let (greeted, epoch) = (row.greeted, row.epoch);
-            *row = Row {
-                reachable_at: row.reachable_at,
-                waiting_at: row.waiting_at,
-                watched: row.watched,
-                owner: row.owner,
-                ..Row::default()
-            };
+            row.forget();
             if !state_lost {
                 row.greeted = greeted;
                 row.epoch = epoch;

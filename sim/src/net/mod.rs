@@ -335,7 +335,7 @@ impl Hub {
         let Some(end) = self.end(id) else { return };
         let (node, life) = (end.owner.node, end.owner.life);
         let (finished, reset, conn) = (end.finished || end.reset, end.reset, end.conn);
-        let both = finished && end.said_finished;
+        let both = finished && (end.said_finished || end.hangs_up);
         let ready = conn.map(|conn| Ready {
             source: Endpoint::Conn(conn),
             readable: !writable || reset,

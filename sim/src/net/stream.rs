@@ -74,6 +74,8 @@ pub(crate) struct End {
     /// The machine behind this end is gone: nothing answers, not even a kernel.
     pub(crate) void: bool,
     pub(crate) wants_write: bool,
+    /// The other end is a closed unix socket: that it finished is a hangup.
+    pub(crate) hangs_up: bool,
     /// Its owner said that it will send no more.
     pub(crate) said_finished: bool,
     /// The next write to this end is damaged on its way.
@@ -113,6 +115,7 @@ impl End {
             closed: false,
             void: false,
             wants_write: false,
+            hangs_up: false,
             said_finished: false,
             corrupted: false,
             lies_from: None,

@@ -18,6 +18,16 @@ impl World {
             return;
         }
         let fault = self.plan.faults[index].clone();
+        // Who does not run takes no signal before it does.
+        let told = match fault.kind {
+            FaultKind::DrainBroker | FaultKind::Reload => Some(BROKER),
+            FaultKind::Leave => Some(fault.guest + 1),
+            _ => None,
+        };
+        let runs_again = told.map(|node| self.processes[node].frozen_until.max(self.suspended_until));
+        if let Some(at) = runs_again.filter(|at| *at > self.now) {
+            return self.later(at, Todo::Fault(index));
+        }
         let began = self.now;
         if self.happens(&fault) {
             count(&mut self.witness.borrow_mut().outcome.faults, fault.kind.as_str());

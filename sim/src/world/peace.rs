@@ -58,9 +58,11 @@ impl World {
     fn is_tidy(&self, widowed: &[ConnId]) -> Result<(), Violation> {
         let left = self.hub.borrow().widowed(BROKER).into_iter().find(|conn| widowed.contains(conn));
         let Some(conn) = left else { return Ok(()) };
+        let peer = self.hub.borrow().peer(BROKER, conn);
+        let peer = peer.map_or_else(|| "somebody".to_owned(), |peer| self.introduce(peer.node).0);
         let mut witness = self.witness.borrow_mut();
         witness.at(self.clocks());
-        let text = format!("{conn:?} is kept, and its other end left before the faults ended");
+        let text = format!("{conn:?} is kept, and its other end ({peer}) left before the faults ended");
         witness.blame("S6", None, text);
         witness.violation.take().map_or(Ok(()), Err)
     }

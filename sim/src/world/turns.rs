@@ -99,9 +99,12 @@ impl World {
     }
 
     fn wake_broker(&self, now: Now) {
-        if self.now >= self.suspended_until && self.processes[BROKER].frozen_until <= self.now {
-            let threshold = Duration::from_secs(1).max(self.plan.interval() / 2);
-            self.witness.borrow_mut().truth.broker.wakes(now.boot, threshold, self.plan.interval());
+        let threshold = Duration::from_secs(1).max(self.plan.interval() / 2);
+        let slumber = &mut self.witness.borrow_mut().truth.broker;
+        slumber.wakes(now.boot, threshold, self.plan.interval());
+        if self.now < self.suspended_until {
+            // The last thing that it does before the host sleeps.
+            slumber.sleeps(now.boot);
         }
     }
 
