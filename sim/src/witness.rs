@@ -354,6 +354,7 @@ impl Witness {
             }
             (Some(Reason::Stale), Some(proof_at))
                 if glance.session.is_some()
+                    && glance.proven
                     && self.truth.broker.must_excuse(proof_at, heard, times, now) =>
             {
                 let text = "stale, and the broker did not run while it could have answered".to_owned();

@@ -1,49 +1,120 @@
+//! The suite is tested, too: every bug on purpose is found, by a check that
+//! states a promise of the design and knows nothing of the bug.
+//!
+//! `CASTRA_PLANTED_STARTS` (5), `CASTRA_PLANTED_SEEDS` (2000): how many ranges of
+//! seeds are searched, and how far. `CASTRA_PLANTED_BUG`: only that one.
 #![cfg(feature = "planted")]
-//! scan
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use castra_core::planted::Bug;
-use castra_sim::choice::Seeded;
-use castra_sim::{Limits, Plan, World};
+use castra_sim::play::Player;
+
+/// The promises that a bug may break first.
+fn promises(bug: Bug) -> &'static [&'static str] {
+    match bug {
+        Bug::AgeFromReceipt | Bug::NonceUnchecked | Bug::ReplayAccepted => &["rule 1", "S1"],
+        Bug::WindowOffByOne | Bug::StoredVerdict | Bug::OneShotForever => &["S3", "S2", "S1", "L2", "L3"],
+        Bug::MonotonicClock => &["rule 1", "S3", "S1", "S2", "L5"],
+        Bug::ExcuseWithoutEnd | Bug::StallBlamesGuests => &["rule 4"],
+        Bug::SupersededRefreshes => &["S3", "S4", "L1"],
+        Bug::EpochNotFenced => &["S5", "S4"],
+        Bug::DoubleGreeting | Bug::GreetingAfterVerdict => &["S5"],
+        Bug::TimerNotRearmed | Bug::HandshakeNotArmed => &["L1"],
+        Bug::ChallengeHotLoop => &["L2"],
+        Bug::HalfOpenUnbounded => &["S6"],
+        Bug::UnboundedBackoff | Bug::UnjitteredBackoff => &["A2"],
+        Bug::ReplyLostOnClose => &["L1", "L4"],
+        Bug::CommitBeforeDone | Bug::CommitFailureIgnored => &["S2"],
+        Bug::SlotWithoutGeneration => &["4.1", "S6"],
+        Bug::ReadOncePerEdge => &["L4", "S6", "L3"],
+        Bug::AcceptEndsOnEmfile => &["L3", "L4"],
+        Bug::ShortWriteLoses => &["4.1", "L4"],
+        Bug::FinishIgnored => &["S6", "L4"],
+        Bug::CreditIgnored => &["4.1"],
+        Bug::WriteInterestForgotten => &["L4", "S6", "L3"],
+        _ => &[],
+    }
+}
+
+/// One search from one start.
+#[derive(Clone, Debug)]
+struct Found {
+    seeds: u64,
+    events: u64,
+    promise: &'static str,
+    text: String,
+}
+
+fn search(bug: Bug, start: u64, most: u64) -> Option<Found> {
+    let player = Player { planted: Some(bug), ..Player::default() };
+    let mut events = 0;
+    for seed in start..start + most {
+        match player.play(seed) {
+            Ok(outcome) => events += outcome.events,
+            Err(failure) => {
+                events += failure.outcome.events;
+                let text = format!("{bug}, seed {seed}: {}", failure.violation);
+                return Some(Found { seeds: seed - start + 1, events, promise: failure.violation.promise, text });
+            }
+        }
+    }
+    None
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
 
 #[test]
-fn scan() {
-    let most: u64 = std::env::var("N").ok().and_then(|t| t.parse().ok()).unwrap_or(2000);
-    let only = std::env::var("BUG").ok();
-    let print = std::env::var("PRINT").is_ok();
-    if only.as_deref() == Some("none") {
-        let first: u64 = std::env::var("FIRST").ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-        let mut bad = 0;
-        for seed in first..first + most {
-            let mut choice = Seeded::new(seed);
-            let plan = Plan::draw(&mut choice, &Limits::default());
-            if let Err(failure) = World::new(&plan, Box::new(choice)).run() {
-                println!("{seed} {}", failure.violation);
-                if std::env::var("STORY").is_ok() {
-                    let mut choice = Seeded::new(seed);
-                    let plan = Plan::draw(&mut choice, &Limits::default());
-                    let (_, chronicle) = World::new(&plan, Box::new(choice)).tell();
-                    println!("{plan:#?}\n{}", castra_sim::story::tell(&chronicle, None));
+fn every_planted_bug_is_found_by_a_promise_that_it_breaks() {
+    let (starts, most) = (setting("CASTRA_PLANTED_STARTS", 5), setting("CASTRA_PLANTED_SEEDS", 2000));
+    let bugs = match std::env::var("CASTRA_PLANTED_BUG") {
+        Ok(word) => vec![Bug::from_str(&word).expect("a bug's word")],
+        Err(_) => Bug::ALL.to_vec(),
+    };
+    let tasks: Vec<_> =
+        bugs.iter().flat_map(|bug| (0..starts).map(move |start| (*bug, start * 1_000_000))).collect();
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::<Bug, Vec<Option<Found>>>::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((bug, start)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = search(*bug, *start, most);
+                    results.lock().expect("no panic").entry(*bug).or_default().push(found);
                 }
-                bad += 1;
-                if bad > 30 { break; }
-            }
+            });
         }
-        return;
-    }
-    for bug in Bug::ALL.iter().copied().filter(|b| only.as_deref().is_none_or(|o| o == b.as_str())) {
-        let began = std::time::Instant::now();
-        let mut promises = std::collections::BTreeMap::new();
-        let mut first = None;
-        for seed in 0..most {
-            let mut choice = Seeded::new(seed);
-            let plan = Plan::draw(&mut choice, &Limits::default());
-            if let Err(failure) = World::planted(&plan, Box::new(choice), bug).run() {
-                if print { println!("{bug} {seed} {} {}", failure.outcome.events, failure.violation); }
-                *promises.entry(failure.violation.promise).or_insert(0) += 1;
-                first.get_or_insert((seed, failure.violation.to_string()));
-                if promises.values().sum::<u32>() >= 20 { break; }
-            }
-            if began.elapsed().as_secs() > 20 { break; }
+    });
+    let mut wrong = Vec::new();
+    println!("| bug | found by | median seeds | median events until found |\n|---|---|---:|---:|");
+    for (bug, found) in results.into_inner().expect("no panic") {
+        if found.iter().any(Option::is_none) {
+            wrong.push(format!("{bug}: not found within {most} seeds"));
         }
-        println!("{bug:28} {promises:?} {first:?} {:.1?}", began.elapsed());
+        let found: Vec<_> = found.into_iter().flatten().collect();
+        for Found { text, .. } in found.iter().filter(|found| !promises(bug).contains(&found.promise)) {
+            wrong.push(text.clone());
+        }
+        println!("{}", row(bug, &found));
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn row(bug: Bug, found: &[Found]) -> String {
+    let mut counts = BTreeMap::<_, usize>::new();
+    found.iter().for_each(|found| *counts.entry(found.promise).or_default() += 1);
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let promises: Vec<_> = counts.into_iter().map(|(promise, _)| promise).collect();
+    let median = |each: fn(&Found) -> u64| {
+        let mut values: Vec<_> = found.iter().map(each).collect();
+        values.sort_unstable();
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    let (seeds, events) = (median(|found| found.seeds), median(|found| found.events));
+    format!("| `{bug}` | {} | {seeds} | {events} |", promises.join(", "))
 }

@@ -311,6 +311,8 @@ impl Hub {
         }
         if device && self.end(id).is_some_and(|end| end.closed) {
             if let Some(owner) = self.owner(id).filter(|_| !gone) {
+                // The hypervisor closes its end, too.
+                self.send(id, Cargo::Finish);
                 self.unplugged(owner.node);
             }
             return self.bury(id);

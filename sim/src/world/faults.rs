@@ -331,6 +331,8 @@ impl World {
     /// The broker's process is over; whatever it knew of reachability is, too.
     pub(super) fn broker_left(&mut self) {
         self.done.clear();
+        // No worker outlives its process.
+        self.disk.borrow_mut().kill(0);
         let (lost, clocks) = (self.state_lost, self.clocks());
         self.witness.borrow_mut().broker_restarted(clocks, lost);
     }

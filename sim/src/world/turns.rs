@@ -78,6 +78,10 @@ impl World {
                 let owner = self.owner(node);
                 self.mark(Some(node), None, MarkKind::End, "ends");
                 self.stopped(owner);
+                if self.peaceful {
+                    // Told to leave before the faults ended, and started again like everybody.
+                    self.later(self.now, Todo::Boot(node));
+                }
             }
             return;
         }
