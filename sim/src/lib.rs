@@ -9,8 +9,8 @@
 //! is. When the faults end, everybody alive must be reachable again within a
 //! bound. One `u64` seed gives one run, for ever.
 
-pub mod case;
 mod boundary;
+pub mod case;
 pub mod choice;
 pub mod chronicle;
 mod disk;

@@ -55,7 +55,15 @@ pub(crate) struct Watched<E> {
 
 impl<E: Observe> Watched<E> {
     pub(crate) fn new(engine: E, node: NodeId, witness: Watching) -> Self {
-        Self { engine, node, witness, wait: None, open: true, boundary: Boundary::default(), pauses: Pauses::default() }
+        Self {
+            engine,
+            node,
+            witness,
+            wait: None,
+            open: true,
+            boundary: Boundary::default(),
+            pauses: Pauses::default(),
+        }
     }
 
     /// Looks at what it says at a moment at which nothing happened.

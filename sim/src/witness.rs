@@ -91,7 +91,13 @@ impl Row {
 }
 
 impl Witness {
-    pub(crate) fn new(hub: Shared, (window, interval): (Duration, Duration), guests: usize, bounds: Sizes, now: Now) -> Self {
+    pub(crate) fn new(
+        hub: Shared,
+        (window, interval): (Duration, Duration),
+        guests: usize,
+        bounds: Sizes,
+        now: Now,
+    ) -> Self {
         Self {
             truth: Truth::default(),
             rows: vec![Row::default(); guests],

@@ -58,7 +58,12 @@ fn search(bug: Bug, start: u64, most: u64) -> Option<Found> {
             Err(failure) => {
                 events += failure.outcome.events;
                 let text = format!("{bug}, seed {seed}: {}", failure.violation);
-                return Some(Found { seeds: seed - start + 1, events, promise: failure.violation.promise, text });
+                return Some(Found {
+                    seeds: seed - start + 1,
+                    events,
+                    promise: failure.violation.promise,
+                    text,
+                });
             }
         }
     }

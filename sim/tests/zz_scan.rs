@@ -24,7 +24,9 @@ fn scan() {
                     println!("{plan:#?}\n{}", castra_sim::story::tell(&chronicle, None));
                 }
                 bad += 1;
-                if bad > 30 { break; }
+                if bad > 30 {
+                    break;
+                }
             }
         }
         return;
@@ -37,12 +39,18 @@ fn scan() {
             let mut choice = Seeded::new(seed);
             let plan = Plan::draw(&mut choice, &Limits::default());
             if let Err(failure) = World::planted(&plan, Box::new(choice), bug).run() {
-                if print { println!("{bug} {seed} {} {}", failure.outcome.events, failure.violation); }
+                if print {
+                    println!("{bug} {seed} {} {}", failure.outcome.events, failure.violation);
+                }
                 *promises.entry(failure.violation.promise).or_insert(0) += 1;
                 first.get_or_insert((seed, failure.violation.to_string()));
-                if promises.values().sum::<u32>() >= 20 { break; }
+                if promises.values().sum::<u32>() >= 20 {
+                    break;
+                }
             }
-            if began.elapsed().as_secs() > 20 { break; }
+            if began.elapsed().as_secs() > 20 {
+                break;
+            }
         }
         println!("{bug:28} {promises:?} {first:?} {:.1?}", began.elapsed());
     }

@@ -87,7 +87,8 @@ impl Hub {
 
     /// Whether whoever is at the other end of `conn` can know what `node` said to it at `at`.
     pub(crate) fn can_know(&self, node: NodeId, conn: ConnId, at: Time) -> Heard {
-        let Some(said) = self.nodes[node].said.get(conn.index as usize).filter(|said| said.conn == Some(conn))
+        let Some(said) =
+            self.nodes[node].said.get(conn.index as usize).filter(|said| said.conn == Some(conn))
         else {
             return Heard::Maybe;
         };

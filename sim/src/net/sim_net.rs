@@ -161,7 +161,8 @@ impl Net for SimNet {
     fn close(&mut self, conn: ConnId) {
         let Ok(end) = self.end(conn) else { return };
         let mut hub = self.hub.borrow_mut();
-        let over = hub.end(end).is_none_or(|end| end.finished || end.reset || end.said_finished || end.closed);
+        let over =
+            hub.end(end).is_none_or(|end| end.finished || end.reset || end.said_finished || end.closed);
         let node = &mut hub.nodes[self.node];
         let index = conn.index as usize;
         node.conns[index] = None;

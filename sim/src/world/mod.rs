@@ -163,7 +163,13 @@ impl World {
         let start = Time::from_millis(1_000_000);
         let hub = Rc::new(RefCell::new(Hub::new(plan.network.clone(), choice, start)));
         let now = Now { boot: start, suspended: Duration::ZERO, wall: WALL };
-        let witness = Witness::new(Rc::clone(&hub), (plan.window(), plan.interval()), plan.guests.len(), bounds(plan), now);
+        let witness = Witness::new(
+            Rc::clone(&hub),
+            (plan.window(), plan.interval()),
+            plan.guests.len(),
+            bounds(plan),
+            now,
+        );
         Self {
             plan: plan.clone(),
             hub,
