@@ -1,5 +1,7 @@
 //! Holds what the broker says against the truth, after every event.
 
+mod rules;
+
 use std::time::Duration;
 
 use castra_core::boundary::{Deadline, Wakeup};
@@ -9,8 +11,7 @@ use castra_core::status::{Glance, Reason, State};
 use castra_core::time::{Now, Time};
 use castra_core::{Broker, Sizes};
 
-use crate::boundary::Boundary;
-use crate::net::{Heard, NodeId, Owner, Shared};
+use crate::net::{NodeId, Owner, Shared};
 use crate::outcome::{Outcome, count};
 use crate::truth::Truth;
 use crate::violation::Violation;
@@ -331,54 +332,6 @@ impl Witness {
         }
     }
 
-    /// Truth rule 1: evidence is an echo of a challenge, dated from its sending.
-    fn echo(&mut self, index: usize, glance: &Glance<'_>, proof_at: Time) {
-        let conn = match (glance.session, self.cause) {
-            (Some(conn), _) | (None, Cause::Bytes(conn)) => conn,
-            (None, Cause::Tick { .. } | Cause::Other) => return,
-        };
-        let heard = self.hub.borrow().can_know(BROKER, conn, proof_at);
-        let text = match heard {
-            Heard::Maybe => return,
-            Heard::NotYet => "its proof answers what it has not read yet",
-            Heard::Never => "it gave no true answer, and its proof counts",
-            Heard::Nothing => "its proof is dated from a moment at which nothing was sent to it",
-        };
-        self.blame("rule 1", Some(index), text.to_owned());
-    }
-
-    /// Truth rule 4: a broker that did not run blames nobody, and excuses for one window.
-    fn excuse(&mut self, index: usize, glance: &Glance<'_>, now: Time) {
-        let heard = self.rows[index].heard;
-        let times = (self.window, self.interval);
-        match (glance.reason, glance.proof_at) {
-            (Some(Reason::BrokerStalled | Reason::ClockJumped), _)
-                if !self.truth.broker.may_excuse(heard, self.window, now) =>
-            {
-                let text = format!("{:?}, and it had its chance to answer", glance.reason);
-                self.blame("rule 4", Some(index), text);
-            }
-            (Some(Reason::Stale), Some(proof_at))
-                if glance.session.is_some()
-                    && glance.proven
-                    && self.truth.broker.must_excuse(proof_at, heard, times, now) =>
-            {
-                let text = "stale, and the broker did not run while it could have answered".to_owned();
-                self.blame("rule 4", Some(index), text);
-            }
-            _ => {}
-        }
-    }
-
-    /// L5: nothing that others do delays the broker, unless it did not run.
-    pub(crate) fn punctual(&mut self, now: Now, boundary: &Boundary) {
-        let Some(awake) = self.truth.broker.awake() else { return };
-        if let Some((deadline, late)) = boundary.lateness(awake, now.boot) {
-            self.at(now);
-            self.blame("L5", None, format!("the broker is called {late:?} late for {deadline:?}"));
-        }
-    }
-
     fn reachable(&mut self, index: usize, glance: &Glance<'_>, owner: Option<Owner>, now: Time) {
         if !glance.proven {
             // A claim, which the operator chose to believe.
@@ -416,14 +369,6 @@ impl Witness {
             || sizes.links > bounds.links
         {
             self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));
-        }
-    }
-
-    /// S6: after `Closed` nothing is left behind. `open`: what the broker's kernel holds for it.
-    pub(crate) fn leftovers(&mut self, sizes: Sizes, open: usize) {
-        if sizes.links + sizes.clients > open {
-            let text = format!("{} links and {} clients on {open} connections", sizes.links, sizes.clients);
-            self.blame("S6", None, text);
         }
     }
 
