@@ -154,7 +154,7 @@ impl Disk {
             Change::Incarnation(incarnation) => self.incarnation = self.incarnation.max(incarnation),
             Change::SetToken { guest, key } => {
                 self.tokens_changed.push(guest);
-                self.durable.extend(key.as_ref().map(|key| key.expose_token().to_string()));
+                self.durable.extend(key.as_ref().map(Key::expose_token));
                 self.tokens.insert(guest, key);
             }
             Change::Forget { guest } => {

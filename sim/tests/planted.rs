@@ -1,7 +1,7 @@
 //! The suite is tested, too: every bug on purpose is found, by a check that
 //! states a promise of the design and knows nothing of the bug.
 //!
-//! `CASTRA_PLANTED_STARTS` (5), `CASTRA_PLANTED_SEEDS` (2000): how many ranges of
+//! `CASTRA_PLANTED_STARTS` (5), `CASTRA_PLANTED_SEEDS` (10000): how many ranges of
 //! seeds are searched, and how far. `CASTRA_PLANTED_BUG`: only that one.
 #![cfg(feature = "planted")]
 
@@ -76,7 +76,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn every_planted_bug_is_found_by_a_promise_that_it_breaks() {
-    let (starts, most) = (setting("CASTRA_PLANTED_STARTS", 5), setting("CASTRA_PLANTED_SEEDS", 2000));
+    let (starts, most) = (setting("CASTRA_PLANTED_STARTS", 5), setting("CASTRA_PLANTED_SEEDS", 10_000));
     let bugs = match std::env::var("CASTRA_PLANTED_BUG") {
         Ok(word) => vec![Bug::from_str(&word).expect("a bug's word")],
         Err(_) => Bug::ALL.to_vec(),
