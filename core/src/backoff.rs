@@ -13,9 +13,14 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// One more failure: the range of the wait.
     pub(crate) fn next(&mut self, first: Duration, most: Duration) -> Duration {
-        let range = first.saturating_mul(2u32.saturating_pow(self.failures)).min(most);
+        let range = self.range(first, most);
         self.failures = self.failures.saturating_add(1);
         range
+    }
+
+    /// The range of the next wait.
+    pub(crate) fn range(&self, first: Duration, most: Duration) -> Duration {
+        first.saturating_mul(2u32.saturating_pow(self.failures)).min(most)
     }
 
     /// What was tried has worked for long enough.

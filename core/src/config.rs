@@ -28,8 +28,11 @@ pub struct BrokerConfig {
     pub conflict_timeout: Duration,
     /// From a frame's first byte to its last.
     pub frame_timeout: Duration,
-    /// How long a session without a proof stays open; at least 20 windows are granted.
+    /// How long a session without a proof stays open; at least
+    /// [`BrokerConfig::linger_windows`] windows are granted.
     pub session_linger: Duration,
+    /// See [`BrokerConfig::session_linger`].
+    pub linger_windows: u32,
     /// A 0.1 session without a heartbeat is closed after this.
     pub legacy_heartbeat_timeout: Duration,
     /// More takeovers of one name than this within [`BrokerConfig::takeover_period`] are a conflict.
@@ -140,7 +143,7 @@ impl BrokerConfig {
     /// A session without a proof for this long is closed.
     #[must_use]
     pub fn linger(&self) -> Duration {
-        self.session_linger.max(self.window.saturating_mul(20))
+        self.session_linger.max(self.window.saturating_mul(self.linger_windows))
     }
 
     /// A deadline that fires later than this means the broker itself was not running.
@@ -161,6 +164,7 @@ impl Default for BrokerConfig {
             conflict_timeout: Duration::from_millis(500),
             frame_timeout: Duration::from_secs(5),
             session_linger: Duration::from_secs(600),
+            linger_windows: 20,
             legacy_heartbeat_timeout: Duration::from_secs(60),
             takeover_max: 3,
             takeover_period: Duration::from_secs(10),

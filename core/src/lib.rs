@@ -91,6 +91,8 @@ pub mod control;
 pub mod endpoint;
 pub mod entropy;
 pub mod event;
+#[cfg(feature = "model")]
+pub mod fingerprint;
 pub mod hex;
 pub mod id;
 pub mod legacy;

@@ -117,6 +117,15 @@ impl<K: Copy> Timers<K> {
         (slot.position != UNARMED).then_some(slot.at)
     }
 
+    /// What is armed, as it lies in the heap.
+    #[cfg(feature = "model")]
+    pub(crate) fn heap(&self) -> impl Iterator<Item = (K, Time)> {
+        self.heap.iter().map(|index| {
+            let slot = &self.slots[*index as usize];
+            (slot.key, slot.at)
+        })
+    }
+
     /// How many exist, armed or not.
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()

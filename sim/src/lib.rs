@@ -14,6 +14,7 @@ pub mod case;
 pub mod choice;
 pub mod chronicle;
 mod disk;
+pub mod explore;
 pub mod measure;
 mod net;
 pub mod outcome;

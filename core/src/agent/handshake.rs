@@ -17,19 +17,19 @@ use crate::link::line::{Auth, BrokerLine, Challenge, GREETING, Hello, Ok as Acce
 /// A handshake in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Handshake {
-    name: GuestName,
-    token: Option<Key>,
+    pub(super) name: GuestName,
+    pub(super) token: Option<Key>,
     /// Ours; fresh if there is a token.
-    nonce: Nonce,
+    pub(super) nonce: Nonce,
     /// As sent, without its end; empty until then.
-    hello: Vec<u8>,
-    stage: Stage,
+    pub(super) hello: Vec<u8>,
+    pub(super) stage: Stage,
     /// Serial: the rest of this line is dropped, it is too long.
-    skipping: bool,
+    pub(super) skipping: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Serial: skips to a line that ends with the greeting. Holds the end of the
     /// line so far.
     Seeking(Vec<u8>),

@@ -34,9 +34,9 @@ use crate::time::{Time, millis};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
     pub(super) state: State,
-    backoff: Backoff,
-    attempt: u32,
-    last_error: Option<String>,
+    pub(super) backoff: Backoff,
+    pub(super) attempt: u32,
+    pub(super) last_error: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]

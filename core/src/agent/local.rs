@@ -22,14 +22,14 @@ use crate::time::{Time, millis};
 /// The local clients and what they wait for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Local {
-    clients: Vec<Seat>,
-    pending: BTreeMap<u64, Pending>,
-    last_id: u64,
-    draining: bool,
+    pub(super) clients: Vec<Seat>,
+    pub(super) pending: BTreeMap<u64, Pending>,
+    pub(super) last_id: u64,
+    pub(super) draining: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Seat {
+pub(super) struct Seat {
     client: Client,
     /// Unanswered requests.
     open: usize,
@@ -37,7 +37,7 @@ struct Seat {
 
 /// A request that the broker has to answer.
 #[derive(Clone, Debug)]
-struct Pending {
+pub(super) struct Pending {
     conn: ConnId,
     id: Option<RequestId>,
     kind: GuestRequestKind,

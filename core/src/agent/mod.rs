@@ -4,6 +4,8 @@
 //! read its two phases; `local` serves the clients. The machines don't call each
 //! other: the link reports [`LinkFact`]s, and `local` asks through [`Upstream`].
 
+#[cfg(feature = "model")]
+mod fingerprint;
 mod handshake;
 mod link;
 mod local;

@@ -23,9 +23,9 @@ pub(super) struct Session {
     pub(super) since: Time,
     pub(super) tags: Option<Tags>,
     /// Without a challenge until here, the broker is gone.
-    quiet_until: Time,
+    pub(super) quiet_until: Time,
     /// The broker was already given a second chance.
-    patient: bool,
+    pub(super) patient: bool,
 }
 
 /// Why a session can't go on.

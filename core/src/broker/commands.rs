@@ -25,11 +25,11 @@ use crate::timers::TimerId;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
     pub(super) open: BTreeMap<CommandId, Command>,
-    last: u64,
+    pub(super) last: u64,
     /// Changes of durable state, one at a time, in order.
     pub(super) changes: VecDeque<(Option<CommandId>, StoreOp)>,
     pub(super) storing: Option<(EffectId, Option<CommandId>, StoreOp)>,
-    reloads: BTreeMap<EffectId, CommandId>,
+    pub(super) reloads: BTreeMap<EffectId, CommandId>,
 }
 
 #[derive(Clone, Debug)]
@@ -284,7 +284,10 @@ impl Commands {
         let message = match &command.kind {
             Kind::Wait(wait) => format!("{} of {} guests are so", wait.count, wait.names.len()),
             Kind::Ping { guest, .. } => format!("{guest} did not answer in time"),
-            Kind::Store => "the database did not answer in time; the change may still happen".into(),
+            Kind::Store if self.is_on_its_way(id) => {
+                "the database did not answer in time; the change may still happen".into()
+            }
+            Kind::Store => "nothing changed: the database was busy with other changes".into(),
             Kind::Reload => "the reload did not end in time".into(),
         };
         self.fail(cx, clients, id, problem(ErrorCode::Timeout, message));
@@ -292,8 +295,18 @@ impl Commands {
 
     /// The drain: everything open is answered.
     pub(crate) fn on_drain(&mut self, cx: &mut Cx, clients: &mut Clients) {
-        for id in self.open.keys().copied().collect::<Vec<_>>() {
+        self.changes.clear();
+        // What is on its way to the disk may happen: its asker is told how it ended.
+        for id in self.open.keys().copied().filter(|id| !self.is_on_its_way(*id)).collect::<Vec<_>>() {
             self.fail(cx, clients, id, problem(ErrorCode::ShuttingDown, "the broker is stopping"));
+        }
+    }
+
+    /// The drain's deadline has come.
+    pub(crate) fn abandon(&mut self, cx: &mut Cx, clients: &mut Clients) {
+        for id in self.open.keys().copied().collect::<Vec<_>>() {
+            let message = "the broker stops before the database answers; the change may still happen";
+            self.fail(cx, clients, id, problem(ErrorCode::ShuttingDown, message));
         }
     }
 
@@ -302,9 +315,18 @@ impl Commands {
         self.storing.is_some()
     }
 
+    fn is_on_its_way(&self, id: CommandId) -> bool {
+        self.storing.as_ref().is_some_and(|(_, command, _)| *command == Some(id))
+    }
+
     fn next_change(&mut self, cx: &mut Cx) {
         if self.storing.is_some() {
             return;
+        }
+        // Whoever was told that it failed, or left, must not find it done later.
+        let wanted = |command: &Option<CommandId>| command.is_none_or(|id| self.open.contains_key(&id));
+        while self.changes.front().is_some_and(|(command, _)| !wanted(command)) {
+            self.changes.pop_front();
         }
         let Some((command, op)) = self.changes.pop_front() else { return };
         let change = match &op {

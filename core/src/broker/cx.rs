@@ -31,10 +31,10 @@ pub(crate) struct Cx {
     pub(crate) statistics: Statistics,
     /// What machines have to tell each other; the engine routes it.
     pub(crate) notices: VecDeque<Notice>,
-    sessions_begun: u64,
-    reserved_incarnation: u32,
+    pub(super) sessions_begun: u64,
+    pub(super) reserved_incarnation: u32,
     /// Effects of no machine: reserved incarnations and removed records.
-    background: BTreeSet<EffectId>,
+    pub(super) background: BTreeSet<EffectId>,
 }
 
 /// Counted no-ops and refusals. Not part of the state: nothing depends on them.

@@ -17,8 +17,8 @@ use crate::timers::TimerId;
 /// The half-open connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
-    waiting: Vec<ConnId>,
-    shut: bool,
+    pub(super) waiting: Vec<ConnId>,
+    pub(super) shut: bool,
     pub(super) timer: TimerId,
 }
 

@@ -49,10 +49,10 @@ pub(crate) struct Row {
     pub(crate) takeovers: u64,
     pub(crate) capabilities: Capabilities,
     pub(crate) record: RecordState,
-    takeover_times: Option<VecDeque<Time>>,
-    announced: Verdict,
+    pub(super) takeover_times: Option<VecDeque<Time>>,
+    pub(super) announced: Verdict,
     pub(super) timer: Option<TimerId>,
-    idle_stamp: u64,
+    pub(super) idle_stamp: u64,
 }
 
 /// Where a row's 0.1 record stands.
@@ -71,15 +71,15 @@ pub(crate) struct Full;
 /// All rows, and who has a token.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Guests {
-    by_name: BTreeMap<GuestName, RowId>,
-    rows: Vec<Option<Row>>,
-    free: Vec<RowId>,
+    pub(super) by_name: BTreeMap<GuestName, RowId>,
+    pub(super) rows: Vec<Option<Row>>,
+    pub(super) free: Vec<RowId>,
     /// Every name that has, or ever had (`None`), a token.
-    tokens: BTreeMap<GuestName, Option<Key>>,
+    pub(super) tokens: BTreeMap<GuestName, Option<Key>>,
     /// Rows in the order in which they became idle, with the stamp that makes
     /// an entry void once the row was used again.
-    idle: VecDeque<(RowId, u64)>,
-    stamps: u64,
+    pub(super) idle: VecDeque<(RowId, u64)>,
+    pub(super) stamps: u64,
 }
 
 impl Guests {

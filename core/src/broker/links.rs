@@ -25,15 +25,15 @@ pub(crate) struct Link {
     pub(crate) transport: Transport,
     pub(crate) remote: Remote,
     pub(crate) room: usize,
-    capacity: usize,
-    inbox: Inbox,
+    pub(super) capacity: usize,
+    pub(super) inbox: Inbox,
     /// The inbox lies with the byte loop: what it holds is void.
-    inbox_void: bool,
+    pub(super) inbox_void: bool,
     /// Bytes that wait until there is room for what they may cause.
-    held: Vec<u8>,
-    paused: bool,
+    pub(super) held: Vec<u8>,
+    pub(super) paused: bool,
     /// Serial: the rest of this line is dropped, it is too long.
-    skipping: bool,
+    pub(super) skipping: bool,
     pub(crate) timer: TimerId,
     pub(crate) stage: Stage,
     pub(crate) session: Option<Box<Session>>,

@@ -8,6 +8,8 @@ mod control;
 pub(crate) mod cx;
 mod door;
 pub(crate) mod facts;
+#[cfg(feature = "model")]
+mod fingerprint;
 pub(crate) mod guests;
 mod handshake;
 mod links;
@@ -291,6 +293,8 @@ impl Broker {
         records.pump(cx, guests, true);
         let idle = clients.len() == 0 && !commands.is_storing() && !records.is_busy() && !cx.is_busy();
         if idle || cx.at() >= drain.deadline {
+            commands.abandon(cx, clients);
+            clients.pump(cx, guests);
             clients.close_all(cx);
             drain.stopped = true;
             cx.timers.disarm(self.drain_timer);

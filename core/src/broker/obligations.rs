@@ -93,7 +93,11 @@ impl Broker {
                 }
                 Some(attempt.since)
             }
-            Stage::Idle | Stage::Frames => None,
+            Stage::Frames => None,
+            Stage::Idle => {
+                owes("a handshake").unless(link.is_serial())?;
+                None
+            }
         };
         if let Some(since) = since {
             owes("a handshake").unless_armed(armed, since + config.handshake_timeout)?;

@@ -18,13 +18,13 @@ use crate::timers::TimerId;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
-    transitions: VecDeque<RowId>,
-    refreshes: VecDeque<RowId>,
-    writing: BTreeMap<EffectId, RowId>,
+    pub(super) transitions: VecDeque<RowId>,
+    pub(super) refreshes: VecDeque<RowId>,
+    pub(super) writing: BTreeMap<EffectId, RowId>,
     /// The second that is being counted, and how many were written in it.
-    second: (Time, u32),
+    pub(super) second: (Time, u32),
     pub(super) timer: TimerId,
-    failing: bool,
+    pub(super) failing: bool,
 }
 
 impl Records {

@@ -33,23 +33,23 @@ pub(crate) struct Session {
     pub(crate) topics: Vec<String>,
     /// Unanswered questions of the guest.
     pub(crate) questions: usize,
-    since: Time,
-    challenges: [Option<Challenge>; 4],
-    last_seq: u64,
-    strikes: u8,
-    late_answered: Option<Time>,
-    key: Option<SessionKey>,
-    received: u64,
-    sent: u64,
-    legacy: bool,
+    pub(super) since: Time,
+    pub(super) challenges: [Option<Challenge>; 4],
+    pub(super) last_seq: u64,
+    pub(super) strikes: u8,
+    pub(super) late_answered: Option<Time>,
+    pub(super) key: Option<SessionKey>,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) legacy: bool,
 }
 
 /// A challenge that may still be answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Challenge {
-    seq: u64,
-    nonce: Nonce,
-    sent_at: Time,
+    pub(super) seq: u64,
+    pub(super) nonce: Nonce,
+    pub(super) sent_at: Time,
 }
 
 /// Wrong proofs in a row that end a session.

@@ -178,6 +178,8 @@ struct BrokerMirror {
     frame_timeout: Duration,
     #[serde(with = "nanos")]
     session_linger: Duration,
+    #[serde(default = "linger_windows")]
+    linger_windows: u32,
     #[serde(with = "nanos")]
     legacy_heartbeat_timeout: Duration,
     takeover_max: u8,
@@ -210,6 +212,11 @@ struct BrokerMirror {
     #[cfg(feature = "planted")]
     #[serde(skip)]
     planted: Option<crate::planted::Bug>,
+}
+
+/// What it was before it was a setting.
+const fn linger_windows() -> u32 {
+    20
 }
 
 #[derive(Serialize, Deserialize)]

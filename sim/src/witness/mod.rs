@@ -23,6 +23,8 @@ pub(crate) const BROKER: NodeId = 0;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row {
     pub(crate) known: bool,
+    /// The check that last saw it.
+    round: u64,
     pub(crate) state: Option<State>,
     pub(crate) reason: Option<Reason>,
     proof_at: Option<Time>,
@@ -41,6 +43,19 @@ pub(crate) struct Row {
     pub(crate) waiting_at: Option<Time>,
     /// A look is due when its proof becomes too old.
     watched: bool,
+}
+
+impl Row {
+    /// Nothing is said of it, but what was said is not forgotten.
+    fn unknown(&self) -> Self {
+        Self {
+            reachable_at: self.reachable_at,
+            waiting_at: self.waiting_at,
+            watched: self.watched,
+            owner: self.owner,
+            ..Self::default()
+        }
+    }
 }
 
 /// What an event was, as far as the checks ask.
@@ -75,20 +90,11 @@ pub(crate) struct Witness {
     /// Who is, or last was, at the other end of each of the broker's connections.
     owners: Vec<Option<(ConnId, Owner)>>,
     wakeups: [u64; 16],
+    round: u64,
     cause: Cause,
-    /// Rows that the broker has.
-    known: usize,
     greeted_now: bool,
     produced: bool,
     now: Now,
-}
-
-impl Row {
-    /// The broker knows nothing of it any more.
-    fn forget(&mut self) {
-        let Self { owner, reachable_at, waiting_at, watched, .. } = *self;
-        *self = Self { owner, reachable_at, waiting_at, watched, ..Self::default() };
-    }
 }
 
 impl Witness {
@@ -115,8 +121,8 @@ impl Witness {
             called_reachable: Vec::new(),
             owners: Vec::new(),
             wakeups: [0; 16],
+            round: 0,
             cause: Cause::Other,
-            known: 0,
             greeted_now: false,
             produced: false,
             now,
@@ -221,32 +227,21 @@ impl Witness {
         {
             self.blame("L2", None, format!("woken for a deadline, the broker asks for it again: {wait:?}"));
         }
-        let mut seen = 0;
+        self.round += 1;
         for glance in broker.glances(now) {
-            seen += 1;
             let Some(index) = number(glance.name.as_str()).filter(|index| *index < self.rows.len()) else {
                 continue;
             };
             self.outcome.checks += 1;
             self.row(index, &glance, now.boot);
         }
-        if seen < self.known {
-            self.forget_all_but(broker);
+        for row in self.rows.iter_mut().filter(|row| row.known && row.round != self.round) {
+            // Forgotten: the broker says nothing of it any more.
+            *row = Row { greeted: row.greeted, epoch: row.epoch, ..row.unknown() };
         }
-        self.known = seen;
         self.sizes(broker.sizes());
         if let Err(unguarded) = broker.check_obligations() {
             self.blame("L1", None, unguarded.to_string());
-        }
-    }
-
-    /// Rows that the operator had removed, or that made room.
-    fn forget_all_but(&mut self, broker: &Broker) {
-        let mut kept = vec![false; self.rows.len()];
-        let rows = broker.glances(self.now).filter_map(|glance| number(glance.name.as_str()));
-        rows.for_each(|index| kept.get_mut(index).into_iter().for_each(|kept| *kept = true));
-        for (row, _) in self.rows.iter_mut().zip(kept).filter(|(_, kept)| !kept) {
-            row.forget();
         }
     }
 
@@ -273,6 +268,7 @@ impl Witness {
         let row = &mut self.rows[index];
         *row = Row {
             known: true,
+            round: self.round,
             state: Some(glance.state),
             reason: glance.reason,
             proof_at: glance.proof_at,
@@ -305,11 +301,14 @@ impl Witness {
     /// A row's proof time changed: was there a proof?
     fn proof(&mut self, index: usize, glance: &Glance<'_>, before: Row, owner: Option<Owner>) {
         let Some(proof_at) = glance.proof_at else { return };
-        // A proof, and behind it what ends the session.
-        let session = glance.session.or(before.session);
-        let answered = matches!(self.cause, Cause::Bytes(conn) if Some(conn) == session);
+        let own = [before.session, glance.session];
+        let answered = matches!(self.cause, Cause::Bytes(conn) if own.contains(&Some(conn)));
         if !answered && !self.greeted_now && glance.proven {
-            let text = format!("its age changes without a proof of its session (conn {:?})", before.session);
+            let text = format!(
+                "guest-{index}: its proof time goes from {:?} to {proof_at:?} without a proof of its session \
+                 ({:?})",
+                before.proof_at, self.cause
+            );
             self.blame("S3", Some(index), text);
         }
         if proof_at > self.now.boot {
@@ -405,7 +404,7 @@ impl Witness {
                 verdicts.push((now.boot, index, State::Offline, None));
             }
             let (greeted, epoch) = (row.greeted, row.epoch);
-            row.forget();
+            *row = row.unknown();
             if !state_lost {
                 row.greeted = greeted;
                 row.epoch = epoch;

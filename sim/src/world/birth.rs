@@ -101,6 +101,7 @@ impl World {
             wake: None,
             frozen_until: Time::ZERO,
             guest,
+            stopping: false,
             twin,
             key: None,
             running_key: None,
@@ -142,6 +143,7 @@ impl World {
             self.hub.borrow_mut().disown(node);
         }
         self.mark(Some(node), None, MarkKind::Start, format!("starts (life {})", owner.life));
+        self.processes[node].stopping = false;
         self.processes[node].frozen_until = Time::ZERO;
         self.processes[node].wake = Some(self.now);
         self.processes[node].body = match self.processes[node].guest {

@@ -148,9 +148,6 @@ impl World {
                     shell.engine().settle();
                 }
                 self.hub.borrow_mut().nodes[BROKER].stirred = true;
-                // Whatever it still has to say, a process that was told to go is gone by then.
-                let life = self.owner(BROKER).life;
-                self.later(self.now + Duration::from_secs(3), Todo::Drained(life));
             }
             FaultKind::Reload => {
                 let config = birth::broker_config(&self.plan);
@@ -323,6 +320,10 @@ impl World {
     /// The broker ended by itself: its supervisor starts it again.
     pub(super) fn broker_ended(&mut self) {
         let again = self.now + Duration::from_secs(1);
+        // Of what it had still to write, some was on the disk already.
+        let queued = self.disk.borrow().queued() as u32;
+        let written = self.hub.borrow_mut().chooser.0.below(queued + 1);
+        self.disk.borrow_mut().kill(written as usize);
         self.trouble(again);
         self.broker_left();
         self.later(again, Todo::Boot(BROKER));

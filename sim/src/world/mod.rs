@@ -62,6 +62,8 @@ pub struct World {
     edges: Vec<Ready>,
     done: Vec<Done>,
     peaceful: bool,
+    /// Guests that are gone for good.
+    left: Vec<bool>,
     #[cfg(feature = "planted")]
     planted: Option<castra_core::planted::Bug>,
 }
@@ -73,6 +75,8 @@ struct Process {
     frozen_until: Time,
     /// Whose name and key it has.
     guest: Option<usize>,
+    /// Its engine has stopped.
+    stopping: bool,
     /// A copy of another.
     twin: bool,
     /// What its operator gave it, for its next start.
@@ -190,6 +194,7 @@ impl World {
             edges: Vec::new(),
             done: Vec::new(),
             peaceful: false,
+            left: vec![false; plan.guests.len()],
             #[cfg(feature = "planted")]
             planted: None,
         }

@@ -19,12 +19,11 @@ impl World {
         self.peaceful = true;
         self.mark(None, None, MarkKind::Note, "the faults end");
         self.heal_host();
-        let mut left = vec![false; self.plan.guests.len()];
         for node in 1..self.processes.len() {
             let Some(guest) = self.processes[node].guest else { continue };
             if self.processes[node].twin || !self.is_core(guest) {
-                left[guest] |= !self.processes[node].twin;
                 self.leave_behind(node);
+                self.left[guest] |= !self.processes[node].twin;
             } else {
                 self.heal_guest(node, guest);
             }
@@ -33,9 +32,7 @@ impl World {
         let widowed = self.hub.borrow().widowed(BROKER);
         // The dead: a window, and nobody may be called reachable who is gone.
         self.run_until(began + self.plan.window() + Duration::from_millis(1))?;
-        // A token that was issued late may have brought somebody back.
-        let gone = |guest: &usize| left[*guest] && !self.is_core(*guest);
-        for guest in (0..self.plan.guests.len()).filter(gone) {
+        for guest in (0..self.plan.guests.len()).filter(|guest| self.left[*guest]) {
             let row = self.witness.borrow().rows[guest];
             if row.state == Some(State::Reachable) && row.proven {
                 return Err(self.broken(guest, "is gone for good, and still called reachable"));
@@ -77,6 +74,7 @@ impl World {
         let key = disk.token(&name(guest));
         let admitted = !self.plan.only_known || guest % 2 == 0 || key.is_some();
         plan.core
+            && !self.left[guest]
             && admitted
             && !disk.is_revoked(&name(guest))
             && match plan.kind {

@@ -17,6 +17,9 @@ use castra_core::time::Now;
 use castra_driver::net::Ready;
 use castra_driver::work::Done;
 
+/// How long a process waits for its last bytes and lines.
+const SETTLE: Duration = Duration::from_secs(1);
+
 impl World {
     pub(super) fn turn(&mut self, node: NodeId) {
         let clocks = self.clocks();
@@ -32,7 +35,7 @@ impl World {
             self.wake_broker(clocks);
         }
         let mut body = std::mem::replace(&mut self.processes[node].body, Body::Gone);
-        let mut ended = false;
+        let (mut ended, mut stopping) = (false, false);
         let next = match &mut body {
             Body::Gone => Next { deadline: None, more: false },
             Body::Broker(shell) => {
@@ -44,6 +47,7 @@ impl World {
                 let mut witness = self.witness.borrow_mut();
                 witness.at(clocks);
                 witness.leftovers(shell.engine().engine.sizes(), self.hub.borrow().nodes[BROKER].open);
+                stopping = shell.stopped();
                 next
             }
             Body::Agent(shell) => {
@@ -79,11 +83,16 @@ impl World {
                 self.mark(Some(node), None, MarkKind::End, "ends");
                 self.stopped(owner);
                 if self.peaceful {
-                    // Told to leave before the faults ended, and started again like everybody.
-                    self.later(self.now, Todo::Boot(node));
+                    // It was on its way out when the faults ended.
+                    self.after(1000, Todo::Boot(node));
                 }
             }
             return;
+        }
+        if stopping && !std::mem::replace(&mut self.processes[node].stopping, true) {
+            // Whatever is still unwritten, the process doesn't wait longer for it.
+            let life = self.owner(node).life;
+            self.later(self.now + SETTLE, Todo::Drained(life));
         }
         self.processes[node].body = body;
         self.processes[node].wake = if next.more { Some(self.now) } else { next.deadline };

@@ -1,0 +1,70 @@
+//! Changes of durable state: what their askers are told is what happens.
+
+mod common;
+
+use castra_core::Input;
+use castra_core::boundary::Effect;
+
+use common::{World, ms};
+use serde_json::Value;
+
+fn one(mut replies: Vec<Value>) -> Value {
+    assert_eq!(replies.len(), 1, "{replies:?}");
+    replies.remove(0)
+}
+
+const ISSUE_A: &str = r#"{"id":1,"method":"token_issue","params":{"guest":"a"}}"#;
+
+/// Found by the simulated worlds (seed 8575, 2026-11-21): the drain said
+/// `shutting_down`, the commit went through, and nobody had the token.
+#[test]
+fn a_drain_tells_the_asker_of_a_change_on_its_way_how_it_ended() {
+    let mut world = World::new(|_| {});
+    let control = world.open_control();
+    world.obliging = false;
+    world.ask(control, ISSUE_A);
+    let waiting = r#"{"id":2,"method":"token_issue","params":{"guest":"b"}}"#;
+    world.ask(control, waiting);
+    let (effect, _) = world.effects.remove(0);
+    world.handle(Input::Drain { deadline: world.now.boot + ms(2000) });
+    let refused = one(world.replies(control));
+    assert_eq!((&refused["id"], &refused["data"]["code"]), (&2.into(), &"shutting_down".into()));
+    world.handle(Input::Done { effect, result: Ok(()) });
+    let issued = one(world.replies(control));
+    assert_eq!((&issued["id"], &issued["event"]), (&1.into(), &"token_issued".into()));
+    assert!(
+        world.effects.iter().all(|(_, effect)| !matches!(effect, Effect::Persist(_))),
+        "b's is not begun"
+    );
+    assert!(world.stopped);
+}
+
+#[test]
+fn a_drain_whose_time_is_up_says_that_the_change_may_still_happen() {
+    let mut world = World::new(|_| {});
+    let control = world.open_control();
+    world.obliging = false;
+    world.ask(control, ISSUE_A);
+    world.handle(Input::Drain { deadline: world.now.boot + ms(2000) });
+    world.advance(ms(2000));
+    let reply = one(world.replies(control));
+    assert_eq!(reply["data"]["code"], "shutting_down");
+    assert!(reply["data"]["message"].as_str().is_some_and(|text| text.contains("may still happen")));
+    assert!(world.stopped);
+}
+
+#[test]
+fn a_change_whose_asker_was_told_that_it_failed_does_not_happen_later() {
+    let mut world = World::new(|_| {});
+    let (control, other) = (world.open_control(), world.open_control());
+    world.obliging = false;
+    world.ask(control, ISSUE_A);
+    world.ask(other, r#"{"id":7,"method":"token_issue","params":{"guest":"b","timeout_ms":100}}"#);
+    world.advance(ms(100));
+    let reply = one(world.replies(other));
+    assert_eq!(reply["data"]["code"], "timeout");
+    assert!(reply["data"]["message"].as_str().is_some_and(|text| text.starts_with("nothing changed")));
+    let (effect, _) = world.effects.remove(0);
+    world.handle(Input::Done { effect, result: Ok(()) });
+    assert!(world.effects.is_empty(), "{:?}", world.effects);
+}
