@@ -9,6 +9,7 @@
 //! is. When the faults end, everybody alive must be reachable again within a
 //! bound. One `u64` seed gives one run, for ever.
 
+mod boundary;
 pub mod case;
 pub mod choice;
 pub mod chronicle;
@@ -17,6 +18,7 @@ pub mod explore;
 pub mod measure;
 mod net;
 pub mod outcome;
+mod pauses;
 pub mod picture;
 pub mod plan;
 pub mod play;

@@ -164,6 +164,10 @@ impl World {
         let doors = LINKS.iter().map(|(door, _)| *door).chain([CONTROL]);
         hub.nodes[BROKER].doors = doors.map(|door| (door, Default::default())).collect();
         drop(hub);
+        self.witness.borrow_mut().truth.broker.begins(self.now);
+        if self.now < self.suspended_until {
+            self.witness.borrow_mut().truth.broker.sleeps(self.now);
+        }
         let restored = self.disk.borrow_mut().restore();
         self.update_keyholders();
         let mut seed = [0; 32];

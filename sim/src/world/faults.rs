@@ -18,6 +18,16 @@ impl World {
             return;
         }
         let fault = self.plan.faults[index].clone();
+        // Who does not run takes no signal before it does.
+        let told = match fault.kind {
+            FaultKind::DrainBroker | FaultKind::Reload => Some(BROKER),
+            FaultKind::Leave => Some(fault.guest + 1),
+            _ => None,
+        };
+        let runs_again = told.map(|node| self.processes[node].frozen_until.max(self.suspended_until));
+        if let Some(at) = runs_again.filter(|at| *at > self.now) {
+            return self.later(at, Todo::Fault(index));
+        }
         let began = self.now;
         if self.happens(&fault) {
             count(&mut self.witness.borrow_mut().outcome.faults, fault.kind.as_str());
@@ -234,7 +244,9 @@ impl World {
     fn freeze(&mut self, node: NodeId, until: Time) {
         let owner = self.owner(node);
         self.processes[node].frozen_until = self.processes[node].frozen_until.max(until);
-        if node != BROKER {
+        if node == BROKER {
+            self.witness.borrow_mut().truth.broker.sleeps(self.now);
+        } else {
             self.stopped(owner);
         }
         self.later(until, Todo::Thaw(node));
@@ -249,6 +261,7 @@ impl World {
 
     fn suspend(&mut self, lasts: Duration) {
         self.trouble(self.now + lasts);
+        self.witness.borrow_mut().truth.broker.sleeps(self.now);
         self.suspended += lasts;
         self.suspended_until = self.now + lasts;
         // Guests are on this host, too.
@@ -319,6 +332,8 @@ impl World {
     /// The broker's process is over; whatever it knew of reachability is, too.
     pub(super) fn broker_left(&mut self) {
         self.done.clear();
+        // No worker outlives its process.
+        self.disk.borrow_mut().kill(0);
         let (lost, clocks) = (self.state_lost, self.clocks());
         self.witness.borrow_mut().broker_restarted(clocks, lost);
     }

@@ -167,7 +167,13 @@ impl World {
         let start = Time::from_millis(1_000_000);
         let hub = Rc::new(RefCell::new(Hub::new(plan.network.clone(), choice, start)));
         let now = Now { boot: start, suspended: Duration::ZERO, wall: WALL };
-        let witness = Witness::new(Rc::clone(&hub), plan.window(), plan.guests.len(), bounds(plan), now);
+        let witness = Witness::new(
+            Rc::clone(&hub),
+            (plan.window(), plan.interval()),
+            plan.guests.len(),
+            bounds(plan),
+            now,
+        );
         Self {
             plan: plan.clone(),
             hub,
@@ -282,6 +288,7 @@ impl World {
         }
         self.done = done;
         // Between the commit and the broker's word about it either key may be the right one.
+        self.witness.borrow_mut().durable.append(&mut self.disk.borrow_mut().durable);
         let changed = std::mem::take(&mut self.disk.borrow_mut().tokens_changed);
         for name in changed {
             if let Some(guest) = number(name.as_str()).filter(|guest| *guest < self.plan.guests.len()) {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use castra_core::config::AgentConfig;
+use castra_core::id::ConnId;
 use castra_core::status::State;
 
 use super::{Body, Todo, World, name};
@@ -28,6 +29,7 @@ impl World {
             }
         }
         let began = self.now;
+        let widowed = self.hub.borrow().widowed(BROKER);
         // The dead: a window, and nobody may be called reachable who is gone.
         self.run_until(began + self.plan.window() + Duration::from_millis(1))?;
         for guest in (0..self.plan.guests.len()).filter(|guest| self.left[*guest]) {
@@ -48,7 +50,20 @@ impl World {
                 return Err(self.broken(guest, &text));
             }
         }
-        Ok(())
+        self.is_tidy(&widowed)
+    }
+
+    /// S6: nothing is kept of those who had left when the faults ended.
+    fn is_tidy(&self, widowed: &[ConnId]) -> Result<(), Violation> {
+        let left = self.hub.borrow().widowed(BROKER).into_iter().find(|conn| widowed.contains(conn));
+        let Some(conn) = left else { return Ok(()) };
+        let peer = self.hub.borrow().peer(BROKER, conn);
+        let peer = peer.map_or_else(|| "somebody".to_owned(), |peer| self.introduce(peer.node).0);
+        let mut witness = self.witness.borrow_mut();
+        witness.at(self.clocks());
+        let text = format!("{conn:?} is kept, and its other end ({peer}) left before the faults ended");
+        witness.blame("S6", None, text);
+        witness.violation.take().map_or(Ok(()), Err)
     }
 
     /// Whether it must be reachable in the end. A boot script has no key: a name
