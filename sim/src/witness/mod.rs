@@ -23,8 +23,6 @@ pub(crate) const BROKER: NodeId = 0;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row {
     pub(crate) known: bool,
-    /// The check that last saw it.
-    round: u64,
     pub(crate) state: Option<State>,
     pub(crate) reason: Option<Reason>,
     proof_at: Option<Time>,
@@ -43,19 +41,6 @@ pub(crate) struct Row {
     pub(crate) waiting_at: Option<Time>,
     /// A look is due when its proof becomes too old.
     watched: bool,
-}
-
-impl Row {
-    /// Nothing is said of it, but what was said is not forgotten.
-    fn unknown(&self) -> Self {
-        Self {
-            reachable_at: self.reachable_at,
-            waiting_at: self.waiting_at,
-            watched: self.watched,
-            owner: self.owner,
-            ..Self::default()
-        }
-    }
 }
 
 /// What an event was, as far as the checks ask.
@@ -90,11 +75,20 @@ pub(crate) struct Witness {
     /// Who is, or last was, at the other end of each of the broker's connections.
     owners: Vec<Option<(ConnId, Owner)>>,
     wakeups: [u64; 16],
-    round: u64,
     cause: Cause,
+    /// Rows that the broker has.
+    known: usize,
     greeted_now: bool,
     produced: bool,
     now: Now,
+}
+
+impl Row {
+    /// The broker knows nothing of it any more.
+    fn forget(&mut self) {
+        let Self { owner, reachable_at, waiting_at, watched, .. } = *self;
+        *self = Self { owner, reachable_at, waiting_at, watched, ..Self::default() };
+    }
 }
 
 impl Witness {
@@ -121,8 +115,8 @@ impl Witness {
             called_reachable: Vec::new(),
             owners: Vec::new(),
             wakeups: [0; 16],
-            round: 0,
             cause: Cause::Other,
+            known: 0,
             greeted_now: false,
             produced: false,
             now,
@@ -227,21 +221,32 @@ impl Witness {
         {
             self.blame("L2", None, format!("woken for a deadline, the broker asks for it again: {wait:?}"));
         }
-        self.round += 1;
+        let mut seen = 0;
         for glance in broker.glances(now) {
+            seen += 1;
             let Some(index) = number(glance.name.as_str()).filter(|index| *index < self.rows.len()) else {
                 continue;
             };
             self.outcome.checks += 1;
             self.row(index, &glance, now.boot);
         }
-        for row in self.rows.iter_mut().filter(|row| row.known && row.round != self.round) {
-            // Forgotten: the broker says nothing of it any more.
-            *row = Row { greeted: row.greeted, epoch: row.epoch, ..row.unknown() };
+        if seen < self.known {
+            self.forget_all_but(broker);
         }
+        self.known = seen;
         self.sizes(broker.sizes());
         if let Err(unguarded) = broker.check_obligations() {
             self.blame("L1", None, unguarded.to_string());
+        }
+    }
+
+    /// Rows that the operator had removed, or that made room.
+    fn forget_all_but(&mut self, broker: &Broker) {
+        let mut kept = vec![false; self.rows.len()];
+        let rows = broker.glances(self.now).filter_map(|glance| number(glance.name.as_str()));
+        rows.for_each(|index| kept.get_mut(index).into_iter().for_each(|kept| *kept = true));
+        for (row, _) in self.rows.iter_mut().zip(kept).filter(|(_, kept)| !kept) {
+            row.forget();
         }
     }
 
@@ -268,7 +273,6 @@ impl Witness {
         let row = &mut self.rows[index];
         *row = Row {
             known: true,
-            round: self.round,
             state: Some(glance.state),
             reason: glance.reason,
             proof_at: glance.proof_at,
@@ -301,8 +305,9 @@ impl Witness {
     /// A row's proof time changed: was there a proof?
     fn proof(&mut self, index: usize, glance: &Glance<'_>, before: Row, owner: Option<Owner>) {
         let Some(proof_at) = glance.proof_at else { return };
-        let own = [before.session, glance.session];
-        let answered = matches!(self.cause, Cause::Bytes(conn) if own.contains(&Some(conn)));
+        // A proof, and behind it what ends the session.
+        let session = glance.session.or(before.session);
+        let answered = matches!(self.cause, Cause::Bytes(conn) if Some(conn) == session);
         if !answered && !self.greeted_now && glance.proven {
             let text = format!(
                 "guest-{index}: its proof time goes from {:?} to {proof_at:?} without a proof of its session \
@@ -404,7 +409,7 @@ impl Witness {
                 verdicts.push((now.boot, index, State::Offline, None));
             }
             let (greeted, epoch) = (row.greeted, row.epoch);
-            *row = row.unknown();
+            row.forget();
             if !state_lost {
                 row.greeted = greeted;
                 row.epoch = epoch;

@@ -44,10 +44,10 @@ impl World {
                 self.done = done;
                 self.done.clear();
                 ended = shell.settled();
+                stopping = shell.stopped();
                 let mut witness = self.witness.borrow_mut();
                 witness.at(clocks);
                 witness.leftovers(shell.engine().engine.sizes(), self.hub.borrow().nodes[BROKER].open);
-                stopping = shell.stopped();
                 next
             }
             Body::Agent(shell) => {
@@ -83,8 +83,8 @@ impl World {
                 self.mark(Some(node), None, MarkKind::End, "ends");
                 self.stopped(owner);
                 if self.peaceful {
-                    // It was on its way out when the faults ended.
-                    self.after(1000, Todo::Boot(node));
+                    // Told to leave before the faults ended, and started again like everybody.
+                    self.later(self.now, Todo::Boot(node));
                 }
             }
             return;
