@@ -20,7 +20,7 @@ pub(super) struct Report {
     pub(super) jobs: usize,
     /// From start to end.
     pub(super) elapsed: Duration,
-    /// Time that the threads spent in worlds.
+    /// Processor time that the threads spent in worlds.
     pub(super) busy: Duration,
     pub(super) outcome: Outcome,
     pub(super) interrupted: bool,

@@ -200,9 +200,16 @@ impl<'a> Diagram<'a> {
 
     fn band(&mut self, band: &Band) {
         let Some(x) = self.x(band.guest) else { return };
-        let (top, bottom) = (self.scale.y(band.from), self.down_to(band.until));
+        let after = |other: &Band| other.guest == band.guest && other.from >= band.until && other != band;
+        let last = !self.chronicle.bands.iter().any(after);
+        let until = band.until.min(self.chronicle.end);
+        let bottom = if last { self.down_to(until) } else { self.scale.y(until) };
+        let top = self.scale.y(band.from);
         let state = if band.reachable { "reachable".to_owned() } else { format!("waiting: {}", band.reason) };
         let class = if band.reachable { "band-reach" } else { "band-wait" };
+        // What was said when it should not have been.
+        let broken = self.chronicle.violation.as_ref();
+        let wrong = last && broken.is_some_and(|broken| broken.column == Some(band.guest));
         let tip = format!("{state}, {} to {}", seconds(band.from), seconds(band.until));
         self.svg.block(class, (x - 30.0, top), (10.0, bottom - top), &tip);
         let (class, lines) = if band.reachable {
@@ -211,8 +218,9 @@ impl<'a> Diagram<'a> {
             ("wait", vec!["waiting", band.reason.as_str()])
         };
         let lines = if bottom - top < 2.0 * LINE { &lines[lines.len() - 1..] } else { &lines[..] };
+        let class = if wrong { "broken" } else { class };
         for (index, line) in lines.iter().enumerate() {
-            let y = top + 10.0 + index as f64 * LINE;
+            let y = top + 10.0 + if wrong { 5.0 } else { 0.0 } + index as f64 * LINE;
             self.svg.text(class, Anchor::End, [(x - 36.0, y)], line);
         }
     }
@@ -247,7 +255,11 @@ impl<'a> Diagram<'a> {
                 "said"
             }
             MarkKind::Window => return self.window(mark, x),
-            MarkKind::Wrong => "broken",
+            MarkKind::Wrong => {
+                // Not on the red line.
+                self.svg.text("broken", Anchor::Start, below((x + SPAN + 4.0, y + 15.0)), &mark.text);
+                return;
+            }
             MarkKind::Note => "note",
         };
         let lasts = mark.until.filter(|until| *until > mark.at && mark.kind != MarkKind::Note);
@@ -270,8 +282,8 @@ impl<'a> Diagram<'a> {
             escape(&mark.text)
         ));
         for (index, line) in wrap(&mark.text, 16).iter().enumerate() {
-            let middle = f64::midpoint(top, bottom) + index as f64 * LINE;
-            self.svg.text("broken", Anchor::End, below((x - 36.0, middle)), line);
+            let base = top + 10.0 + index as f64 * LINE;
+            self.svg.text("broken", Anchor::End, below((x - 36.0, base)), line);
         }
     }
 

@@ -20,7 +20,7 @@ use castra_core::time::Time;
 use crate::chronicle::Chronicle;
 use diagram::Diagram;
 use style::DEFINITIONS;
-use svg::escape;
+use svg::{escape, wrap};
 
 /// Draws a run. `rerun` is the command that runs it again. The same run gives
 /// the same bytes.
@@ -82,11 +82,17 @@ pub fn svg(chronicle: &Chronicle, rerun: Option<&str>) -> String {
     let body = diagram.body(DEFINITIONS);
     let mut about: Vec<_> =
         chronicle.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    about.push("time runs downwards; a bar is what the broker says of the guest".to_owned());
-    let mut lines = vec![("role", about.join("; "))];
-    lines.extend(rerun.map(|rerun| ("role", rerun.to_owned())));
-    let top = 26.0 + 16.0 * lines.len() as f64;
-    let wide = body.wide.max(heads.wide);
+    about.push("time runs downwards; a bar is what the broker says of a guest".to_owned());
+    let title = match (&chronicle.violation, chronicle.wrong()) {
+        (Some(broken), Some(wrong)) => format!("{} is broken: {wrong}", broken.promise),
+        _ => "A run in which every promise held".to_owned(),
+    };
+    let mut lines: Vec<_> = wrap(&title, 76).into_iter().map(|line| ("title", line)).collect();
+    lines.push(("role", about.join("; ")));
+    lines.extend(rerun.map(|rerun| ("role", format!("Again: {rerun}"))));
+    let top = 16.0 + 18.0 * lines.len() as f64;
+    let longest = lines.iter().map(|(_, line)| line.chars().count()).max().unwrap_or(0);
+    let wide = body.wide.max(heads.wide).max(24.0 + 6.5 * longest as f64);
     let high = top + heads.high + body.high;
     let mut image = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide:.0}\" height=\"{high:.0}\" \
@@ -94,14 +100,9 @@ pub fn svg(chronicle: &Chronicle, rerun: Option<&str>) -> String {
          <style>{}</style>\n<rect class=\"ground\" width=\"{wide:.0}\" height=\"{high:.0}\"/>\n",
         style::alone()
     );
-    let title = match &chronicle.violation {
-        Some(broken) => format!("A broken promise: {}", broken.promise),
-        None => "A run in which every promise held".to_owned(),
-    };
     // Writing to a string can't fail.
-    let _ = writeln!(image, "<text class=\"title\" x=\"12\" y=\"22\">{}</text>", escape(&title));
     for (index, (class, line)) in lines.iter().enumerate() {
-        let y = 40 + index * 16;
+        let y = 24 + index * 18;
         let _ = writeln!(image, "<text class=\"{class}\" x=\"12\" y=\"{y}\">{}</text>", escape(line));
     }
     let _ = write!(image, "{}{}</svg>\n", heads.at(top), body.at(top + heads.high));

@@ -14,7 +14,7 @@ use castra_core::{Broker, Sizes};
 use crate::net::{NodeId, Owner, Shared};
 use crate::outcome::{Outcome, count};
 use crate::truth::Truth;
-use crate::violation::Violation;
+use crate::violation::{PROMISES, Violation};
 
 /// The process that is the broker.
 pub(crate) const BROKER: NodeId = 0;
@@ -128,6 +128,7 @@ impl Witness {
 
     /// Something is wrong; the first wrong thing counts.
     pub(crate) fn blame(&mut self, promise: &'static str, guest: Option<usize>, text: String) {
+        debug_assert!(PROMISES.contains(&promise), "{promise} is in no list");
         let asked = self.only.as_ref().is_none_or(|only| only == promise);
         if asked && self.violation.is_none() {
             let at = Time::from_nanos(self.now.boot.as_nanos() - self.origin.as_nanos());
