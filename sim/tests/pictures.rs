@@ -23,7 +23,7 @@ fn the_picture_of_evidence_dated_from_its_receipt_is_what_happens() {
     let (result, chronicle) = player.tell(&case.plan, Replayed::new(case.choices));
     let violation = result.expect_err("the bug is found").violation;
     assert_eq!(violation.promise, "S1");
-    assert_eq!(violation.text, "called reachable, though it last ran 3.400 s ago");
+    assert_eq!(violation.text, "called reachable, though it last ran 3.200 s ago");
     let again = format!("castra sim --case {CASE} --promise S1 --plant age_from_receipt");
     let drawn = picture::svg(&chronicle, Some(&again));
     let file = root.join(PICTURE);
