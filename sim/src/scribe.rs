@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use castra_core::status::{Reason, State};
+use castra_core::status::State;
 use castra_core::time::Time;
 
 use crate::chronicle::{Arrow, Band, Broken, Chronicle, Column, Mark, MarkKind, Process, Role};
 use crate::net::{EndId, NodeId};
 use crate::plan::Plan;
 use crate::violation::Violation;
+use crate::witness::Said;
 
 /// A chronicle in the making.
 #[derive(Debug)]
@@ -150,12 +151,7 @@ impl Scribe {
     }
 
     /// The whole of it.
-    pub(crate) fn finish(
-        mut self,
-        now: Time,
-        verdicts: &[(Time, usize, State, Option<Reason>)],
-        violation: Option<&Violation>,
-    ) -> Chronicle {
+    pub(crate) fn finish(mut self, now: Time, verdicts: &[Said], violation: Option<&Violation>) -> Chronicle {
         let end = self.since_start(now);
         let mut open: BTreeMap<usize, Band> = BTreeMap::new();
         for (at, guest, state, reason) in verdicts {

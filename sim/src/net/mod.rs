@@ -45,6 +45,8 @@ pub(crate) struct Hub {
     streams: Vec<Stream>,
     free: Vec<u32>,
     pub(crate) nodes: Vec<Node>,
+    /// Some process has edges that it hasn't been told.
+    pub(crate) stirring: bool,
     due: BinaryHeap<Reverse<(Time, u64, Happening)>>,
     happenings: u64,
     pub(crate) chooser: Chooser,
@@ -116,6 +118,7 @@ impl Hub {
             streams: Vec::new(),
             free: Vec::new(),
             nodes: Vec::new(),
+            stirring: false,
             due: BinaryHeap::new(),
             happenings: 0,
             chooser: Chooser(choice),
@@ -123,6 +126,12 @@ impl Hub {
             garbled: None,
             scribe: None,
         }
+    }
+
+    /// A process has something to look at.
+    pub(crate) fn stir(&mut self, node: NodeId) {
+        self.nodes[node].stirred = true;
+        self.stirring = true;
     }
 
     /// When the network does something next.
@@ -263,6 +272,7 @@ impl Hub {
                 queue.push_back(id.other());
                 node.edges.push(Ready::readable(Endpoint::Listener(door)));
                 node.stirred = true;
+                self.stirring = true;
                 if let Some(stream) = self.stream(id) {
                     stream.phase = Phase::Open;
                     stream.ends[1].owner.life = life;
@@ -352,6 +362,7 @@ impl Hub {
             return;
         }
         node.stirred = true;
+        self.stirring = true;
         if let Some(ready) = ready {
             node.edges.push(ready);
             if odd && let Endpoint::Conn(conn) = ready.source {

@@ -19,6 +19,9 @@ use crate::violation::{PROMISES, Violation};
 /// The process that is the broker.
 pub(crate) const BROKER: NodeId = 0;
 
+/// A verdict's change: when, of which guest, to what.
+pub(crate) type Said = (Time, usize, State, Option<Reason>);
+
 /// What is remembered of a guest between two events.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row {
@@ -65,7 +68,7 @@ pub(crate) struct Witness {
     pub(crate) keyholders: Vec<Option<Vec<NodeId>>>,
     pub(crate) origin: Time,
     /// Verdicts as they change, if somebody wants to know.
-    pub(crate) verdicts: Option<Vec<(Time, usize, State, Option<Reason>)>>,
+    pub(crate) verdicts: Option<Vec<Said>>,
     /// The broker's window, and how often it asks.
     window: Duration,
     interval: Duration,

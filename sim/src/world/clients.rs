@@ -275,7 +275,7 @@ fn request(plan: &Client) -> Vec<u8> {
         Ask::Ping => line("ping", format!("\"guest\":\"{guest}\",\"timeout_ms\":{timeout}")),
         Ask::Events => line("events", "\"follow\":true".to_owned()),
         Ask::Wait => {
-            let target = if timeout % 3 == 0 { "waiting" } else { "reachable" };
+            let target = if timeout.is_multiple_of(3) { "waiting" } else { "reachable" };
             line("wait", format!("\"guests\":[\"{guest}\"],\"for\":\"{target}\",\"timeout_ms\":{timeout}"))
         }
         Ask::Flood => line("status", String::new()).repeat(400),

@@ -72,7 +72,7 @@ impl World {
         let plan = &self.plan.guests[guest];
         let disk = self.disk.borrow();
         let key = disk.token(&name(guest));
-        let admitted = !self.plan.only_known || guest % 2 == 0 || key.is_some();
+        let admitted = !self.plan.only_known || guest.is_multiple_of(2) || key.is_some();
         plan.core
             && !self.left[guest]
             && admitted
@@ -104,7 +104,7 @@ impl World {
             hub.nodes[BROKER].descriptors = None;
         }
         for node in 0..self.processes.len() {
-            self.processes[node].frozen_until = self.now;
+            self.schedule[node].frozen_until = self.now;
             self.thaw(node);
         }
         for guest in 0..self.plan.guests.len() {

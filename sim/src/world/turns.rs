@@ -13,7 +13,7 @@ use crate::disk::SimWork;
 use crate::net::{NodeId, SimNet};
 use crate::watched::{Observe, Watched};
 use crate::witness::BROKER;
-use castra_core::time::Now;
+use castra_core::time::{Now, Time};
 use castra_driver::net::Ready;
 use castra_driver::work::Done;
 
@@ -74,7 +74,7 @@ impl World {
         if ended {
             drop(body);
             self.hub.borrow_mut().hang_up(node);
-            self.processes[node].wake = None;
+            self.schedule[node].wake = Time::MAX;
             self.mark(Some(node), None, MarkKind::End, "leaves");
             if node == BROKER {
                 self.broker_ended();
@@ -95,7 +95,7 @@ impl World {
             self.later(self.now + SETTLE, Todo::Drained(life));
         }
         self.processes[node].body = body;
-        self.processes[node].wake = if next.more { Some(self.now) } else { next.deadline };
+        self.schedule[node].wake = if next.more { self.now } else { next.deadline.unwrap_or(Time::MAX) };
         if node == BROKER {
             self.watch_expiries();
         }
