@@ -105,7 +105,7 @@ pub fn svg(chronicle: &Chronicle, rerun: Option<&str>) -> String {
         let y = 24 + index * 18;
         let _ = writeln!(image, "<text class=\"{class}\" x=\"12\" y=\"{y}\">{}</text>", escape(line));
     }
-    let _ = write!(image, "{}{}</svg>\n", heads.at(top), body.at(top + heads.high));
+    let _ = writeln!(image, "{}{}</svg>", heads.at(top), body.at(top + heads.high));
     image
 }
 
