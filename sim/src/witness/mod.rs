@@ -441,12 +441,13 @@ impl Witness {
 
     /// Folds bytes into the fingerprint.
     pub(crate) fn digest_bytes(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.digest(u64::from_le_bytes(word));
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.digest(u64::from_le_bytes(*word));
         }
-        self.digest(bytes.len() as u64);
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.digest(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
     }
 
     /// What it came to.
