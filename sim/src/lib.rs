@@ -35,5 +35,5 @@ pub mod world;
 
 pub use outcome::Outcome;
 pub use plan::{Limits, Plan};
-pub use violation::Violation;
+pub use violation::{PROMISES, Violation};
 pub use world::{Failure, World};

@@ -14,7 +14,7 @@ use castra_core::{Broker, Sizes};
 use crate::net::{NodeId, Owner, Shared};
 use crate::outcome::{Outcome, count};
 use crate::truth::Truth;
-use crate::violation::Violation;
+use crate::violation::{PROMISES, Violation};
 
 /// The process that is the broker.
 pub(crate) const BROKER: NodeId = 0;
@@ -60,6 +60,8 @@ pub(crate) struct Witness {
     pub(crate) truth: Truth,
     pub(crate) rows: Vec<Row>,
     pub(crate) violation: Option<Violation>,
+    /// The one promise that is asked for, if not all are.
+    pub(crate) only: Option<String>,
     pub(crate) outcome: Outcome,
     pub(crate) bounds: Sizes,
     /// Which processes know the key of guest `i`, if it is keyed now.
@@ -106,6 +108,7 @@ impl Witness {
             truth: Truth::default(),
             rows: vec![Row::default(); guests],
             violation: None,
+            only: None,
             outcome: Outcome { runs: 1, ..Outcome::default() },
             bounds,
             keyholders: vec![None; guests],
@@ -128,7 +131,9 @@ impl Witness {
 
     /// Something is wrong; the first wrong thing counts.
     pub(crate) fn blame(&mut self, promise: &'static str, guest: Option<usize>, text: String) {
-        if self.violation.is_none() {
+        debug_assert!(PROMISES.contains(&promise), "{promise} is in no list");
+        let asked = self.only.as_ref().is_none_or(|only| only == promise);
+        if asked && self.violation.is_none() {
             let at = Time::from_nanos(self.now.boot.as_nanos() - self.origin.as_nanos());
             self.violation = Some(Violation { promise, at, guest, text });
         }
@@ -388,6 +393,14 @@ impl Witness {
         let at = self.next_expiry(guest, self.now.boot);
         self.rows[guest].watched = at.is_some();
         at
+    }
+
+    /// A guest that is called reachable, although it did not run within the window:
+    /// since when its newest proof counts.
+    pub(crate) fn falsely_reachable(&self, guest: usize) -> Option<Time> {
+        let row = self.rows.get(guest).filter(|row| row.proven && row.state == Some(State::Reachable))?;
+        let ran = self.truth.ran_within(row.owner?, self.window, self.now.boot);
+        row.proof_at.filter(|_| !ran)
     }
 
     /// The first moment at which its newest proof is too old, if that is to come.

@@ -211,6 +211,14 @@ impl World {
         }
     }
 
+    /// From now on only `promise` is asked for: a world that would first break
+    /// another one goes on.
+    #[must_use]
+    pub fn only(self, promise: &str) -> Self {
+        self.witness.borrow_mut().only = Some(promise.to_owned());
+        self
+    }
+
     /// Chaos, then peace.
     ///
     /// # Errors
@@ -229,6 +237,13 @@ impl World {
         self.hub.borrow_mut().scribe = Some(Box::new(scribe));
         self.witness.borrow_mut().verdicts = Some(Vec::new());
         let result = self.play();
+        if let Err(failure) = &result
+            && let Some(guest) = failure.violation.guest
+            && let Some(proof_at) = self.witness.borrow().falsely_reachable(guest)
+            && let Some(scribe) = &mut self.hub.borrow_mut().scribe
+        {
+            scribe.explain(guest, proof_at, self.plan.window(), self.now);
+        }
         let verdicts = self.witness.borrow_mut().verdicts.take().unwrap_or_default();
         let scribe = self.hub.borrow_mut().scribe.take();
         let violation = result.as_ref().err().map(|failure| &failure.violation);
