@@ -456,3 +456,14 @@ fn a_reload_counts_from_the_next_handshake_on() {
     world.live(seconds(1));
     world.up_keyed();
 }
+
+#[test]
+fn what_the_system_said_of_a_dial_is_in_the_event() {
+    let mut world = World::new(config());
+    world.fail_dial();
+    let events = world.events();
+    let [Fact::LinkDown { reason: LinkEnd::Unreachable, error, .. }] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(error.as_deref(), Some("connection refused"));
+}

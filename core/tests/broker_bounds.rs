@@ -116,3 +116,65 @@ fn a_filter_of_events_is_bounded_and_works_in_any_order() {
     let reply = world.ask(control, request).remove(0);
     assert_eq!(reply["data"]["events"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_message_as_long_as_a_tagged_frame_can_be_is_delivered_and_a_longer_one_is_counted() {
+    let mut world = World::new(|_| {});
+    let reader = world.open(Transport::Tcp);
+    world.write(reader, b"hello vm:reader capabilities=bus-v1\n");
+    world.send(reader, r#"{"type":"subscribe","topic":"t"}"#);
+    let writer = world.join("writer");
+    let around = r#"{"type":"message","topic":"t","payload":"","from":"writer"}"#.len();
+    // 65,536 bytes, of which 32 are for a tag and one is for the padding.
+    let most = 65_536 - 32 - 1 - around;
+    for (length, dropped) in [(most, 0), (most + 1, 1)] {
+        world.take(reader);
+        let payload = "x".repeat(length);
+        world.send(writer, &format!(r#"{{"type":"publish","topic":"t","payload":"{payload}"}}"#));
+        assert_eq!(world.broker.statistics().messages_dropped, dropped);
+        assert_eq!(world.frame(reader).is_some(), dropped == 0);
+    }
+}
+
+#[test]
+fn the_row_that_was_idle_longest_makes_room() {
+    let mut world = World::new(|config| config.max_guests = 2);
+    for guest in ["first", "second", "first"] {
+        let conn = world.join(guest);
+        world.close(conn);
+    }
+    world.join("third");
+    assert!(world.row("second").is_none(), "the first was used after it");
+    assert!(world.row("first").is_some());
+}
+
+#[test]
+fn a_subscriber_that_leaves_takes_nobodys_subscription_along() {
+    let mut world = World::new(|_| {});
+    let readers = ["one", "two"].map(|guest| {
+        let conn = world.open(Transport::Tcp);
+        world.write(conn, format!("hello vm:{guest} capabilities=bus-v1\n").as_bytes());
+        world.send(conn, r#"{"type":"subscribe","topic":"t"}"#);
+        conn
+    });
+    world.close(readers[0]);
+    world.take(readers[1]);
+    let writer = world.join("writer");
+    world.send(writer, r#"{"type":"publish","topic":"t","payload":1}"#);
+    assert_eq!(world.frame(readers[1]).unwrap()["payload"], 1);
+}
+
+#[test]
+fn a_subscription_ends_with_its_session_even_if_the_stream_goes_on() {
+    let mut world = World::new(|_| {});
+    let stream = world.open(Transport::Serial);
+    for _ in 0..2 {
+        world.write(stream, b"hello vm:reader capabilities=bus-v1\n");
+        world.send(stream, r#"{"type":"subscribe","topic":"t"}"#);
+    }
+    world.take(stream);
+    let writer = world.join("writer");
+    world.send(writer, r#"{"type":"publish","topic":"t","payload":1}"#);
+    assert_eq!(world.frame(stream).unwrap()["payload"], 1);
+    assert_eq!(world.frame(stream), None, "once");
+}

@@ -70,3 +70,15 @@ fn a_shorter_bound_counts_for_what_is_already_open() {
     world.advance(ms(2000));
     assert!(world.is_closed(conn));
 }
+
+#[test]
+fn a_broker_stays_who_it_is() {
+    let mut world = World::new(|_| {});
+    reload(&mut world, |config| {
+        config.identity.uid = 1001;
+        config.identity.version = "another".into();
+    });
+    let control = world.open_control();
+    let replies = world.ask(control, r#"{"method":"status"}"#);
+    assert_eq!(replies[0]["data"]["broker"]["version"], "test", "{replies:?}");
+}
