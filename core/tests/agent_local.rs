@@ -401,3 +401,17 @@ fn a_drain_waits_for_a_slow_client_until_its_deadline() {
         assert_eq!(log[log.len() - 2..], [Out::Close(client, CloseReason::Drained), Out::Stopped]);
     }
 }
+
+#[test]
+fn info_tells_what_the_session_was_granted_and_the_limits() {
+    let (mut world, _) = world();
+    let client = world.client();
+    ask(&mut world, client, &json!({"method": "info"}));
+    let data = replies(&mut world, client)[0]["data"].clone();
+    let config = &data["config"];
+    assert_eq!((&config["window_ms"], &config["interval_ms"]), (&json!(15_000), &json!(5000)));
+    assert_ne!(config["handshake_timeout_ms"], 0);
+    for limit in ["control_clients", "control_requests", "request_bytes", "frame_bytes"] {
+        assert!(data["limits"][limit].as_u64().is_some_and(|limit| limit > 0), "{limit}: {data}");
+    }
+}

@@ -65,3 +65,32 @@ fn an_old_proof_that_arrives_as_the_broker_wakes_ends_the_excuse() {
     world.send(conn, &answer.unwrap());
     assert_eq!(world.verdict("devbox"), waiting(Reason::Stale));
 }
+
+#[test]
+fn a_later_stall_does_not_excuse_who_was_stale_before_it() {
+    let mut world = World::new(|_| {});
+    world.join("devbox");
+    world.advance(ms(1000));
+    world.jump(ms(20_000));
+    world.handle(Input::Tick);
+    assert_eq!(world.verdict("devbox"), waiting(Reason::BrokerStalled));
+    world.advance(ms(60_000));
+    assert_eq!(world.verdict("devbox"), waiting(Reason::Stale));
+    world.jump(ms(20_000));
+    world.handle(Input::Tick);
+    assert_eq!(world.kinds().iter().filter(|kind| **kind == "broker.stalled").count(), 2);
+    assert_eq!(world.verdict("devbox"), waiting(Reason::Stale));
+}
+
+#[test]
+fn a_guest_that_is_still_excused_when_the_broker_stalls_again_stays_so() {
+    let mut world = World::new(|_| {});
+    world.join("devbox");
+    world.advance(ms(1000));
+    for _ in 0..2 {
+        world.jump(ms(20_000));
+        world.handle(Input::Tick);
+        assert_eq!(world.verdict("devbox"), waiting(Reason::BrokerStalled));
+        world.advance(ms(1000));
+    }
+}

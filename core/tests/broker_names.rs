@@ -97,3 +97,18 @@ fn a_contender_has_nothing_more_to_say() {
     assert!(world.line(contender).starts_with("error: bad-line: "));
     assert!(!world.is_closed(incumbent));
 }
+
+#[test]
+fn a_handshake_begun_before_a_token_was_issued_cannot_end_well() {
+    let mut world = World::new(|_| {});
+    let (early, _, _) = world.hello("devbox", "");
+    let (other, nonce, _) = world.hello("other", "");
+    let control = world.open_control();
+    let replies = world.ask(control, r#"{"method":"token_issue","params":{"guest":"devbox"}}"#);
+    assert_eq!(replies[0]["event"], "token_issued", "{replies:?}");
+    assert!(world.line(early).starts_with("error: token-required: "));
+    assert!(world.is_closed(early));
+    world.write(other, format!("proof {nonce}\n").as_bytes());
+    assert_eq!(world.verdict("other"), REACHABLE);
+    assert!(!world.row("devbox").unwrap().reachable);
+}
