@@ -5,10 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use castra_core::Input;
 use castra_core::boundary::Transport;
 use castra_core::config::BrokerConfig;
 use castra_core::status::Reason;
+use castra_core::time::WallTime;
+use castra_core::{Input, Restored};
 use common::{REACHABLE, World, ms, name, waiting};
 
 fn reload(world: &mut World, change: impl FnOnce(&mut BrokerConfig)) {
@@ -81,4 +82,15 @@ fn a_broker_stays_who_it_is() {
     let control = world.open_control();
     let replies = world.ask(control, r#"{"method":"status"}"#);
     assert_eq!(replies[0]["data"]["broker"]["version"], "test", "{replies:?}");
+}
+
+#[test]
+fn what_a_start_found_is_no_change() {
+    let seen = WallTime::from_unix_millis(1_795_188_000_000);
+    let restored =
+        Restored { incarnation: 8, last_seen: vec![(name("devbox"), seen)], ..Restored::default() };
+    let mut world = World::restored(|_| {}, restored);
+    reload(&mut world, |_| {});
+    assert_eq!(world.verdict("devbox"), waiting(Reason::BrokerStarted));
+    assert!(!world.kinds().contains(&"verdict.changed"));
 }

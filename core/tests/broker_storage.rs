@@ -5,7 +5,7 @@ mod common;
 use castra_core::Input;
 use castra_core::boundary::Effect;
 
-use common::{World, ms};
+use common::{World, ms, name};
 use serde_json::Value;
 
 fn one(mut replies: Vec<Value>) -> Value {
@@ -67,4 +67,25 @@ fn a_change_whose_asker_was_told_that_it_failed_does_not_happen_later() {
     let (effect, _) = world.effects.remove(0);
     world.handle(Input::Done { effect, result: Ok(()) });
     assert!(world.effects.is_empty(), "{:?}", world.effects);
+}
+
+#[test]
+fn a_forgotten_guests_record_is_removed_before_the_broker_stops() {
+    let mut world = World::new(|_| {});
+    let conn = world.join("devbox");
+    world.close(conn);
+    world.obliging = false;
+    let control = world.open_control();
+    assert!(world.ask(control, r#"{"method":"forget","params":{"guest":"devbox"}}"#).is_empty());
+    let (effect, _) = world.effects.remove(0);
+    world.handle(Input::Done { effect, result: Ok(()) });
+    let [(effect, Effect::RemoveRecord(guest))] = &world.effects[..] else { panic!("{:?}", world.effects) };
+    assert_eq!(*guest, name("devbox"));
+    let effect = *effect;
+    world.close(control);
+    world.handle(Input::Drain { deadline: world.now.boot + ms(10_000) });
+    assert!(!world.stopped, "the record is not removed yet");
+    world.handle(Input::Done { effect, result: Ok(()) });
+    assert!(world.stopped);
+    assert_eq!(world.broker.statistics().stale_inputs, 0);
 }
