@@ -207,7 +207,7 @@ is made as small as it can be, told in sentences, and drawn if --diagram asks fo
 --runner explore draws nothing: it visits every state that one or two guests, their broker and \
 their connections can get into, step by step, with the same engines, and asks the same of each. \
 A search that closes has seen all there is; a broken promise is told as the shortest way to it. \
-By default it takes seconds. With --full (build it with --release) 1 guest takes about 15 minutes \
+By default it takes seconds. With --full (build it with --release) 1 guest takes about half an hour \
 and 4 GB of memory.
 
 Exit code: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C (the summary so far \

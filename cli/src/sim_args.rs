@@ -34,7 +34,7 @@ pub(crate) struct Sim {
     /// Who plays the worlds
     #[arg(long, value_name = "RUNNER", value_enum, default_value = "des", conflicts_with = "case")]
     pub(crate) runner: Runner,
-    /// With --runner explore: the large searches; about 15 minutes and 4 GB of memory with 1 guest
+    /// With --runner explore: the large searches; about half an hour and 4 GB of memory with 1 guest
     #[arg(long)]
     pub(crate) full: bool,
     /// What may go wrong: a list like death,freeze,hold, or all, or none
