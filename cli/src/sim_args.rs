@@ -25,27 +25,34 @@ pub(crate) struct Sim {
     /// Play worlds for so long, like 60s
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "case")]
     pub(crate) time: Option<Duration>,
-    /// The first of many worlds
-    #[arg(long, value_name = "S", default_value = "0", conflicts_with_all = ["seed", "case"])]
-    pub(crate) from: u64,
+    /// The first of many worlds [default: 0]
+    #[arg(long, value_name = "S", conflicts_with_all = ["seed", "case"])]
+    pub(crate) from: Option<u64>,
     /// Play what --save wrote
     #[arg(long, value_name = "FILE", conflicts_with_all = ["faults", "window", "interval", "guests", "network"])]
     pub(crate) case: Option<PathBuf>,
     /// Who plays the worlds
     #[arg(long, value_name = "RUNNER", value_enum, default_value = "des", conflicts_with = "case")]
     pub(crate) runner: Runner,
+    /// With --runner explore: the large searches; about half an hour and 4 GB of memory with 1 guest
+    #[arg(long)]
+    pub(crate) full: bool,
     /// What may go wrong: a list like death,freeze,hold, or all, or none
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub(crate) faults: Faults,
     #[command(flatten)]
     pub(crate) world: World,
+    /// Check only this promise, like S1 [default: all]
+    #[arg(long, value_name = "NAME", value_parser = promise)]
+    pub(crate) promise: Option<String>,
     /// A bug on purpose in broker and agents, to see it found; only in a castra built for that
     #[arg(long, value_name = "BUG")]
     pub(crate) plant: Option<String>,
     /// Threads [default: one per core]; they change nothing but the time
     #[arg(long, value_name = "N", value_parser = jobs)]
     pub(crate) jobs: Option<usize>,
-    /// Draw the failing world, or that of --seed or --case [default FILE: castra-sim-SEED.html]
+    /// Draw the failing world, or that of --seed or --case: a page, or an image if FILE ends
+    /// in .svg [default FILE: castra-sim-SEED.html]
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     pub(crate) diagram: Option<Option<PathBuf>>,
     /// Tell the world of --seed or --case in sentences; a failing one is always told
@@ -93,7 +100,7 @@ pub(crate) struct World {
     /// The broker's interval
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) interval: Option<Duration>,
-    /// Guests: for `sim` at most so many, for `measure` so many
+    /// Guests: for `sim` at most so many, for `measure` and `--runner explore` so many
     #[arg(long, value_name = "N", value_parser = guests)]
     pub(crate) guests: Option<usize>,
     /// The network: loopback, lan, wan, lossy or awful
@@ -106,6 +113,8 @@ pub(crate) struct World {
 pub(crate) enum Runner {
     /// castra's own discrete-event simulation: every fault, made small, told and drawn
     Des,
+    /// Every state of worlds with 1 or 2 guests, breadth first: a shortest way to a broken promise
+    Explore,
     /// The turmoil library's network; only in a castra built for that
     Turmoil,
 }
@@ -114,6 +123,7 @@ impl Runner {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Des => "des",
+            Self::Explore => "explore",
             Self::Turmoil => "turmoil",
         }
     }
@@ -147,6 +157,13 @@ impl FromStr for Faults {
         }
         Ok(Self::Some(kinds))
     }
+}
+
+fn promise(text: &str) -> Result<String, String> {
+    if castra_sim::PROMISES.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("there are {}", castra_sim::PROMISES.join(", ")))
 }
 
 fn jobs(text: &str) -> Result<usize, String> {

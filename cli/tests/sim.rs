@@ -93,6 +93,14 @@ fn what_makes_no_sense_exits_2() {
         (&["--case", "/nonexistent"], "can't read /nonexistent"),
         (&["--case", no_case.to_str().unwrap()], "this is no case"),
         (&["--json", "measure"], "measure"),
+        (&["--promise", "S99"], "there are S1, S2"),
+        (&["--full"], "--full belongs to `--runner explore`"),
+        (&["--runner", "explore", "--guests", "3"], "1 or 2 guests"),
+        (&["--runner", "explore", "--seeds", "3"], "--seeds means nothing to `--runner explore`"),
+        (&["--runner", "explore", "--faults", "death"], "--faults means nothing"),
+        (&["--runner", "explore", "--diagram"], "--diagram means nothing"),
+        #[cfg(not(feature = "turmoil"))]
+        (&["--runner", "turmoil"], "`cargo build --release -p castra --features turmoil`"),
         (&["measure", "--interval", "1ms", "--window", "1ms"], "at least three intervals"),
     ] {
         let ran = scratch.run(&[&["sim"][..], args].concat());
@@ -121,6 +129,29 @@ fn settings_are_measured_as_a_table_a_plot_and_a_document() {
     assert_eq!((&one["unnoticed"], &one["window_ms"]), (&0.into(), &3000.into()));
 }
 
+#[test]
+fn every_state_of_a_small_world_is_visited_and_counted() {
+    let scratch = Scratch::new();
+    let ran = scratch.run(&["sim", "--runner", "explore", "--guests", "2"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains(" states, and every promise was kept in all of them.\n"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("not closed: as many states as were asked for"), "{}", ran.stdout);
+    assert_eq!(ran.stderr, "", "nobody watches");
+    let ran = scratch.run(&["sim", "--runner", "explore", "--json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let document = json(&ran.stdout);
+    assert_eq!(
+        (&document["schema"], &document["held"], &document["violation"], &document["story"]),
+        (&1.into(), &true.into(), &Value::Null, &Value::Null)
+    );
+    let searches = document["searches"].as_array().unwrap();
+    assert_eq!(searches.iter().filter(|search| search["closed"] == true).count(), 3, "{document}");
+    for count in ["states", "steps"] {
+        let sum = searches.iter().map(|search| search[count].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(document[count].as_u64(), Some(sum));
+    }
+}
+
 /// Whether the process has a handler for the signal by now.
 fn catches(pid: Pid, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
@@ -130,13 +161,19 @@ fn catches(pid: Pid, signal: Signal) -> bool {
 
 #[test]
 fn ctrl_c_ends_it_with_the_summary_so_far() {
+    for (args, words) in [
+        (&["sim", "--time", "1h"][..], "\nevents "),
+        (&["sim", "--runner", "explore", "--full"], "not closed: interrupted"),
+    ] {
+        let text = interrupted(args);
+        assert!(text.starts_with("Interrupted. ") && text.contains(words), "{text}");
+    }
+}
+
+/// What it prints when it is interrupted.
+fn interrupted(args: &[&str]) -> String {
     let scratch = Scratch::new();
-    let mut child = scratch
-        .command(&["sim", "--time", "1h"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = scratch.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let pid = Pid::from_child(&child);
     let began = Instant::now();
     while !catches(pid, Signal::INT) {
@@ -147,7 +184,7 @@ fn ctrl_c_ends_it_with_the_summary_so_far() {
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(ended(&mut child, HANG), Some(130), "{text}");
-    assert!(text.starts_with("Interrupted. ") && text.contains("\nevents "), "{text}");
+    text
 }
 
 #[cfg(not(feature = "planted"))]
@@ -185,10 +222,36 @@ fn a_planted_bug_is_found_made_small_told_drawn_and_can_be_played_again() {
     assert_eq!(again.code, Some(1), "{}", again.stderr);
     let document = json(&again.stdout);
     assert_eq!(document["violation"]["promise"], case["promise"]);
+    // As an image, for where pages aren't shown.
+    let svg = path("bug.svg");
+    let promise = case["promise"].as_str().unwrap();
+    let plant = ["--plant", "age_from_receipt", "--promise", promise];
+    let ran = scratch.run(&[&["sim", "--case", &saved, "--diagram", &svg][..], &plant].concat());
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let image = fs::read_to_string(&svg).unwrap();
+    assert!(image.starts_with("<svg ") && image.contains("<style>") && !image.contains("var("), "{image}");
     // Without the bug the same world is harmless.
     assert_eq!(scratch.run(&["sim", "--case", &saved]).code, Some(0));
     // No such bug.
     let ran = scratch.run(&["sim", "--plant", "gremlin"]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("age_from_receipt"), "{}", ran.stderr);
+}
+
+#[cfg(feature = "planted")]
+#[test]
+fn the_explorer_tells_the_shortest_way_to_a_planted_bug() {
+    let scratch = Scratch::new();
+    let args = ["sim", "--runner", "explore", "--plant", "age_from_receipt"];
+    let ran = scratch.run(&args);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stdout.starts_with("   1. [0 s] "), "{}", ran.stdout);
+    let line = format!("\nAgain: castra {}\n", args.join(" "));
+    assert!(ran.stdout.contains(&line), "{}", ran.stdout);
+    assert!(ran.stdout.contains("S1: ant is called reachable, and last ran 4 s ago\n"), "{}", ran.stdout);
+    let ran = scratch.run(&[&args[..], &["--json"]].concat());
+    let document = json(&ran.stdout);
+    assert_eq!((ran.code, &document["violation"]["promise"]), (Some(1), &"S1".into()));
+    let choices = document["violation"]["choices"].as_array().unwrap();
+    assert_eq!(document["story"].as_array().unwrap().len(), choices.len());
 }

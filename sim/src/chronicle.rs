@@ -100,6 +100,8 @@ pub enum MarkKind {
     Fault,
     /// The window before a violation: when there should have been evidence, and was none.
     Window,
+    /// What should not be so.
+    Wrong,
     /// A process began.
     Start,
     /// A process ended, of itself or not.

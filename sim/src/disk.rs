@@ -29,6 +29,8 @@ pub(crate) struct Disk {
     pub(crate) slow_until: Time,
     /// Names whose token changed, for whoever asks.
     pub(crate) tokens_changed: Vec<GuestName>,
+    /// Tokens that became durable, for whoever asks.
+    pub(crate) durable: Vec<String>,
     /// Commits that became durable.
     pub(crate) commits: u64,
     /// Jobs that failed.
@@ -152,6 +154,7 @@ impl Disk {
             Change::Incarnation(incarnation) => self.incarnation = self.incarnation.max(incarnation),
             Change::SetToken { guest, key } => {
                 self.tokens_changed.push(guest);
+                self.durable.extend(key.as_ref().map(Key::expose_token));
                 self.tokens.insert(guest, key);
             }
             Change::Forget { guest } => {

@@ -9,6 +9,7 @@
 //! is. When the faults end, everybody alive must be reachable again within a
 //! bound. One `u64` seed gives one run, for ever.
 
+mod boundary;
 pub mod case;
 pub mod choice;
 pub mod chronicle;
@@ -17,6 +18,7 @@ pub mod explore;
 pub mod measure;
 mod net;
 pub mod outcome;
+mod pauses;
 pub mod picture;
 pub mod plan;
 pub mod play;
@@ -33,5 +35,5 @@ pub mod world;
 
 pub use outcome::Outcome;
 pub use plan::{Limits, Plan};
-pub use violation::Violation;
+pub use violation::{PROMISES, Violation};
 pub use world::{Failure, World};

@@ -22,6 +22,8 @@ pub const NO_PANIC: &str = "no panic";
 pub struct Player {
     /// What is drawn from.
     pub limits: Limits,
+    /// The one promise that is asked for, as `S1`; `None`: all of them.
+    pub only: Option<String>,
     /// A bug on purpose in every engine.
     #[cfg(feature = "planted")]
     pub planted: Option<castra_core::planted::Bug>,
@@ -90,10 +92,16 @@ impl Player {
 
     fn world(&self, plan: &Plan, choice: Box<dyn Choice>) -> World {
         #[cfg(feature = "planted")]
-        if let Some(bug) = self.planted {
-            return World::planted(plan, choice, bug);
+        let world = match self.planted {
+            Some(bug) => World::planted(plan, choice, bug),
+            None => World::new(plan, choice),
+        };
+        #[cfg(not(feature = "planted"))]
+        let world = World::new(plan, choice);
+        match &self.only {
+            Some(promise) => world.only(promise),
+            None => world,
         }
-        World::new(plan, choice)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use castra_core::status::{Reason, State};
+use castra_core::status::State;
 use castra_core::time::Time;
 
 use crate::chronicle::{Arrow, Band, Broken, Chronicle, Column, Mark, MarkKind, Process, Role};
 use crate::net::{EndId, NodeId};
 use crate::plan::Plan;
 use crate::violation::Violation;
+use crate::witness::Said;
 
 /// A chronicle in the making.
 #[derive(Debug)]
@@ -105,13 +106,52 @@ impl Scribe {
         self.chronicle.marks.push(Mark { column, at, until, kind, text: text.into() });
     }
 
+    /// Why it is wrong that a guest is called reachable: the window in which it did
+    /// not run, what its answer was worth, and since when the broker counts.
+    pub(crate) fn explain(&mut self, guest: usize, proof_at: Time, window: std::time::Duration, now: Time) {
+        // Guest `i` is process `i + 1`, the broker process 0.
+        let (Some(column), Some(broker)) = (self.column(guest + 1), self.column(0)) else { return };
+        let (end, counts) = (self.since_start(now), self.since_start(proof_at));
+        let began = Time::from_nanos(end.as_nanos().saturating_sub(window.as_nanos() as u64));
+        let text = format!("the window, {} s: it did not run", window.as_secs_f64());
+        let marks = &mut self.chronicle.marks;
+        let mut mark = |column, at, until, kind, text: String| {
+            marks.push(Mark { column: Some(column), at, until, kind, text });
+        };
+        mark(column, began, Some(end), MarkKind::Window, text);
+        let arrows = &self.chronicle.arrows;
+        let proof = arrows.iter().rfind(|arrow| {
+            arrow.from == column
+                && arrow.label.starts_with("proof")
+                && arrow.arrived.is_some_and(|at| at <= end)
+        });
+        let Some(proof) = proof else { return };
+        let asked = arrows.iter().rfind(|arrow| {
+            arrow.to == column
+                && arrow.arrived.is_some_and(|at| at <= proof.sent)
+                && arrow.label.split(", ").any(|word| word.starts_with("challenge"))
+        });
+        if let Some(asked) = asked.filter(|asked| asked.sent < counts) {
+            mark(column, proof.sent, None, MarkKind::Note, "the guest answers".to_owned());
+            mark(
+                broker,
+                asked.sent,
+                None,
+                MarkKind::Note,
+                "asked here: the answer must count from here".to_owned(),
+            );
+            mark(
+                broker,
+                counts,
+                None,
+                MarkKind::Wrong,
+                "received here: the broker counts from here, wrong".to_owned(),
+            );
+        }
+    }
+
     /// The whole of it.
-    pub(crate) fn finish(
-        mut self,
-        now: Time,
-        verdicts: &[(Time, usize, State, Option<Reason>)],
-        violation: Option<&Violation>,
-    ) -> Chronicle {
+    pub(crate) fn finish(mut self, now: Time, verdicts: &[Said], violation: Option<&Violation>) -> Chronicle {
         let end = self.since_start(now);
         let mut open: BTreeMap<usize, Band> = BTreeMap::new();
         for (at, guest, state, reason) in verdicts {

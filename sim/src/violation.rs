@@ -4,6 +4,26 @@ use std::fmt;
 
 use castra_core::time::Time;
 
+/// The names of all promises that a world is held to.
+pub const PROMISES: [&str; 16] = [
+    "S1",
+    "S2",
+    "S3",
+    "S4",
+    "S5",
+    "S6",
+    "L1",
+    "L2",
+    "L3",
+    "L4",
+    "L5",
+    "A2",
+    "rule 1",
+    "rule 4",
+    "4.1",
+    crate::play::NO_PANIC,
+];
+
 /// A promise of the design that a run broke.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {

@@ -9,7 +9,9 @@ use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::time::Now;
 use castra_core::{Agent, Broker, Engine, Input, Output};
 
+use crate::boundary::{BOUNDARY, Boundary};
 use crate::net::NodeId;
+use crate::pauses::Pauses;
 use crate::witness::Witness;
 
 pub(crate) type Watching = Rc<RefCell<Witness>>;
@@ -47,11 +49,21 @@ pub(crate) struct Watched<E> {
     wait: Option<Deadline>,
     /// An event happened whose outcome was not yet looked at.
     open: bool,
+    boundary: Boundary,
+    pauses: Pauses,
 }
 
 impl<E: Observe> Watched<E> {
     pub(crate) fn new(engine: E, node: NodeId, witness: Watching) -> Self {
-        Self { engine, node, witness, wait: None, open: true }
+        Self {
+            engine,
+            node,
+            witness,
+            wait: None,
+            open: true,
+            boundary: Boundary::default(),
+            pauses: Pauses::default(),
+        }
     }
 
     /// Looks at what it says at a moment at which nothing happened.
@@ -83,12 +95,18 @@ where
             witness.outcome.events += 1;
             witness.digest(self.node as u64 ^ now.boot.as_nanos());
             digest(&mut witness, &input);
+            let allowed = self.boundary.input(&witness.hub.borrow(), self.node, &input);
+            if let Err(text) = allowed {
+                witness.at(now);
+                witness.blame(BOUNDARY, None, text);
+            }
             if let (Input::Tick, Some(wait)) = (&input, self.wait)
                 && wait.at <= now.boot
             {
                 witness.woken(wait.why);
             }
             if E::CLAIMS {
+                witness.punctual(now, &self.boundary);
                 let (source, bytes, tick) = match &input {
                     Input::Bytes { conn, .. } => (Some(*conn), true, None),
                     Input::Opened { conn, .. } => (Some(*conn), false, None),
@@ -105,6 +123,7 @@ where
     fn poll_output(&mut self) -> Output<'_> {
         let output = self.engine.poll_output();
         let mut witness = self.witness.borrow_mut();
+        self.boundary.output(&mut witness.hub.borrow_mut(), self.node, &output);
         match &output {
             Output::Wait(wait) => {
                 self.wait = *wait;
@@ -121,6 +140,12 @@ where
             Output::Event(event) if E::CLAIMS => {
                 witness.digest_bytes(event.fact.kind().as_bytes());
                 witness.event(event);
+            }
+            Output::Event(event) => {
+                let now = witness.hub.borrow().now;
+                if let Err(text) = self.pauses.event(&event.fact, now) {
+                    witness.blame("A2", None, format!("an agent {text}"));
+                }
             }
             Output::Close { conn, why } => witness.digest(u64::from(conn.index) ^ (*why as u64) << 32),
             _ => witness.digest(1),

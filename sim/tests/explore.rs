@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use castra_sim::explore::{Bounds, Broken, Faults, Jitter, Report, audit, explore};
+use castra_sim::explore::{Bounds, Broken, Faults, Report, Search, audit, explore, searches};
 
 fn is_full() -> bool {
     std::env::var("CASTRA_EXPLORE").is_ok_and(|word| word == "full")
@@ -16,10 +16,13 @@ fn one_guest() -> Bounds {
 
 fn run(what: &str, bounds: &Bounds) -> Report {
     let start = Instant::now();
+    let mut depth = 0;
     let report = explore(bounds, &mut |progress| {
-        if is_full() {
+        if is_full() && progress.depth > depth {
             println!("{what}: {progress:?}");
+            depth = progress.depth;
         }
+        true
     });
     println!("{what}: {report}, {} ms", start.elapsed().as_millis());
     report
@@ -33,55 +36,33 @@ fn keeps_every_promise(what: &str, bounds: &Bounds) -> Report {
     report
 }
 
-fn closes(what: &str, bounds: &Bounds) {
-    let report = keeps_every_promise(what, bounds);
-    assert!(report.closed, "{what}: more states than the bound allows");
-    assert!(report.states > 1000 && report.depth > 20, "{what}: hardly anything happened");
-}
-
-#[test]
-fn one_connection_at_a_time_with_faults_keeps_every_promise_in_every_state() {
-    let faults = Faults { freeze: false, ..Faults::ALL };
-    closes("one connection", &Bounds { streams: 1, in_flight: 1, faults, ..one_guest() });
-}
-
-#[test]
-fn a_guest_that_freezes_keeps_every_promise_in_every_state() {
-    let faults = Faults { freeze: true, ..Faults::NONE };
-    closes("freezes", &Bounds { streams: 1, in_flight: 1, faults, ..one_guest() });
-}
-
-#[test]
-fn a_second_connection_of_a_name_keeps_every_promise_in_every_state() {
-    closes("two connections", &Bounds { in_flight: 1, faults: Faults::NONE, ..one_guest() });
-}
-
-#[test]
-fn one_guest_with_all_faults_keeps_every_promise() {
-    let bounds = one_guest();
-    if is_full() {
-        closes("one guest, least jitter", &bounds);
-        return closes("one guest, most jitter", &Bounds { jitter: Jitter::Most, ..bounds });
-    }
-    for jitter in [Jitter::Least, Jitter::Most] {
-        let report = keeps_every_promise(
-            "one guest, shallow",
-            &Bounds { jitter, states_max: 10_000, ..bounds.clone() },
-        );
-        assert!(!report.closed && report.depth > 10);
+fn searched(guests: usize) {
+    for Search { what, bounds, closes } in searches(guests, is_full()) {
+        let report = keeps_every_promise(what, &bounds);
+        assert_eq!(report.closed, closes, "{what}: more states than the bound allows, or fewer");
+        assert!(report.states > 1000 && report.depth > 7, "{what}: hardly anything happened");
     }
 }
 
 #[test]
-fn two_guests_keep_every_promise() {
-    let bounds = Bounds { guests: 2, ..one_guest() };
-    if is_full() {
-        let calm = Bounds { streams: 1, in_flight: 1, faults: Faults::NONE, ..bounds.clone() };
-        closes("two guests, only delays", &calm);
-    }
-    let states_max = if is_full() { 3_000_000 } else { 10_000 };
-    let report = keeps_every_promise("two guests, shallow", &Bounds { states_max, ..bounds });
-    assert!(!report.closed && report.depth > 7);
+fn one_guest_keeps_every_promise_in_every_state() {
+    searched(1);
+}
+
+#[test]
+fn two_guests_keep_every_promise_in_every_state() {
+    searched(2);
+}
+
+#[test]
+fn a_search_ends_when_it_is_told_to() {
+    let mut told = 0;
+    let report = explore(&one_guest(), &mut |_| {
+        told += 1;
+        told < 5
+    });
+    assert!(!report.closed && report.violation.is_none() && told == 5, "{report}");
+    assert!(report.states > 1 && report.depth < 10, "{report}");
 }
 
 #[test]

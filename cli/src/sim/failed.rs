@@ -25,25 +25,29 @@ pub(super) struct Failed {
     /// As it was found, not as it was shrunk.
     pub(super) violation: Violation,
     pub(super) rerun: String,
-    /// The shrunk case; `None`: it did not fail again.
+    /// The case, shrunk if that was wanted; `None`: it did not fail again.
     pub(super) case: Option<Case>,
-    /// The shrunk run, told, if there is one.
+    /// Its run, told, if there is one.
     pub(super) chronicle: Option<Chronicle>,
 }
 
-/// Shrinks what `case` gives, and tells it.
+/// Shrinks what `case` gives, until `stop` becomes true, and tells it. Without a
+/// `stop` it stays as it is.
 pub(super) fn explain(
     player: &Player,
     what: &str,
     violation: Violation,
     rerun: String,
-    stop: &AtomicBool,
+    stop: Option<&AtomicBool>,
     case: impl FnOnce() -> Option<Case>,
 ) -> Failed {
     // Panics are results here, and were told once.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let small = case().map(|case| small(player, case, stop));
+    let small = case().map(|case| match stop {
+        Some(stop) => small(player, case, stop),
+        None => case,
+    });
     let chronicle = small.as_ref().map(|case| {
         let choice = Replayed::new(case.choices.clone());
         player.tell(&case.plan, choice).1

@@ -1,5 +1,6 @@
 //! `castra sim`: the broker and its guests in simulated worlds, held against the truth.
 
+mod explore;
 mod failed;
 mod measure;
 mod progress;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use castra_sim::Limits;
 use castra_sim::case::Case;
 use castra_sim::choice::Replayed;
+use castra_sim::chronicle::Chronicle;
 use castra_sim::picture;
 use castra_sim::plan::FaultKind;
 use castra_sim::play::Player;
@@ -34,8 +36,17 @@ use report::Report;
 const WORLDS: u64 = 1000;
 
 pub(crate) fn run(cx: &mut Context, args: &Sim) -> Outcome {
+    #[cfg(not(feature = "planted"))]
+    if let Some(bug) = &args.plant {
+        return Err(Failure::usage(format!(
+            "no bug can be planted in this castra, not even {bug:?}: build one with \
+             `cargo build --release -p castra --features planted`"
+        )));
+    }
     match &args.command {
         Some(SimCommand::Measure(args)) => measure::run(cx, args),
+        None if args.runner == Runner::Explore => explore::run(cx, args),
+        None if args.full => Err(Failure::usage("--full belongs to `--runner explore`")),
         None => play(cx, args),
     }
 }
@@ -47,15 +58,17 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
         return case(cx, args, &player, file, &stop);
     }
     let began = Instant::now();
+    let from = args.from.unwrap_or(0);
     let range = match (args.seed, args.time) {
         (Some(seed), _) => seed..seed.saturating_add(1),
-        (None, Some(_)) => args.from..u64::MAX,
-        (None, None) => args.from..args.from.saturating_add(args.seeds.unwrap_or(WORLDS)),
+        (None, Some(_)) => from..u64::MAX,
+        (None, None) => from..from.saturating_add(args.seeds.unwrap_or(WORLDS)),
     };
     let until = args.time.map(|time| began + time);
     let jobs = args.jobs.unwrap_or_else(cores);
     let done = seeds::run(&range, until, jobs, &stop, |seed| match args.runner {
         Runner::Des => player.play(seed),
+        Runner::Explore => unreachable!("it has no seeds"),
         #[cfg(feature = "turmoil")]
         Runner::Turmoil => turmoil::play(&player.limits, seed),
         #[cfg(not(feature = "turmoil"))]
@@ -66,7 +79,7 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
     let failed = match done.failed {
         Some((seed, violation)) => {
             let rerun = rerun(args, seed);
-            Some(failed::explain(&player, &format!("seed {seed}"), violation, rerun, &stop, || {
+            Some(failed::explain(&player, &format!("seed {seed}"), violation, rerun, Some(&stop), || {
                 // Only castra's own worlds can be written down and told.
                 let told = args.runner == Runner::Des;
                 player.case(seed).filter(|_| told).map(|(case, _)| case)
@@ -82,7 +95,7 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
     }
     if let (Some((chronicle, rerun)), Some(file)) = (&told, &args.diagram) {
         let file = file.clone().unwrap_or_else(|| format!("castra-sim-{seed}.html").into());
-        write(&file, &picture::draw(chronicle, Some(rerun)))?;
+        draw(&file, chronicle, rerun)?;
     }
     save(args, failed.as_ref())?;
     let story = told.as_ref().filter(|_| args.story || failed.is_some());
@@ -107,18 +120,25 @@ fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &Arc<A
         .map_err(|error| Failure::usage(format!("can't read {}: {error}", file.display())))?;
     let case =
         Case::from_json(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-    let rerun = format!("castra sim --case {}{}", quoted(&file.display().to_string()), planted(args));
+    let rerun = format!(
+        "castra sim --case {}{}",
+        quoted(&file.display().to_string()),
+        promise(args) + &planted(args)
+    );
     let began = Instant::now();
+    let busy = seeds::processor_time();
     let result = player.replay(&case.plan, case.choices.clone());
-    let busy = began.elapsed();
+    let busy = seeds::processor_time().saturating_sub(busy);
     let (outcome, failed) = match result {
         Ok(outcome) => (outcome, None),
         Err(failure) => {
             let found = failure.violation.promise;
+            // It is told and drawn as it is; smaller only to be written down.
+            let shrinks = args.save.is_some().then_some(&**stop);
             let again = Case { promise: found.into(), ..case.clone() };
             let what = file.display().to_string();
             let failed =
-                failed::explain(player, &what, failure.violation, rerun.clone(), stop, || Some(again));
+                failed::explain(player, &what, failure.violation, rerun.clone(), shrinks, || Some(again));
             (failure.outcome, Some(failed))
         }
     };
@@ -127,10 +147,7 @@ fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &Arc<A
         None => player.tell(&case.plan, Replayed::new(case.choices)).1,
     };
     if let Some(diagram) = &args.diagram {
-        write(
-            &diagram.clone().unwrap_or_else(|| file.with_extension("html")),
-            &picture::draw(&chronicle, Some(&rerun)),
-        )?;
+        draw(&diagram.clone().unwrap_or_else(|| file.with_extension("html")), &chronicle, &rerun)?;
     }
     save(args, failed.as_ref())?;
     let story = (args.story || failed.is_some()).then(|| story::tell(&chronicle, Some(&rerun)));
@@ -161,6 +178,13 @@ fn save(args: &Sim, failed: Option<&failed::Failed>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A page, or an image where the name asks for one.
+fn draw(file: &Path, chronicle: &Chronicle, rerun: &str) -> Result<(), Failure> {
+    let image = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+    let draw = if image { picture::svg } else { picture::draw };
+    write(file, &draw(chronicle, Some(rerun)))
+}
+
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
     fs::write(file, text)
         .map_err(|error| Failure::io(format_args!("can't write {}", file.display()), &error))?;
@@ -170,13 +194,6 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
 
 /// What worlds are drawn from.
 fn player(args: &Sim) -> Result<Player, Failure> {
-    #[cfg(not(feature = "planted"))]
-    if let Some(bug) = &args.plant {
-        return Err(Failure::usage(format!(
-            "no bug can be planted in this castra, not even {bug:?}: build one with \
-             `cargo build --release -p castra --features planted`"
-        )));
-    }
     let mut limits = limits(args)?;
     let world = &args.world;
     limits.times = times(world)?;
@@ -200,26 +217,33 @@ fn player(args: &Sim) -> Result<Player, Failure> {
     }
     Ok(Player {
         limits,
+        only: args.promise.clone(),
         #[cfg(feature = "planted")]
-        planted: match &args.plant {
-            Some(bug) => Some(bug.parse().map_err(|_| {
-                let all: Vec<_> = castra_core::planted::Bug::ALL.iter().map(|bug| bug.as_str()).collect();
-                Failure::usage(format!("no bug is called {bug:?}; there are {}", all.join(", ")))
-            })?),
-            None => None,
-        },
+        planted: bug(args)?,
+    })
+}
+
+#[cfg(feature = "planted")]
+fn bug(args: &Sim) -> Result<Option<castra_core::planted::Bug>, Failure> {
+    let Some(bug) = &args.plant else { return Ok(None) };
+    bug.parse().map(Some).map_err(|_| {
+        let all: Vec<_> = castra_core::planted::Bug::ALL.iter().map(|bug| bug.as_str()).collect();
+        Failure::usage(format!("no bug is called {bug:?}; there are {}", all.join(", ")))
     })
 }
 
 /// What the runner can play.
 fn limits(args: &Sim) -> Result<Limits, Failure> {
     match args.runner {
-        Runner::Des => Ok(Limits::default()),
+        Runner::Des | Runner::Explore => Ok(Limits::default()),
         Runner::Turmoil if args.story || args.diagram.is_some() || args.save.is_some() => {
             Err(Failure::usage("only `--runner des` can tell, draw or save a world"))
         }
         Runner::Turmoil if args.plant.is_some() => {
-            Err(Failure::usage("bugs are planted only with `--runner des`"))
+            Err(Failure::usage("turmoil plants no bugs: `--runner des` and `--runner explore` do"))
+        }
+        Runner::Turmoil if args.promise.is_some() => {
+            Err(Failure::usage("turmoil checks all promises that it can: --promise is for `--runner des`"))
         }
         #[cfg(feature = "turmoil")]
         Runner::Turmoil => Ok(castra_sim::turmoil::limits()),
@@ -276,7 +300,11 @@ fn rerun(args: &Sim, seed: u64) -> String {
             line.push_str(&format!(" --faults {}", kinds.join(",")));
         }
     }
-    line + &planted(args)
+    line + &promise(args) + &planted(args)
+}
+
+fn promise(args: &Sim) -> String {
+    args.promise.as_ref().map_or_else(String::new, |promise| format!(" --promise {}", quoted(promise)))
 }
 
 fn planted(args: &Sim) -> String {

@@ -20,7 +20,7 @@ pub(super) struct Report {
     pub(super) jobs: usize,
     /// From start to end.
     pub(super) elapsed: Duration,
-    /// Time that the threads spent in worlds.
+    /// Processor time that the threads spent in worlds.
     pub(super) busy: Duration,
     pub(super) outcome: Outcome,
     pub(super) interrupted: bool,
@@ -44,13 +44,15 @@ impl Report {
         let worlds = outcome.runs;
         let plural = if worlds == 1 { "world" } else { "worlds" };
         let _ = match &self.failed {
-            Some(failed) => writeln!(
-                text,
-                "{} BREAKS A PROMISE, after {} {plural} that kept all: {}\n",
-                failed.what,
-                worlds.saturating_sub(1),
-                crate::output::printable(&failed.violation.to_string())
-            ),
+            Some(failed) => {
+                let before = match worlds.saturating_sub(1) {
+                    0 => String::new(),
+                    1 => ", after 1 world that kept all".into(),
+                    more => format!(", after {more} worlds that kept all"),
+                };
+                let violation = crate::output::printable(&failed.violation.to_string());
+                writeln!(text, "{} BREAKS A PROMISE{before}: {violation}\n", failed.what)
+            }
             None if self.interrupted => {
                 writeln!(text, "Interrupted. {worlds} {plural} so far kept every promise.\n")
             }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use castra_sim::{Failure, Outcome, Violation};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::progress::{Progress, REDRAW};
 
@@ -18,7 +19,7 @@ pub(super) struct Seeds {
     pub(super) outcome: Outcome,
     /// The first that failed.
     pub(super) failed: Option<(u64, Violation)>,
-    /// Time that the threads spent in worlds.
+    /// Processor time that the threads spent in worlds.
     pub(super) busy: Duration,
 }
 
@@ -49,12 +50,12 @@ pub(super) fn run(
                     if seed >= range.end || seed > first_failed.load(Ordering::Relaxed) {
                         break;
                     }
-                    let began = Instant::now();
+                    let began = processor_time();
                     let played = play(seed);
                     if played.is_err() {
                         first_failed.fetch_min(seed, Ordering::Relaxed);
                     }
-                    if sender.send((seed, played, began.elapsed())).is_err() {
+                    if sender.send((seed, played, processor_time().saturating_sub(began))).is_err() {
                         break;
                     }
                 }
@@ -90,6 +91,13 @@ pub(super) fn run(
     });
     progress.clear();
     seeds
+}
+
+/// Processor time of this thread: what a core does in a second doesn't depend on
+/// who else wants one.
+pub(super) fn processor_time() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
 }
 
 /// So many per second.

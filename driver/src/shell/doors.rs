@@ -96,10 +96,12 @@ impl Doors {
     /// The door, if one more connection may be taken through it in this turn.
     pub(crate) fn may_accept(&self, index: usize, counts: (usize, usize)) -> Option<(ListenerId, Via)> {
         let door = &self.doors[index];
+        if !self.is_open(door, counts) || door.taken >= BATCH {
+            return None;
+        }
         let taken: usize =
             self.doors.iter().filter(|other| is_link(other) == is_link(door)).map(|other| other.taken).sum();
-        let open = self.is_open(door, counts) && door.taken < BATCH && taken < self.credit(door);
-        open.then_some((door.id, door.via))
+        (taken < self.credit(door)).then_some((door.id, door.via))
     }
 
     /// Whether somebody may be waiting whom the next turn can take.

@@ -11,6 +11,7 @@
 mod checks;
 mod moves;
 mod search;
+mod searches;
 mod state;
 mod story;
 
@@ -22,6 +23,7 @@ use castra_core::id::GuestName;
 
 pub use checks::Broken;
 pub use search::{audit, explore};
+pub use searches::{Search, searches};
 
 /// One tick: what time passes by. The shortest that no engine takes for a stall.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -136,7 +138,7 @@ pub fn agent_config(name: GuestName) -> AgentConfig {
     }
 }
 
-/// How far a search is, told after every layer.
+/// How far a search is, told after every layer, and now and then within one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// How many steps lead to the states that were just found.
@@ -145,7 +147,7 @@ pub struct Progress {
     pub states: u64,
     /// Steps taken so far.
     pub edges: u64,
-    /// States that were just found.
+    /// States that were just found, or are still to be looked at in this layer.
     pub frontier: u64,
 }
 

@@ -8,6 +8,9 @@ use super::story::Story;
 use super::{Bounds, Broken, Counterexample, Progress, Report};
 use crate::choice::{Choice, Odometer, Replayed, Seeded};
 
+/// States that are looked at before one hears of it.
+const TOLD_EVERY: usize = 500;
+
 /// How a state was found: from which one, by which choice.
 #[derive(Clone, Copy)]
 struct Found {
@@ -16,8 +19,9 @@ struct Found {
 }
 
 /// Searches until nothing new is found, a promise is broken or the bound on
-/// states is reached. `tell` is called after every layer.
-pub fn explore(bounds: &Bounds, tell: &mut dyn FnMut(Progress)) -> Report {
+/// states is reached. `tell` is called after every layer and every few states;
+/// when it returns `false` the search ends.
+pub fn explore(bounds: &Bounds, tell: &mut dyn FnMut(Progress) -> bool) -> Report {
     let limits = Limits::new(bounds);
     let start = State::new(bounds);
     let mut seen: HashSet<u128, BuildHasherDefault<Folded>> = HashSet::default();
@@ -28,7 +32,15 @@ pub fn explore(bounds: &Bounds, tell: &mut dyn FnMut(Progress)) -> Report {
     let mut silent = Story::silent();
     while !layer.is_empty() {
         let mut next = Vec::new();
-        for (index, state) in layer.drain(..) {
+        let all = layer.len();
+        for (looked_at, (index, state)) in layer.drain(..).enumerate() {
+            if looked_at % TOLD_EVERY == TOLD_EVERY - 1 {
+                report.states = found.len() as u64;
+                let Report { states, edges, depth, .. } = report;
+                if !tell(Progress { depth, states, edges, frontier: (all - looked_at) as u64 }) {
+                    return report;
+                }
+            }
             let mut odometer = Odometer::default();
             for choice in 0.. {
                 let mut after = state.clone();
@@ -68,7 +80,9 @@ pub fn explore(bounds: &Bounds, tell: &mut dyn FnMut(Progress)) -> Report {
             report.depth += 1;
         }
         let Report { states, edges, depth, .. } = report;
-        tell(Progress { depth, states, edges, frontier: layer.len() as u64 });
+        if !tell(Progress { depth, states, edges, frontier: layer.len() as u64 }) && !layer.is_empty() {
+            return report;
+        }
     }
     report.closed = true;
     report

@@ -37,6 +37,8 @@ impl Hub {
         node.edges.clear();
         node.stirred = false;
         node.conns.clear();
+        node.former.clear();
+        node.said.clear();
         node.open = 0;
         for (_, queue) in &mut node.doors {
             queue.clear();

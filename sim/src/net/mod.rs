@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod conformance;
 mod machines;
+mod said;
 mod serial;
 mod sim_net;
 mod sockets;
@@ -24,6 +25,8 @@ use crate::choice::Choice;
 use crate::plan::Network;
 use crate::scribe::Scribe;
 
+pub(crate) use said::Heard;
+use said::Said;
 pub(crate) use sim_net::SimNet;
 use stream::{Cargo, End, Phase, Stream};
 pub(crate) use stream::{EndId, Owner};
@@ -42,11 +45,15 @@ pub(crate) struct Hub {
     streams: Vec<Stream>,
     free: Vec<u32>,
     pub(crate) nodes: Vec<Node>,
+    /// Some process has edges that it hasn't been told.
+    pub(crate) stirring: bool,
     due: BinaryHeap<Reverse<(Time, u64, Happening)>>,
     happenings: u64,
     pub(crate) chooser: Chooser,
     /// What one process wrote so far, for those who replay it.
     pub(crate) tap: Option<(NodeId, Vec<u8>)>,
+    /// A connection on which something else left than was said.
+    pub(crate) garbled: Option<(NodeId, ConnId)>,
     /// Writes everything down, if somebody wants to read it.
     pub(crate) scribe: Option<Box<Scribe>>,
 }
@@ -88,6 +95,12 @@ pub(crate) struct Node {
     pub(crate) doors: Vec<(Door, VecDeque<EndId>)>,
     /// Its connections by slot.
     conns: Vec<Option<(ConnId, EndId)>>,
+    /// Who had the slot before.
+    former: Vec<Option<ConnId>>,
+    /// What its engine said on them.
+    said: Vec<Said>,
+    /// The connection that it closed last, and whether its stream was over.
+    pub(crate) closed_last: Option<(ConnId, bool)>,
     pub(crate) open: usize,
     /// Most connections while descriptors are short.
     pub(crate) descriptors: Option<usize>,
@@ -105,12 +118,20 @@ impl Hub {
             streams: Vec::new(),
             free: Vec::new(),
             nodes: Vec::new(),
+            stirring: false,
             due: BinaryHeap::new(),
             happenings: 0,
             chooser: Chooser(choice),
             tap: None,
+            garbled: None,
             scribe: None,
         }
+    }
+
+    /// A process has something to look at.
+    pub(crate) fn stir(&mut self, node: NodeId) {
+        self.nodes[node].stirred = true;
+        self.stirring = true;
     }
 
     /// When the network does something next.
@@ -162,6 +183,24 @@ impl Hub {
     /// Who is at the other end of what a process calls `conn`.
     pub(crate) fn peer(&self, node: NodeId, conn: ConnId) -> Option<Owner> {
         self.owner(self.find(node, conn)?.other())
+    }
+
+    /// Whether a process has to be told that the other end sends no more.
+    pub(crate) fn is_finished(&self, node: NodeId, conn: ConnId) -> bool {
+        let Some(end) = self.find(node, conn) else { return true };
+        let stream = &self.streams[end.stream as usize];
+        let own = &stream.ends[usize::from(end.side)];
+        stream.generation != end.generation || own.finished || own.reset
+    }
+
+    /// Connections of a process whose other end is closed.
+    pub(crate) fn widowed(&self, node: NodeId) -> Vec<ConnId> {
+        let closed = |id: EndId| {
+            let stream = &self.streams[id.stream as usize];
+            stream.generation != id.generation || stream.ends[usize::from(1 - id.side)].closed
+        };
+        let conns = self.nodes[node].conns.iter().flatten();
+        conns.filter(|(_, end)| closed(*end)).map(|(conn, _)| *conn).collect()
     }
 
     /// All ends that a process holds in its present life.
@@ -233,6 +272,7 @@ impl Hub {
                 queue.push_back(id.other());
                 node.edges.push(Ready::readable(Endpoint::Listener(door)));
                 node.stirred = true;
+                self.stirring = true;
                 if let Some(stream) = self.stream(id) {
                     stream.phase = Phase::Open;
                     stream.ends[1].owner.life = life;
@@ -281,6 +321,8 @@ impl Hub {
         }
         if device && self.end(id).is_some_and(|end| end.closed) {
             if let Some(owner) = self.owner(id).filter(|_| !gone) {
+                // The hypervisor closes its end, too.
+                self.send(id, Cargo::Finish);
                 self.unplugged(owner.node);
             }
             return self.bury(id);
@@ -305,7 +347,7 @@ impl Hub {
         let Some(end) = self.end(id) else { return };
         let (node, life) = (end.owner.node, end.owner.life);
         let (finished, reset, conn) = (end.finished || end.reset, end.reset, end.conn);
-        let both = finished && end.said_finished;
+        let both = finished && (end.said_finished || end.hangs_up);
         let ready = conn.map(|conn| Ready {
             source: Endpoint::Conn(conn),
             readable: !writable || reset,
@@ -320,13 +362,16 @@ impl Hub {
             return;
         }
         node.stirred = true;
+        self.stirring = true;
         if let Some(ready) = ready {
             node.edges.push(ready);
             if odd && let Endpoint::Conn(conn) = ready.source {
-                // Once more for nothing, and a word about a connection that is gone.
-                let old = ConnId { generation: conn.generation.wrapping_sub(1), ..conn };
+                // Once more for nothing, and a last word about the connection that had the slot before.
                 node.edges.push(Ready { writable: true, ..ready });
-                node.edges.push(Ready { source: Endpoint::Conn(old), ..ready });
+                if let Some(Some(former)) = node.former.get(conn.index as usize) {
+                    let source = Endpoint::Conn(*former);
+                    node.edges.push(Ready { source, finished: true, hangup: true, ..ready });
+                }
             }
         }
     }

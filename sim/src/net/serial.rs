@@ -55,6 +55,8 @@ impl Hub {
             self.nodes[node].conns[conn.index as usize] = Some((conn, end));
             if let Some(end) = self.end(end) {
                 end.conn = Some(conn);
+                // Who waited for room in the old stream waits for it in this one.
+                end.wants_write = true;
             }
             self.edge(end, true);
         }

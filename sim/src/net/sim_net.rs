@@ -58,6 +58,7 @@ impl SimNet {
         assert!(node.conns[index].is_none(), "{conn:?} is taken");
         node.conns[index] = Some((conn, end));
         node.open += 1;
+        hub.forget_words(self.node, conn);
         if let Some(end) = hub.end(end) {
             end.conn = Some(conn);
         }
@@ -133,7 +134,10 @@ impl Net for SimNet {
 
     fn write(&mut self, conn: ConnId, bytes: &[u8]) -> io::Result<usize> {
         let end = self.end(conn)?;
-        self.hub.borrow_mut().write(end, bytes)
+        let mut hub = self.hub.borrow_mut();
+        let written = hub.write(end, bytes)?;
+        hub.check_written(self.node, conn, &bytes[..written]);
+        Ok(written)
     }
 
     fn want_write(&mut self, conn: ConnId, wanted: bool) -> io::Result<()> {
@@ -157,9 +161,18 @@ impl Net for SimNet {
     fn close(&mut self, conn: ConnId) {
         let Ok(end) = self.end(conn) else { return };
         let mut hub = self.hub.borrow_mut();
+        let over =
+            hub.end(end).is_none_or(|end| end.finished || end.reset || end.said_finished || end.closed);
         let node = &mut hub.nodes[self.node];
-        node.conns[conn.index as usize] = None;
+        let index = conn.index as usize;
+        node.conns[index] = None;
         node.open -= 1;
+        node.closed_last = Some((conn, over));
+        if node.former.len() <= index {
+            node.former.resize(index + 1, None);
+        }
+        node.former[index] = Some(conn);
+        hub.forget_words(self.node, conn);
         if !hub.detach_device(end) {
             hub.close(end);
         }

@@ -113,6 +113,10 @@ impl Hub {
         let told = end.reset || end.said_finished && !rude;
         end.bytes.drain(..end.arrived);
         end.arrived = 0;
+        let unix = self.stream(id).is_some_and(|stream| !stream.remote);
+        if let Some(other) = self.end(id.other()).filter(|other| unix && !other.device) {
+            other.hangs_up = true;
+        }
         if !told {
             self.send(id, if rude { Cargo::Reset } else { Cargo::Finish });
         }

@@ -61,6 +61,8 @@ pub(crate) struct End {
     pub(crate) bytes: VecDeque<u8>,
     /// How many of them have arrived.
     pub(crate) arrived: usize,
+    /// How many were read before them.
+    pub(crate) read: u64,
     pub(crate) flight: VecDeque<Segment>,
     /// Nothing arrives before.
     pub(crate) held_until: Time,
@@ -72,10 +74,14 @@ pub(crate) struct End {
     /// The machine behind this end is gone: nothing answers, not even a kernel.
     pub(crate) void: bool,
     pub(crate) wants_write: bool,
+    /// The other end is a closed unix socket: that it finished is a hangup.
+    pub(crate) hangs_up: bool,
     /// Its owner said that it will send no more.
     pub(crate) said_finished: bool,
     /// The next write to this end is damaged on its way.
     pub(crate) corrupted: bool,
+    /// Whoever is here answers no challenge truthfully that was sent later.
+    pub(crate) lies_from: Option<Time>,
     /// A device in the guest: the stream is the hypervisor's, and outlives whoever opens it.
     pub(crate) device: bool,
 }
@@ -101,6 +107,7 @@ impl End {
             conn: None,
             bytes: VecDeque::new(),
             arrived: 0,
+            read: 0,
             flight: VecDeque::new(),
             held_until: Time::ZERO,
             finished: false,
@@ -108,8 +115,10 @@ impl End {
             closed: false,
             void: false,
             wants_write: false,
+            hangs_up: false,
             said_finished: false,
             corrupted: false,
+            lies_from: None,
             device: false,
         }
     }
@@ -162,6 +171,7 @@ impl End {
         buffer[split..count].copy_from_slice(&back[..count - split]);
         self.bytes.drain(..count);
         self.arrived -= count;
+        self.read += count as u64;
         count
     }
 }

@@ -13,6 +13,8 @@ const AXIS: f64 = 86.0;
 const TOP: f64 = 26.0;
 /// Characters in a line of the violation's text.
 const SENTENCE: usize = 64;
+/// Height below the end of a broken run, in which what is said then can be seen.
+const AFTER: f64 = 30.0;
 /// Half of what a shaded span is wide.
 const SPAN: f64 = 13.0;
 
@@ -22,6 +24,8 @@ pub(super) struct Diagram<'a> {
     /// Where the columns are.
     columns: Vec<f64>,
     wide: f64,
+    /// Height that what lasts to the end has beyond it.
+    after: f64,
     svg: Svg,
 }
 
@@ -48,11 +52,12 @@ impl<'a> Diagram<'a> {
             right += after;
         }
         let wide = right.max(AXIS + 6.2 * SENTENCE as f64) + 24.0;
-        Self { chronicle, scale: Scale::new(chronicle, TOP), columns, wide, svg: Svg::default() }
+        let after = if chronicle.violation.is_some() { AFTER } else { 0.0 };
+        Self { chronicle, scale: Scale::new(chronicle, TOP), columns, wide, after, svg: Svg::default() }
     }
 
     /// The names of the columns, in a drawing of their own that stays in view.
-    pub(super) fn heads(&self) -> String {
+    pub(super) fn heads(&self) -> Framed {
         let mut svg = Svg::default();
         for (process, x) in self.chronicle.columns.iter().zip(&self.columns) {
             let role = match process.role {
@@ -65,11 +70,11 @@ impl<'a> Diagram<'a> {
                 svg.text("role", Anchor::Middle, [(*x, 33.0)], role);
             }
         }
-        framed(&svg.body, self.wide, 40.0, "Processes", "")
+        Framed { wide: self.wide, high: 40.0, label: "Processes", body: svg.body }
     }
 
     /// Everything else.
-    pub(super) fn body(mut self, definitions: &str) -> String {
+    pub(super) fn body(mut self, definitions: &str) -> Framed {
         self.lives();
         self.spans();
         self.fold_edges();
@@ -94,11 +99,21 @@ impl<'a> Diagram<'a> {
         }
         let (right, lowest) = self.svg.reach();
         let high = (self.scale.bottom() + below).max(lowest) + 24.0;
-        framed(&self.svg.body, self.wide.max(right + 16.0), high, "Space-time diagram", definitions)
+        let body = format!("{definitions}{}", self.svg.body);
+        Framed { wide: self.wide.max(right + 16.0), high, label: "Space-time diagram", body }
     }
 
     fn x(&self, column: usize) -> Option<f64> {
         self.columns.get(column).copied()
+    }
+
+    /// The height down to which something is drawn that lasts until then.
+    fn down_to(&self, until: Time) -> f64 {
+        if until < self.chronicle.end { self.scale.y(until) } else { self.bottom() }
+    }
+
+    fn bottom(&self) -> f64 {
+        self.scale.bottom() + self.after
     }
 
     /// The end of something that lasts.
@@ -112,12 +127,10 @@ impl<'a> Diagram<'a> {
             let class = match mark.kind {
                 MarkKind::Stopped => "stopped",
                 MarkKind::Cut => "cut",
-                MarkKind::Fault | MarkKind::Window | MarkKind::Start | MarkKind::End | MarkKind::Note => {
-                    continue;
-                }
+                _ => continue,
             };
             let until = self.until(mark);
-            let (top, bottom) = (self.scale.y(mark.at), self.scale.y(until));
+            let (top, bottom) = (self.scale.y(mark.at), self.down_to(until));
             let tip = format!("{}, {} to {}", mark.text, seconds(mark.at), seconds(until));
             let (left, wide) = match mark.column.and_then(|column| self.x(column)) {
                 Some(x) => (x - SPAN, 2.0 * SPAN),
@@ -145,7 +158,7 @@ impl<'a> Diagram<'a> {
                 self.svg.line(if alive { "life" } else { "gone" }, (x, from), (x, y));
                 (alive, from) = (mark.kind == MarkKind::Start, y);
             }
-            let bottom = self.scale.bottom();
+            let bottom = self.bottom();
             self.svg.line(if alive { "life" } else { "gone" }, (x, from), (x, bottom));
         }
     }
@@ -187,9 +200,16 @@ impl<'a> Diagram<'a> {
 
     fn band(&mut self, band: &Band) {
         let Some(x) = self.x(band.guest) else { return };
-        let (top, bottom) = (self.scale.y(band.from), self.scale.y(band.until.min(self.chronicle.end)));
+        let after = |other: &Band| other.guest == band.guest && other.from >= band.until && other != band;
+        let last = !self.chronicle.bands.iter().any(after);
+        let until = band.until.min(self.chronicle.end);
+        let bottom = if last { self.down_to(until) } else { self.scale.y(until) };
+        let top = self.scale.y(band.from);
         let state = if band.reachable { "reachable".to_owned() } else { format!("waiting: {}", band.reason) };
         let class = if band.reachable { "band-reach" } else { "band-wait" };
+        // What was said when it should not have been.
+        let broken = self.chronicle.violation.as_ref();
+        let wrong = last && broken.is_some_and(|broken| broken.column == Some(band.guest));
         let tip = format!("{state}, {} to {}", seconds(band.from), seconds(band.until));
         self.svg.block(class, (x - 30.0, top), (10.0, bottom - top), &tip);
         let (class, lines) = if band.reachable {
@@ -198,8 +218,9 @@ impl<'a> Diagram<'a> {
             ("wait", vec!["waiting", band.reason.as_str()])
         };
         let lines = if bottom - top < 2.0 * LINE { &lines[lines.len() - 1..] } else { &lines[..] };
+        let class = if wrong { "broken" } else { class };
         for (index, line) in lines.iter().enumerate() {
-            let y = top + 10.0 + index as f64 * LINE;
+            let y = top + 10.0 + if wrong { 5.0 } else { 0.0 } + index as f64 * LINE;
             self.svg.text(class, Anchor::End, [(x - 36.0, y)], line);
         }
     }
@@ -234,6 +255,11 @@ impl<'a> Diagram<'a> {
                 "said"
             }
             MarkKind::Window => return self.window(mark, x),
+            MarkKind::Wrong => {
+                // Not on the red line.
+                self.svg.text("broken", Anchor::Start, below((x + SPAN + 4.0, y + 15.0)), &mark.text);
+                return;
+            }
             MarkKind::Note => "note",
         };
         let lasts = mark.until.filter(|until| *until > mark.at && mark.kind != MarkKind::Note);
@@ -256,8 +282,8 @@ impl<'a> Diagram<'a> {
             escape(&mark.text)
         ));
         for (index, line) in wrap(&mark.text, 16).iter().enumerate() {
-            let middle = f64::midpoint(top, bottom) + index as f64 * LINE;
-            self.svg.text("broken", Anchor::End, below((x - 36.0, middle)), line);
+            let base = top + 10.0 + index as f64 * LINE;
+            self.svg.text("broken", Anchor::End, below((x - 36.0, base)), line);
         }
     }
 
@@ -363,10 +389,10 @@ impl<'a> Diagram<'a> {
         let lines =
             wrap(&format!("{}: {}", broken.promise, self.chronicle.wrong().unwrap_or_default()), SENTENCE);
         for (index, line) in lines.iter().enumerate() {
-            let base = self.scale.bottom() + 24.0 + index as f64 * (LINE + 3.0);
+            let base = self.bottom() + 24.0 + index as f64 * (LINE + 3.0);
             self.svg.text("broken", Anchor::Start, [(AXIS, base)], line);
         }
-        40.0 + lines.len() as f64 * (LINE + 3.0)
+        40.0 + self.after + lines.len() as f64 * (LINE + 3.0)
     }
 }
 
@@ -375,9 +401,22 @@ fn below((x, y): (f64, f64)) -> impl Iterator<Item = (f64, f64)> {
     (0..5).map(move |step| (x, y + f64::from(step) * LINE))
 }
 
-fn framed(body: &str, wide: f64, high: f64, label: &str, definitions: &str) -> String {
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide:.0}\" height=\"{high:.0}\" \
-         viewBox=\"0 0 {wide:.0} {high:.0}\" role=\"img\" aria-label=\"{label}\">\n{definitions}{body}</svg>\n"
-    )
+/// A drawing and how large it is.
+pub(super) struct Framed {
+    pub(super) wide: f64,
+    pub(super) high: f64,
+    label: &'static str,
+    body: String,
+}
+
+impl Framed {
+    /// As an element that begins at this height, if it stands in another drawing.
+    pub(super) fn at(&self, y: f64) -> String {
+        let Self { wide, high, label, body } = self;
+        let place = if y > 0.0 { format!("y=\"{y:.0}\" ") } else { String::new() };
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" {place}width=\"{wide:.0}\" height=\"{high:.0}\" \
+             viewBox=\"0 0 {wide:.0} {high:.0}\" role=\"img\" aria-label=\"{label}\">\n{body}</svg>\n"
+        )
+    }
 }

@@ -1,7 +1,8 @@
 //! A run as a space-time diagram (Lamport 1978): one column per process, time
 //! downwards, a message as an arrow from its sender to its receiver.
 //!
-//! One HTML file with everything in it, readable without any script.
+//! One HTML file with everything in it, readable without any script; or the
+//! drawing alone, as SVG, for where only images are shown.
 
 #[cfg(test)]
 pub(crate) mod check;
@@ -18,8 +19,8 @@ use castra_core::time::Time;
 
 use crate::chronicle::Chronicle;
 use diagram::Diagram;
-use style::{DEFINITIONS, STYLE};
-use svg::escape;
+use style::DEFINITIONS;
+use svg::{escape, wrap};
 
 /// Draws a run. `rerun` is the command that runs it again. The same run gives
 /// the same bytes.
@@ -37,7 +38,8 @@ pub fn draw(chronicle: &Chronicle, rerun: Option<&str>) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width\"/>\n\
          <meta name=\"color-scheme\" content=\"light dark\"/>\n\
-         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+         <title>{title}</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{title}</h1>\n",
+        style::page()
     );
     if let Some(broken) = &chronicle.violation {
         let _ = writeln!(
@@ -66,10 +68,45 @@ pub fn draw(chronicle: &Chronicle, rerun: Option<&str>) -> String {
     let _ = write!(
         page,
         "<div class=\"heads\">\n{}</div>\n{}</body>\n</html>\n",
-        diagram.heads(),
-        diagram.body(DEFINITIONS)
+        diagram.heads().at(0.0),
+        diagram.body(DEFINITIONS).at(0.0)
     );
     page
+}
+
+/// Draws a run as one image that needs nothing else. The same run gives the same bytes.
+#[must_use]
+pub fn svg(chronicle: &Chronicle, rerun: Option<&str>) -> String {
+    let diagram = Diagram::new(chronicle);
+    let heads = diagram.heads();
+    let body = diagram.body(DEFINITIONS);
+    let mut about: Vec<_> =
+        chronicle.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    about.push("time runs downwards; a bar is what the broker says of a guest".to_owned());
+    let title = match (&chronicle.violation, chronicle.wrong()) {
+        (Some(broken), Some(wrong)) => format!("{} is broken: {wrong}", broken.promise),
+        _ => "A run in which every promise held".to_owned(),
+    };
+    let mut lines: Vec<_> = wrap(&title, 76).into_iter().map(|line| ("title", line)).collect();
+    lines.push(("role", about.join("; ")));
+    lines.extend(rerun.map(|rerun| ("role", format!("Again: {rerun}"))));
+    let top = 16.0 + 18.0 * lines.len() as f64;
+    let longest = lines.iter().map(|(_, line)| line.chars().count()).max().unwrap_or(0);
+    let wide = body.wide.max(heads.wide).max(24.0 + 6.5 * longest as f64);
+    let high = top + heads.high + body.high;
+    let mut image = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide:.0}\" height=\"{high:.0}\" \
+         viewBox=\"0 0 {wide:.0} {high:.0}\" role=\"img\" aria-label=\"Space-time diagram of a run\">\n\
+         <style>{}</style>\n<rect class=\"ground\" width=\"{wide:.0}\" height=\"{high:.0}\"/>\n",
+        style::alone()
+    );
+    // Writing to a string can't fail.
+    for (index, (class, line)) in lines.iter().enumerate() {
+        let y = 24 + index * 18;
+        let _ = writeln!(image, "<text class=\"{class}\" x=\"12\" y=\"{y}\">{}</text>", escape(line));
+    }
+    let _ = writeln!(image, "{}{}</svg>", heads.at(top), body.at(top + heads.high));
+    image
 }
 
 /// `1.204 s`, or to the microsecond where it isn't a whole millisecond.

@@ -11,6 +11,9 @@ const CHARACTER: f64 = 6.1;
 /// Most characters of one text.
 const LONGEST: usize = 72;
 
+/// Bold ones are wider.
+const BOLD: f64 = 6.8;
+
 /// How wide `text` is, about.
 pub(super) fn width(text: &str) -> f64 {
     text.chars().count() as f64 * CHARACTER
@@ -84,7 +87,8 @@ impl Svg {
         text: &str,
     ) -> bool {
         let text = shortened(text);
-        let wide = width(&text);
+        let bold = matches!(class, "broken" | "fault" | "reach" | "wait");
+        let wide = if bold { text.chars().count() as f64 * BOLD } else { width(&text) };
         for (x, y) in places {
             let left = match anchor {
                 Anchor::Start => x,

@@ -166,6 +166,7 @@ fn any_chronicle() -> impl Strategy<Value = Chronicle> {
         Just(MarkKind::Start),
         Just(MarkKind::End),
         Just(MarkKind::Note),
+        Just(MarkKind::Wrong),
     ];
     let mark = (proptest::option::of(0..6_usize), at(), proptest::option::of(at()), kind, any_text())
         .prop_map(|(column, at, until, kind, text)| Mark { column, at, until, kind, text });

@@ -14,7 +14,7 @@ use castra_driver::shell::{Shell, ShellOptions};
 
 use super::clients::Command;
 use super::scripts::Script;
-use super::{Body, Process, Todo, World, name};
+use super::{Body, Process, Schedule, Todo, World, name};
 use crate::choice::Choice;
 use crate::chronicle::MarkKind;
 use crate::disk::SimWork;
@@ -96,10 +96,9 @@ impl World {
     pub(super) fn add(&mut self, guest: Option<usize>, twin: bool) -> NodeId {
         let mut hub = self.hub.borrow_mut();
         hub.nodes.push(Node::default());
+        self.schedule.push(Schedule { wake: Time::MAX, frozen_until: Time::ZERO });
         self.processes.push(Process {
             body: Body::Gone,
-            wake: None,
-            frozen_until: Time::ZERO,
             guest,
             stopping: false,
             twin,
@@ -119,7 +118,6 @@ impl World {
             let held = &mut hub.nodes[node];
             held.life += 1;
             held.exists = true;
-            held.stirred = true;
         }
         let owner = self.owner(node);
         let clocks = self.clocks();
@@ -144,8 +142,7 @@ impl World {
         }
         self.mark(Some(node), None, MarkKind::Start, format!("starts (life {})", owner.life));
         self.processes[node].stopping = false;
-        self.processes[node].frozen_until = Time::ZERO;
-        self.processes[node].wake = Some(self.now);
+        self.schedule[node] = Schedule { wake: self.now, frozen_until: Time::ZERO };
         self.processes[node].body = match self.processes[node].guest {
             None => self.broker(owner.life),
             Some(guest) => match self.plan.guests[guest].kind {
@@ -159,11 +156,15 @@ impl World {
         };
     }
 
-    fn broker(&mut self, life: u32) -> Body {
+    fn broker(&self, life: u32) -> Body {
         let mut hub = self.hub.borrow_mut();
         let doors = LINKS.iter().map(|(door, _)| *door).chain([CONTROL]);
         hub.nodes[BROKER].doors = doors.map(|door| (door, Default::default())).collect();
         drop(hub);
+        self.witness.borrow_mut().truth.broker.begins(self.now);
+        if self.now < self.suspended_until {
+            self.witness.borrow_mut().truth.broker.sleeps(self.now);
+        }
         let restored = self.disk.borrow_mut().restore();
         self.update_keyholders();
         let mut seed = [0; 32];
@@ -191,7 +192,7 @@ impl World {
         Body::Broker(Box::new(Shell::new(engine, net, SimWork(Rc::clone(&self.disk)), options)))
     }
 
-    fn agent(&mut self, node: NodeId, guest: usize, life: u32) -> Body {
+    fn agent(&self, node: NodeId, guest: usize, life: u32) -> Body {
         let carrier = if self.processes[node].twin { Carrier::Tcp } else { self.plan.guests[guest].carrier };
         let door = door(carrier);
         if carrier == Carrier::Serial && life == 1 {
@@ -235,7 +236,7 @@ impl World {
         {
             let mut hub = self.hub.borrow_mut();
             hub.nodes[node].exists = true;
-            hub.nodes[node].stirred = true;
+            hub.stir(node);
         }
         let owner = self.owner(node);
         let clocks = self.clocks();
@@ -261,7 +262,7 @@ impl World {
     }
 
     /// Who has the key that a name needs, as a broker that starts now knows it.
-    fn update_keyholders(&mut self) {
+    fn update_keyholders(&self) {
         let disk = self.disk.borrow();
         let mut witness = self.witness.borrow_mut();
         for guest in 0..self.plan.guests.len() {

@@ -169,7 +169,10 @@ impl Command {
             }
             "info" => count(&mut witness.outcome.replies, "info"),
             "events" => count(&mut witness.outcome.replies, "events"),
-            "token_issued" => count(&mut witness.outcome.replies, "token_issued"),
+            "token_issued" => {
+                count(&mut witness.outcome.replies, "token_issued");
+                self.issued(data, witness);
+            }
             "token_listed" => count(&mut witness.outcome.replies, "token_listed"),
             "token_revoked" => count(&mut witness.outcome.replies, "token_revoked"),
             "forgotten" => count(&mut witness.outcome.replies, "forgotten"),
@@ -177,6 +180,15 @@ impl Command {
             other => witness.blame("L4", None, format!("an unknown reply: {other:?}")),
         }
         let _ = now;
+    }
+
+    /// S2: what is said to be durable is.
+    fn issued(&self, data: &str, witness: &mut Witness) {
+        let Ok(issued) = serde_json::from_str::<Issued<'_>>(data) else { return };
+        if !witness.durable.iter().any(|token| token == issued.token) {
+            let text = "a client prints a token that was never durable".to_owned();
+            witness.blame("S2", Some(self.plan.guest), text);
+        }
     }
 
     /// S2: what it prints was true at some moment since it began.
@@ -236,6 +248,11 @@ struct Rows {
 }
 
 #[derive(serde::Deserialize)]
+struct Issued<'a> {
+    token: &'a str,
+}
+
+#[derive(serde::Deserialize)]
 struct StatusRow {
     name: GuestName,
     state: State,
@@ -258,10 +275,10 @@ fn request(plan: &Client) -> Vec<u8> {
         Ask::Ping => line("ping", format!("\"guest\":\"{guest}\",\"timeout_ms\":{timeout}")),
         Ask::Events => line("events", "\"follow\":true".to_owned()),
         Ask::Wait => {
-            let target = if timeout % 3 == 0 { "waiting" } else { "reachable" };
+            let target = if timeout.is_multiple_of(3) { "waiting" } else { "reachable" };
             line("wait", format!("\"guests\":[\"{guest}\"],\"for\":\"{target}\",\"timeout_ms\":{timeout}"))
         }
-        Ask::Flood => line("status", String::new()).repeat(60),
+        Ask::Flood => line("status", String::new()).repeat(400),
         Ask::Half => {
             let mut half = line("status", String::new());
             half.truncate(12);

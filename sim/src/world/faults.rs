@@ -18,6 +18,16 @@ impl World {
             return;
         }
         let fault = self.plan.faults[index].clone();
+        // Who does not run takes no signal before it does.
+        let told = match fault.kind {
+            FaultKind::DrainBroker | FaultKind::Reload => Some(BROKER),
+            FaultKind::Leave => Some(fault.guest + 1),
+            _ => None,
+        };
+        let runs_again = told.map(|node| self.schedule[node].frozen_until.max(self.suspended_until));
+        if let Some(at) = runs_again.filter(|at| *at > self.now) {
+            return self.later(at, Todo::Fault(index));
+        }
         let began = self.now;
         if self.happens(&fault) {
             count(&mut self.witness.borrow_mut().outcome.faults, fault.kind.as_str());
@@ -137,7 +147,7 @@ impl World {
                     shell.drain(clocks, clocks.boot + Duration::from_secs(2));
                     shell.engine().settle();
                 }
-                self.hub.borrow_mut().nodes[BROKER].stirred = true;
+                self.hub.borrow_mut().stir(BROKER);
             }
             FaultKind::Reload => {
                 let config = birth::broker_config(&self.plan);
@@ -145,7 +155,7 @@ impl World {
                     shell.reload(clocks, Some(config));
                     shell.engine().settle();
                 }
-                self.hub.borrow_mut().nodes[BROKER].stirred = true;
+                self.hub.borrow_mut().stir(BROKER);
             }
             FaultKind::Descriptors => {
                 self.trouble(until);
@@ -180,12 +190,12 @@ impl World {
         let Body::Agent(shell) = &mut self.processes[node].body else { return false };
         shell.drain(clocks, clocks.boot + Duration::from_secs(2));
         shell.engine().settle();
-        self.hub.borrow_mut().nodes[node].stirred = true;
+        self.hub.borrow_mut().stir(node);
         self.later(until.max(self.now + Duration::from_secs(3)), Todo::Boot(node));
         true
     }
 
-    fn hold(&mut self, node: NodeId, way: Way, until: Time) -> bool {
+    fn hold(&self, node: NodeId, way: Way, until: Time) -> bool {
         self.each_end(node, |hub, end| {
             if way != Way::ToGuest {
                 hub.hold(end.other(), until);
@@ -196,11 +206,7 @@ impl World {
         })
     }
 
-    fn each_end(
-        &mut self,
-        node: NodeId,
-        mut act: impl FnMut(&mut crate::net::Hub, crate::net::EndId),
-    ) -> bool {
+    fn each_end(&self, node: NodeId, mut act: impl FnMut(&mut crate::net::Hub, crate::net::EndId)) -> bool {
         let mut hub = self.hub.borrow_mut();
         let ends = hub.ends_of(node);
         for end in &ends {
@@ -212,7 +218,7 @@ impl World {
     pub(super) fn kill_guest(&mut self, node: NodeId, silently: bool) {
         let owner = self.owner(node);
         self.processes[node].body = Body::Gone;
-        self.processes[node].wake = None;
+        self.schedule[node].wake = Time::MAX;
         let mut hub = self.hub.borrow_mut();
         if silently {
             // Whether its machine, once it is back, disowns what it had, or the host's end just hangs.
@@ -233,15 +239,17 @@ impl World {
 
     fn freeze(&mut self, node: NodeId, until: Time) {
         let owner = self.owner(node);
-        self.processes[node].frozen_until = self.processes[node].frozen_until.max(until);
-        if node != BROKER {
+        self.schedule[node].frozen_until = self.schedule[node].frozen_until.max(until);
+        if node == BROKER {
+            self.witness.borrow_mut().truth.broker.sleeps(self.now);
+        } else {
             self.stopped(owner);
         }
         self.later(until, Todo::Thaw(node));
     }
 
-    pub(super) fn thaw(&mut self, node: NodeId) {
-        if self.processes[node].frozen_until <= self.now && !matches!(self.processes[node].body, Body::Gone) {
+    pub(super) fn thaw(&self, node: NodeId) {
+        if self.schedule[node].frozen_until <= self.now && !matches!(self.processes[node].body, Body::Gone) {
             let owner = self.owner(node);
             self.witness.borrow_mut().truth.resumed(owner);
         }
@@ -249,11 +257,12 @@ impl World {
 
     fn suspend(&mut self, lasts: Duration) {
         self.trouble(self.now + lasts);
+        self.witness.borrow_mut().truth.broker.sleeps(self.now);
         self.suspended += lasts;
         self.suspended_until = self.now + lasts;
         // Guests are on this host, too.
         for node in 1..self.processes.len() {
-            if self.processes[node].frozen_until <= self.now
+            if self.schedule[node].frozen_until <= self.now
                 && !matches!(self.processes[node].body, Body::Gone)
             {
                 self.freeze(node, self.suspended_until);
@@ -297,7 +306,7 @@ impl World {
 
     pub(super) fn end_broker(&mut self, torn: usize) {
         self.processes[BROKER].body = Body::Gone;
-        self.processes[BROKER].wake = None;
+        self.schedule[BROKER].wake = Time::MAX;
         self.hub.borrow_mut().hang_up(BROKER);
         self.disk.borrow_mut().kill(torn);
         self.mark(Some(BROKER), None, MarkKind::End, "ends");
@@ -319,6 +328,8 @@ impl World {
     /// The broker's process is over; whatever it knew of reachability is, too.
     pub(super) fn broker_left(&mut self) {
         self.done.clear();
+        // No worker outlives its process.
+        self.disk.borrow_mut().kill(0);
         let (lost, clocks) = (self.state_lost, self.clocks());
         self.witness.borrow_mut().broker_restarted(clocks, lost);
     }

@@ -46,6 +46,9 @@ pub struct World {
     witness: Watching,
     disk: Rc<RefCell<Disk>>,
     processes: Vec<Process>,
+    /// When each of them gets its turn.
+    schedule: Vec<Schedule>,
+    due: Vec<NodeId>,
     agenda: BinaryHeap<Reverse<(Time, u64, Todo)>>,
     todos: u64,
     now: Time,
@@ -68,11 +71,17 @@ pub struct World {
     planted: Option<castra_core::planted::Bug>,
 }
 
+/// When a process gets its turn.
+#[derive(Clone, Copy)]
+struct Schedule {
+    /// Its own deadline; [`Time::MAX`]: none.
+    wake: Time,
+    frozen_until: Time,
+}
+
 /// A process and what it needs of the world.
 struct Process {
     body: Body,
-    wake: Option<Time>,
-    frozen_until: Time,
     /// Whose name and key it has.
     guest: Option<usize>,
     /// Its engine has stopped.
@@ -167,13 +176,21 @@ impl World {
         let start = Time::from_millis(1_000_000);
         let hub = Rc::new(RefCell::new(Hub::new(plan.network.clone(), choice, start)));
         let now = Now { boot: start, suspended: Duration::ZERO, wall: WALL };
-        let witness = Witness::new(Rc::clone(&hub), plan.window(), plan.guests.len(), bounds(plan), now);
+        let witness = Witness::new(
+            Rc::clone(&hub),
+            (plan.window(), plan.interval()),
+            plan.guests.len(),
+            bounds(plan),
+            now,
+        );
         Self {
             plan: plan.clone(),
             hub,
             witness: Rc::new(RefCell::new(witness)),
             disk: Rc::default(),
             processes: Vec::new(),
+            schedule: Vec::new(),
+            due: Vec::new(),
             agenda: BinaryHeap::new(),
             todos: 0,
             now: start,
@@ -194,6 +211,14 @@ impl World {
         }
     }
 
+    /// From now on only `promise` is asked for: a world that would first break
+    /// another one goes on.
+    #[must_use]
+    pub fn only(self, promise: &str) -> Self {
+        self.witness.borrow_mut().only = Some(promise.to_owned());
+        self
+    }
+
     /// Chaos, then peace.
     ///
     /// # Errors
@@ -212,6 +237,13 @@ impl World {
         self.hub.borrow_mut().scribe = Some(Box::new(scribe));
         self.witness.borrow_mut().verdicts = Some(Vec::new());
         let result = self.play();
+        if let Err(failure) = &result
+            && let Some(guest) = failure.violation.guest
+            && let Some(proof_at) = self.witness.borrow().falsely_reachable(guest)
+            && let Some(scribe) = &mut self.hub.borrow_mut().scribe
+        {
+            scribe.explain(guest, proof_at, self.plan.window(), self.now);
+        }
         let verdicts = self.witness.borrow_mut().verdicts.take().unwrap_or_default();
         let scribe = self.hub.borrow_mut().scribe.take();
         let violation = result.as_ref().err().map(|failure| &failure.violation);
@@ -246,18 +278,16 @@ impl World {
     }
 
     /// When something happens next.
-    fn next(&mut self) -> Option<Time> {
+    fn next(&self) -> Option<Time> {
         let hub = self.hub.borrow();
         let disk = self.disk.borrow();
         let agenda = self.agenda.peek().map(|Reverse((at, ..))| *at);
         let mut next = [hub.next(), disk.next(), agenda].into_iter().flatten().min().unwrap_or(Time::MAX);
-        for (node, process) in self.processes.iter().enumerate() {
-            let wake = if hub.nodes[node].stirred { Some(self.now) } else { process.wake };
-            if let Some(wake) = wake
-                && !matches!(process.body, Body::Gone)
-            {
-                next = next.min(wake.max(process.frozen_until));
-            }
+        if hub.stirring {
+            return Some(self.now);
+        }
+        for Schedule { wake, frozen_until } in &self.schedule {
+            next = next.min((*wake).max(*frozen_until));
         }
         (next < Time::MAX).then_some(next)
     }
@@ -278,10 +308,11 @@ impl World {
         let mut done = std::mem::take(&mut self.done);
         self.disk.borrow_mut().finish(&mut done);
         if !done.is_empty() {
-            self.hub.borrow_mut().nodes[BROKER].stirred = true;
+            self.hub.borrow_mut().stir(BROKER);
         }
         self.done = done;
         // Between the commit and the broker's word about it either key may be the right one.
+        self.witness.borrow_mut().durable.append(&mut self.disk.borrow_mut().durable);
         let changed = std::mem::take(&mut self.disk.borrow_mut().tokens_changed);
         for name in changed {
             if let Some(guest) = number(name.as_str()).filter(|guest| *guest < self.plan.guests.len()) {
@@ -297,18 +328,32 @@ impl World {
             self.agenda.pop();
             self.carry_out(todo);
         }
-        for node in 0..self.processes.len() {
-            let process = &self.processes[node];
-            let stirred = self.hub.borrow().nodes[node].stirred;
-            let due = stirred || process.wake.is_some_and(|wake| wake <= self.now);
-            if due && process.frozen_until <= self.now {
-                self.turns_at_once += 1;
-                self.turn(node);
-            }
+        self.collect_due();
+        let due = std::mem::take(&mut self.due);
+        for node in &due {
+            self.turns_at_once += 1;
+            self.turn(*node);
         }
+        self.due = due;
         if self.turns_at_once > TURNS_AT_ONCE {
             let text = format!("{TURNS_AT_ONCE} turns at one instant");
             self.witness.borrow_mut().blame("L2", None, text);
+        }
+    }
+
+    /// Whose turn it is, in the order of their numbers.
+    fn collect_due(&mut self) {
+        self.due.clear();
+        let mut hub = self.hub.borrow_mut();
+        hub.stirring = false;
+        for (node, schedule) in self.schedule.iter_mut().enumerate() {
+            if hub.nodes[node].stirred {
+                // If it is frozen, then when it thaws.
+                schedule.wake = schedule.wake.min(self.now.max(schedule.frozen_until));
+            }
+            if schedule.wake.max(schedule.frozen_until) <= self.now {
+                self.due.push(node);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use castra_core::config::AgentConfig;
+use castra_core::id::ConnId;
 use castra_core::status::State;
 
 use super::{Body, Todo, World, name};
@@ -28,12 +29,13 @@ impl World {
             }
         }
         let began = self.now;
+        let widowed = self.hub.borrow().widowed(BROKER);
         // The dead: a window, and nobody may be called reachable who is gone.
         self.run_until(began + self.plan.window() + Duration::from_millis(1))?;
         for guest in (0..self.plan.guests.len()).filter(|guest| self.left[*guest]) {
             let row = self.witness.borrow().rows[guest];
             if row.state == Some(State::Reachable) && row.proven {
-                return Err(self.broken(guest, "is gone for good, and still called reachable"));
+                self.broken(guest, "is gone for good, and still called reachable")?;
             }
         }
         self.run_until(began + self.recovery())?;
@@ -45,10 +47,23 @@ impl World {
                     self.recovery().as_secs(),
                     row.reason
                 );
-                return Err(self.broken(guest, &text));
+                self.broken(guest, &text)?;
             }
         }
-        Ok(())
+        self.is_tidy(&widowed)
+    }
+
+    /// S6: nothing is kept of those who had left when the faults ended.
+    fn is_tidy(&self, widowed: &[ConnId]) -> Result<(), Violation> {
+        let left = self.hub.borrow().widowed(BROKER).into_iter().find(|conn| widowed.contains(conn));
+        let Some(conn) = left else { return Ok(()) };
+        let peer = self.hub.borrow().peer(BROKER, conn);
+        let peer = peer.map_or_else(|| "somebody".to_owned(), |peer| self.introduce(peer.node).0);
+        let mut witness = self.witness.borrow_mut();
+        witness.at(self.clocks());
+        let text = format!("{conn:?} is kept, and its other end ({peer}) left before the faults ended");
+        witness.blame("S6", None, text);
+        witness.violation.take().map_or(Ok(()), Err)
     }
 
     /// Whether it must be reachable in the end. A boot script has no key: a name
@@ -57,7 +72,7 @@ impl World {
         let plan = &self.plan.guests[guest];
         let disk = self.disk.borrow();
         let key = disk.token(&name(guest));
-        let admitted = !self.plan.only_known || guest % 2 == 0 || key.is_some();
+        let admitted = !self.plan.only_known || guest.is_multiple_of(2) || key.is_some();
         plan.core
             && !self.left[guest]
             && admitted
@@ -89,7 +104,7 @@ impl World {
             hub.nodes[BROKER].descriptors = None;
         }
         for node in 0..self.processes.len() {
-            self.processes[node].frozen_until = self.now;
+            self.schedule[node].frozen_until = self.now;
             self.thaw(node);
         }
         for guest in 0..self.plan.guests.len() {
@@ -144,10 +159,10 @@ impl World {
         }
     }
 
-    fn broken(&self, guest: usize, text: &str) -> Violation {
+    fn broken(&self, guest: usize, text: &str) -> Result<(), Violation> {
         let mut witness = self.witness.borrow_mut();
         witness.at(self.clocks());
         witness.blame("L3", Some(guest), format!("guest-{guest} {text}"));
-        witness.violation.take().unwrap_or_else(|| unreachable!("just blamed"))
+        witness.violation.take().map_or(Ok(()), Err)
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Script {
     unsent: Vec<u8>,
     greeted: bool,
     established: bool,
+    /// Answers no challenge truthfully; decided with the first.
+    liar: Option<bool>,
     next: Time,
     opened: Time,
 }
@@ -50,6 +52,7 @@ impl Script {
             unsent: Vec::new(),
             greeted: false,
             established: false,
+            liar: None,
             next: Time::ZERO,
             opened: Time::ZERO,
         }
@@ -63,7 +66,7 @@ impl Script {
                 self.end = Some(hub.dial(owner, BROKER, self.door, true));
                 self.inbox.clear();
                 self.unsent.clear();
-                (self.greeted, self.established) = (false, false);
+                (self.greeted, self.established, self.liar) = (false, false, None);
                 self.opened = now;
                 self.next = now + Duration::from_secs(6);
             }
@@ -157,6 +160,14 @@ impl Script {
 
     /// Answers challenges with what no challenge said, or says what is no frame.
     fn forge(&mut self, hub: &mut Hub) {
+        let (now, end) = (hub.now, self.end);
+        let liar = *self.liar.get_or_insert_with(|| {
+            let liar = hub.chooser.0.once_in(2);
+            if let Some(end) = end.and_then(|end| hub.end(end)).filter(|_| liar) {
+                end.lies_from = Some(now);
+            }
+            liar
+        });
         while let Some(length) =
             self.inbox.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes) as usize)
             && self.inbox.len() >= 4 + length
@@ -166,7 +177,7 @@ impl Script {
             let mut json = Vec::new();
             match hub.chooser.0.below(6) {
                 0 => json.extend_from_slice(b"{no frame"),
-                1 => append_proof(&mut json, seq, &nonce),
+                1 if !liar => append_proof(&mut json, seq, &nonce),
                 2 => append_proof(&mut json, seq + 1000, &nonce),
                 _ => append_proof(&mut json, seq, &Nonce([0; 16])),
             }

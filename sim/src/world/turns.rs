@@ -7,12 +7,13 @@ use castra_driver::net::Net;
 use castra_driver::shell::{Next, Shell};
 
 use super::{Body, Todo, World};
+use crate::boundary::BOUNDARY;
 use crate::chronicle::MarkKind;
 use crate::disk::SimWork;
 use crate::net::{NodeId, SimNet};
 use crate::watched::{Observe, Watched};
 use crate::witness::BROKER;
-use castra_core::time::Now;
+use castra_core::time::{Now, Time};
 use castra_driver::net::Ready;
 use castra_driver::work::Done;
 
@@ -30,6 +31,9 @@ impl World {
             held.stirred = false;
             std::mem::swap(&mut held.edges, &mut edges);
         }
+        if node == BROKER {
+            self.wake_broker(clocks);
+        }
         let mut body = std::mem::replace(&mut self.processes[node].body, Body::Gone);
         let (mut ended, mut stopping) = (false, false);
         let next = match &mut body {
@@ -41,6 +45,9 @@ impl World {
                 self.done.clear();
                 ended = shell.settled();
                 stopping = shell.stopped();
+                let mut witness = self.witness.borrow_mut();
+                witness.at(clocks);
+                witness.leftovers(shell.engine().engine.sizes(), self.hub.borrow().nodes[BROKER].open);
                 next
             }
             Body::Agent(shell) => {
@@ -63,10 +70,11 @@ impl World {
             }
         };
         self.edges = edges;
+        self.listen_in(clocks);
         if ended {
             drop(body);
             self.hub.borrow_mut().hang_up(node);
-            self.processes[node].wake = None;
+            self.schedule[node].wake = Time::MAX;
             self.mark(Some(node), None, MarkKind::End, "leaves");
             if node == BROKER {
                 self.broker_ended();
@@ -75,8 +83,8 @@ impl World {
                 self.mark(Some(node), None, MarkKind::End, "ends");
                 self.stopped(owner);
                 if self.peaceful {
-                    // It was on its way out when the faults ended.
-                    self.after(1000, Todo::Boot(node));
+                    // Told to leave before the faults ended, and started again like everybody.
+                    self.later(self.now, Todo::Boot(node));
                 }
             }
             return;
@@ -87,9 +95,29 @@ impl World {
             self.later(self.now + SETTLE, Todo::Drained(life));
         }
         self.processes[node].body = body;
-        self.processes[node].wake = if next.more { Some(self.now) } else { next.deadline };
+        self.schedule[node].wake = if next.more { self.now } else { next.deadline.unwrap_or(Time::MAX) };
         if node == BROKER {
             self.watch_expiries();
+        }
+    }
+
+    /// What leaves on a stream is what was said.
+    fn listen_in(&self, now: Now) {
+        if let Some((node, conn)) = self.hub.borrow_mut().garbled.take() {
+            let (name, _) = self.introduce(node);
+            let mut witness = self.witness.borrow_mut();
+            witness.at(now);
+            witness.blame(BOUNDARY, None, format!("{name}: not what the engine said leaves on {conn:?}"));
+        }
+    }
+
+    fn wake_broker(&self, now: Now) {
+        let threshold = Duration::from_secs(1).max(self.plan.interval() / 2);
+        let slumber = &mut self.witness.borrow_mut().truth.broker;
+        slumber.wakes(now.boot, threshold, self.plan.interval());
+        if self.now < self.suspended_until {
+            // The last thing that it does before the host sleeps.
+            slumber.sleeps(now.boot);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Changes of durable state: what their askers are told is what happens.
+//! How a broker leaves, and changes of durable state: what their askers are told is what happens.
 
 mod common;
 
@@ -88,4 +88,18 @@ fn a_forgotten_guests_record_is_removed_before_the_broker_stops() {
     world.handle(Input::Done { effect, result: Ok(()) });
     assert!(world.stopped);
     assert_eq!(world.broker.statistics().stale_inputs, 0);
+}
+
+/// Found by the simulated worlds (seed 699, 2026-11-21): the incumbent's
+/// farewell let the contender in, and took leave of it at once.
+#[test]
+fn a_broker_that_leaves_lets_no_contender_in() {
+    let mut world = World::new(|_| {});
+    world.join("a");
+    let (contender, nonce, _) = world.hello("a", "");
+    world.write(contender, format!("proof {nonce}\n").as_bytes());
+    world.handle(Input::Drain { deadline: world.now.boot + ms(2000) });
+    let greeted = world.events.iter().filter(|event| event.fact.kind() == "handshake.success").count();
+    assert_eq!(greeted, 1, "{:?}", world.events);
+    assert!(world.is_closed(contender) && world.stopped);
 }

@@ -1,5 +1,7 @@
 //! Holds what the broker says against the truth, after every event.
 
+mod rules;
+
 use std::time::Duration;
 
 use castra_core::boundary::{Deadline, Wakeup};
@@ -12,20 +14,23 @@ use castra_core::{Broker, Sizes};
 use crate::net::{NodeId, Owner, Shared};
 use crate::outcome::{Outcome, count};
 use crate::truth::Truth;
-use crate::violation::Violation;
+use crate::violation::{PROMISES, Violation};
 
 /// The process that is the broker.
 pub(crate) const BROKER: NodeId = 0;
+
+/// A verdict's change: when, of which guest, to what.
+pub(crate) type Said = (Time, usize, State, Option<Reason>);
 
 /// What is remembered of a guest between two events.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Row {
     pub(crate) known: bool,
-    /// The check that last saw it.
-    round: u64,
     pub(crate) state: Option<State>,
     pub(crate) reason: Option<Reason>,
     proof_at: Option<Time>,
+    /// When that last changed.
+    heard: Option<Time>,
     epoch: Option<Epoch>,
     session: Option<ConnId>,
     /// Whether its evidence is a proof, not a claim.
@@ -39,19 +44,6 @@ pub(crate) struct Row {
     pub(crate) waiting_at: Option<Time>,
     /// A look is due when its proof becomes too old.
     watched: bool,
-}
-
-impl Row {
-    /// Nothing is said of it, but what was said is not forgotten.
-    fn unknown(&self) -> Self {
-        Self {
-            reachable_at: self.reachable_at,
-            waiting_at: self.waiting_at,
-            watched: self.watched,
-            owner: self.owner,
-            ..Self::default()
-        }
-    }
 }
 
 /// What an event was, as far as the checks ask.
@@ -68,42 +60,69 @@ pub(crate) struct Witness {
     pub(crate) truth: Truth,
     pub(crate) rows: Vec<Row>,
     pub(crate) violation: Option<Violation>,
+    /// The one promise that is asked for, if not all are.
+    pub(crate) only: Option<String>,
     pub(crate) outcome: Outcome,
     pub(crate) bounds: Sizes,
     /// Which processes know the key of guest `i`, if it is keyed now.
     pub(crate) keyholders: Vec<Option<Vec<NodeId>>>,
     pub(crate) origin: Time,
     /// Verdicts as they change, if somebody wants to know.
-    pub(crate) verdicts: Option<Vec<(Time, usize, State, Option<Reason>)>>,
+    pub(crate) verdicts: Option<Vec<Said>>,
+    /// The broker's window, and how often it asks.
     window: Duration,
-    hub: Shared,
+    interval: Duration,
+    pub(crate) hub: Shared,
+    /// Every token that was ever durable.
+    pub(crate) durable: Vec<String>,
+    /// Whom the present event called reachable so far.
+    called_reachable: Vec<usize>,
     /// Who is, or last was, at the other end of each of the broker's connections.
     owners: Vec<Option<(ConnId, Owner)>>,
     wakeups: [u64; 16],
-    round: u64,
     cause: Cause,
+    /// Rows that the broker has.
+    known: usize,
     greeted_now: bool,
     produced: bool,
     now: Now,
 }
 
+impl Row {
+    /// The broker knows nothing of it any more.
+    fn forget(&mut self) {
+        let Self { owner, reachable_at, waiting_at, watched, .. } = *self;
+        *self = Self { owner, reachable_at, waiting_at, watched, ..Self::default() };
+    }
+}
+
 impl Witness {
-    pub(crate) fn new(hub: Shared, window: Duration, guests: usize, bounds: Sizes, now: Now) -> Self {
+    pub(crate) fn new(
+        hub: Shared,
+        (window, interval): (Duration, Duration),
+        guests: usize,
+        bounds: Sizes,
+        now: Now,
+    ) -> Self {
         Self {
             truth: Truth::default(),
             rows: vec![Row::default(); guests],
             violation: None,
+            only: None,
             outcome: Outcome { runs: 1, ..Outcome::default() },
             bounds,
             keyholders: vec![None; guests],
             origin: now.boot,
             verdicts: None,
             window,
+            interval,
             hub,
+            durable: Vec::new(),
+            called_reachable: Vec::new(),
             owners: Vec::new(),
             wakeups: [0; 16],
-            round: 0,
             cause: Cause::Other,
+            known: 0,
             greeted_now: false,
             produced: false,
             now,
@@ -112,7 +131,9 @@ impl Witness {
 
     /// Something is wrong; the first wrong thing counts.
     pub(crate) fn blame(&mut self, promise: &'static str, guest: Option<usize>, text: String) {
-        if self.violation.is_none() {
+        debug_assert!(PROMISES.contains(&promise), "{promise} is in no list");
+        let asked = self.only.as_ref().is_none_or(|only| only == promise);
+        if asked && self.violation.is_none() {
             let at = Time::from_nanos(self.now.boot.as_nanos() - self.origin.as_nanos());
             self.violation = Some(Violation { promise, at, guest, text });
         }
@@ -143,6 +164,7 @@ impl Witness {
         let bytes_on = source.filter(|_| bytes);
         self.greeted_now = false;
         self.produced = false;
+        self.called_reachable.clear();
         self.cause = match (bytes_on, tick) {
             (Some(conn), _) => Cause::Bytes(conn),
             (None, Some(deadline)) => {
@@ -184,11 +206,15 @@ impl Witness {
                     Cause::Bytes(conn) if *once => self.owner_of(conn),
                     _ => None,
                 };
+                if self.called_reachable.contains(&index) {
+                    self.blame("S5", guest, format!("called reachable before epoch {epoch} is greeted"));
+                }
                 let row = &mut self.rows[index];
                 row.greeted = Some(*epoch);
                 row.owner = owner;
             }
             Fact::HandshakeFailure { reason, .. } => count(&mut self.outcome.refusals, reason.as_str()),
+            Fact::VerdictChanged { to: State::Reachable, .. } => self.called_reachable.extend(guest),
             Fact::SessionClosed { reason, .. } => count(&mut self.outcome.ends, reason.as_str()),
             _ => {}
         }
@@ -203,21 +229,32 @@ impl Witness {
         {
             self.blame("L2", None, format!("woken for a deadline, the broker asks for it again: {wait:?}"));
         }
-        self.round += 1;
+        let mut seen = 0;
         for glance in broker.glances(now) {
+            seen += 1;
             let Some(index) = number(glance.name.as_str()).filter(|index| *index < self.rows.len()) else {
                 continue;
             };
             self.outcome.checks += 1;
             self.row(index, &glance, now.boot);
         }
-        for row in self.rows.iter_mut().filter(|row| row.known && row.round != self.round) {
-            // Forgotten: the broker says nothing of it any more.
-            *row = Row { greeted: row.greeted, epoch: row.epoch, ..row.unknown() };
+        if seen < self.known {
+            self.forget_all_but(broker);
         }
+        self.known = seen;
         self.sizes(broker.sizes());
         if let Err(unguarded) = broker.check_obligations() {
             self.blame("L1", None, unguarded.to_string());
+        }
+    }
+
+    /// Rows that the operator had removed, or that made room.
+    fn forget_all_but(&mut self, broker: &Broker) {
+        let mut kept = vec![false; self.rows.len()];
+        let rows = broker.glances(self.now).filter_map(|glance| number(glance.name.as_str()));
+        rows.for_each(|index| kept.get_mut(index).into_iter().for_each(|kept| *kept = true));
+        for (row, _) in self.rows.iter_mut().zip(kept).filter(|(_, kept)| !kept) {
+            row.forget();
         }
     }
 
@@ -235,17 +272,19 @@ impl Witness {
         let owner = self.owner_behind(index, glance, before);
         if glance.proof_at != before.proof_at {
             self.proof(index, glance, before, owner);
+            self.rows[index].heard = Some(self.now.boot);
         }
+        self.excuse(index, glance, now);
         if glance.epoch < before.epoch && before.known && glance.epoch.is_some() {
             self.blame("S4", Some(index), format!("its epoch falls to {:?}", glance.epoch));
         }
         let row = &mut self.rows[index];
         *row = Row {
             known: true,
-            round: self.round,
             state: Some(glance.state),
             reason: glance.reason,
             proof_at: glance.proof_at,
+            heard: row.heard,
             epoch: glance.epoch,
             session: glance.session,
             proven: glance.proven,
@@ -274,8 +313,9 @@ impl Witness {
     /// A row's proof time changed: was there a proof?
     fn proof(&mut self, index: usize, glance: &Glance<'_>, before: Row, owner: Option<Owner>) {
         let Some(proof_at) = glance.proof_at else { return };
-        let own = [before.session, glance.session];
-        let answered = matches!(self.cause, Cause::Bytes(conn) if own.contains(&Some(conn)));
+        // A proof, and behind it what ends the session.
+        let session = glance.session.or(before.session);
+        let answered = matches!(self.cause, Cause::Bytes(conn) if Some(conn) == session);
         if !answered && !self.greeted_now && glance.proven {
             let text = format!(
                 "guest-{index}: its proof time goes from {:?} to {proof_at:?} without a proof of its session \
@@ -286,6 +326,9 @@ impl Witness {
         }
         if proof_at > self.now.boot {
             self.blame("S3", Some(index), "its proof is dated in the future".to_owned());
+        }
+        if glance.proven {
+            self.echo(index, glance, proof_at);
         }
         if glance.proven
             && let Some(owner) = owner
@@ -352,6 +395,14 @@ impl Witness {
         at
     }
 
+    /// A guest that is called reachable, although it did not run within the window:
+    /// since when its newest proof counts.
+    pub(crate) fn falsely_reachable(&self, guest: usize) -> Option<Time> {
+        let row = self.rows.get(guest).filter(|row| row.proven && row.state == Some(State::Reachable))?;
+        let ran = self.truth.ran_within(row.owner?, self.window, self.now.boot);
+        row.proof_at.filter(|_| !ran)
+    }
+
     /// The first moment at which its newest proof is too old, if that is to come.
     pub(crate) fn next_expiry(&mut self, guest: usize, now: Time) -> Option<Time> {
         let expires = |at: Time| at + self.window + Duration::from_nanos(1);
@@ -374,7 +425,7 @@ impl Witness {
                 verdicts.push((now.boot, index, State::Offline, None));
             }
             let (greeted, epoch) = (row.greeted, row.epoch);
-            *row = row.unknown();
+            row.forget();
             if !state_lost {
                 row.greeted = greeted;
                 row.epoch = epoch;
@@ -390,12 +441,13 @@ impl Witness {
 
     /// Folds bytes into the fingerprint.
     pub(crate) fn digest_bytes(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.digest(u64::from_le_bytes(word));
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.digest(u64::from_le_bytes(*word));
         }
-        self.digest(bytes.len() as u64);
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.digest(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
     }
 
     /// What it came to.
