@@ -214,8 +214,9 @@ Exit code: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C (t
 is printed; a second one ends it at once).
 
 Faults for --faults:
-  hold, partition, reset, half_close, replug     the guest's connections
-  death, crash, freeze, twin                     the guest
+  hold, partition, reset, half_close,
+  corrupt, replug                                the guest's connections
+  death, crash, freeze, twin, leave              the guest
   freeze_broker, restart_broker, lose_state,
   drain_broker, reload, descriptors              the broker
   commit_fails, torn_commit, disk_full,
