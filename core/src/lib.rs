@@ -102,6 +102,7 @@ mod liveness;
 mod obligations;
 #[cfg(feature = "planted")]
 pub mod planted;
+mod pages;
 mod queue;
 mod sender;
 mod slab;

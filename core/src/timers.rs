@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::boundary::{Deadline, Wakeup};
+use crate::pages::Pages;
 use crate::time::Time;
 
 /// A timer's place; valid until [`Timers::remove`].
@@ -14,7 +15,7 @@ pub(crate) struct TimerId(u32);
 #[derive(Clone, Debug)]
 pub(crate) struct Timers<K> {
     heap: Vec<u32>,
-    slots: Vec<Slot<K>>,
+    slots: Pages<Slot<K>>,
     free: Vec<u32>,
 }
 
@@ -30,7 +31,7 @@ const UNARMED: u32 = u32::MAX;
 
 impl<K> Default for Timers<K> {
     fn default() -> Self {
-        Self { heap: Vec::new(), slots: Vec::new(), free: Vec::new() }
+        Self { heap: Vec::new(), slots: Pages::default(), free: Vec::new() }
     }
 }
 

@@ -18,9 +18,8 @@ impl Links {
     /// `conn` proved itself. Nothing changes for anybody before it gets its `ok`.
     pub(crate) fn claim(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
         let Some(Stage::Proving(attempt)) = self.table.get(conn).map(|link| &link.stage) else { return };
-        let (name, epoch, once, keyed) =
-            (attempt.hello.name, attempt.epoch, attempt.hello.once, attempt.keys.is_some());
-        let Ok(id) = guests.ensure(cx, name) else {
+        let (epoch, once, keyed) = (attempt.epoch, attempt.hello.once, attempt.keys.is_some());
+        let Ok(id) = attempt.row.map_or_else(|| guests.ensure(cx, attempt.hello.name), Ok) else {
             return self.refuse(cx, guests, conn, Failure::Busy);
         };
         let Some(row) = guests.get_mut(id) else { return };
@@ -68,7 +67,7 @@ impl Links {
         let Some(link) = self.table.get_mut(conn) else { return };
         let (transport, remote) = (link.transport, link.remote);
         let Stage::Proving(attempt) = &link.stage else { return };
-        let Ok(id) = guests.ensure(cx, attempt.hello.name) else {
+        let Ok(id) = attempt.row.map_or_else(|| guests.ensure(cx, attempt.hello.name), Ok) else {
             return self.refuse(cx, guests, conn, Failure::Busy);
         };
         let Stage::Proving(attempt) = core::mem::replace(&mut link.stage, Stage::Frames) else { return };

@@ -61,12 +61,9 @@ impl Links {
             // A revoked name answers like any other: with a key nobody has.
             let key = key.cloned().unwrap_or_else(|| fresh_key(cx));
             let guest = hello.nonce.unwrap_or(Nonce([0; 16]));
-            let transcript = Transcript::new(&name, &nonce, &guest, epoch, line);
-            Keys {
-                expected: transcript.guest_proof(&key),
-                answer: transcript.broker_proof(&key),
-                session: transcript.session_key(&key),
-            }
+            let (expected, answer, session) =
+                Transcript::new(&name, &nonce, &guest, epoch, line).keys(&key);
+            Keys { expected, answer, session }
         });
         let auth = if keys.is_some() { Auth::Hmac } else { Auth::None };
         let attempt =
@@ -153,12 +150,14 @@ impl Links {
 
     /// A token was issued or revoked: handshakes begun before can't end well.
     pub(crate) fn abort_handshakes(&mut self, cx: &mut Cx, guests: &mut Guests, name: &GuestName) {
-        let begun = self.table.ids().filter(|conn| {
+        let begun = self.door.waiting.iter().copied().filter(|conn| {
             self.table.get(*conn).is_some_and(
                 |link| matches!(&link.stage, Stage::Proving(attempt) if attempt.hello.name == *name),
             )
         });
-        for conn in begun.collect::<alloc::vec::Vec<_>>() {
+        let mut begun = begun.collect::<alloc::vec::Vec<_>>();
+        begun.sort_unstable();
+        for conn in begun {
             self.refuse(cx, guests, conn, Failure::TokenRequired);
         }
     }

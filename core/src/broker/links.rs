@@ -67,7 +67,7 @@ pub(crate) struct Attempt {
     pub(crate) nonce: Nonce,
     pub(crate) epoch: Epoch,
     pub(crate) keys: Option<Keys>,
-    /// The name's row, if it had one.
+    /// The name's row, if it had one. It stays while it counts this attempt.
     pub(crate) row: Option<RowId>,
     /// It proved itself; the incumbent has until then to do so too.
     pub(crate) conflict_until: Option<Time>,

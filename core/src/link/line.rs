@@ -73,12 +73,10 @@ impl Hello {
         // castra 0.1 guests may leave the prefix out.
         let name =
             GuestName::from_str(name.strip_prefix("vm:").unwrap_or(name)).map_err(|_| Failure::BadName)?;
-        let (mut list, mut boot, mut nonce, mut once) = (Vec::new(), None, None, false);
+        let (mut boot, mut nonce, mut once) = (None, None, false);
+        let lists = words.clone();
         for word in words {
             match word.split_once('=') {
-                Some((key, value)) if key.eq_ignore_ascii_case("capabilities") => {
-                    list.extend(value.split(','))
-                }
                 Some(("boot", value)) => {
                     boot = Some(hex::decode(value.as_bytes()).map_err(|_| Failure::BadLine)?);
                 }
@@ -87,11 +85,14 @@ impl Hello {
                 Some(_) | None => {}
             }
         }
-        // What the protocol itself asks is never what the bound drops.
-        list.sort_by_key(|word| {
-            ![PROOF_V1, BUS_V1, HOST_BUS].iter().any(|own| own.eq_ignore_ascii_case(word))
+        let list = lists.filter_map(|word| match word.split_once('=') {
+            Some((key, value)) if key.eq_ignore_ascii_case("capabilities") => Some(value),
+            Some(_) | None => None,
         });
-        let capabilities = Capabilities::collect(list.into_iter());
+        let list = list.flat_map(|value| value.split(','));
+        // What the protocol itself asks is never what the bound drops.
+        let own = list.clone().filter(|word| is_own(word));
+        let capabilities = Capabilities::collect(own.chain(list.clone().filter(|word| !is_own(word))));
         Ok(Self { name, capabilities, boot, nonce, once })
     }
 
@@ -115,6 +116,10 @@ impl Hello {
             out.extend_from_slice(b" once");
         }
     }
+}
+
+fn is_own(capability: &str) -> bool {
+    [PROOF_V1, BUS_V1, HOST_BUS].iter().any(|own| own.eq_ignore_ascii_case(capability))
 }
 
 /// The broker's challenge.
