@@ -5,6 +5,9 @@ mod run;
 mod server;
 mod status;
 
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
 use castra_core::auth::Key;
 use castra_core::id::GuestName;
 
@@ -18,6 +21,9 @@ use crate::run::load;
 use report::Report;
 use run::{Kind, Run};
 use server::Server;
+
+/// How long nobody may be proven before it is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(cx: &mut Context, args: &Bench) -> Outcome {
     let (kind, load) = match &args.what {
@@ -37,7 +43,8 @@ pub(crate) fn run(cx: &mut Context, args: &Bench) -> Outcome {
         (_, place) => place.cloned(),
     };
     let guests = guests(&server, load)?;
-    let report = measure(kind, load, &mut server, guests, place, &stop)?;
+    let patience = cx.timeout(PATIENCE);
+    let report = measure(kind, load, &mut server, guests, place, &stop, patience)?;
     // Our own broker ends, and its directory goes, before the last word.
     drop(server);
     if load.json {
@@ -54,7 +61,8 @@ fn measure(
     server: &mut Server,
     guests: Vec<(GuestName, Option<Key>)>,
     place: Option<Place>,
-    stop: &std::sync::atomic::AtomicBool,
+    stop: &AtomicBool,
+    patience: Duration,
 ) -> Result<Report, Failure> {
     let options = load::LoadOptions {
         connect: server.address.clone(),
@@ -65,7 +73,7 @@ fn measure(
         guests,
         concurrency: args.concurrency as usize,
     };
-    let mut run = Run::new(kind, args, server, place, stop)?;
+    let mut run = Run::new(kind, args, server, place, stop, patience)?;
     let tally = load::run(options, |now, tally| run.turn(now, tally))
         .map_err(|error| Failure::io("the load could not be made", &error))?;
     run.finish(&tally)

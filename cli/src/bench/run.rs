@@ -11,6 +11,7 @@ use super::report::{Costs, Report};
 use super::server::{Server, Usage};
 use super::status::Asker;
 use crate::bench_args::Load;
+use crate::duration::format;
 use crate::exit::{Exit, Failure};
 use crate::paths::Place;
 use crate::progress::Progress;
@@ -18,9 +19,6 @@ use crate::run::load::{Directive, Tally};
 
 /// What isn't measured yet.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// Nobody was proven for so long: it won't happen any more.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Kind {
@@ -59,6 +57,8 @@ pub(super) struct Run<'a> {
     server: &'a mut Server,
     place: Option<Place>,
     stop: &'a AtomicBool,
+    /// Nobody was proven for so long: it won't happen any more.
+    patience: Duration,
     phase: Phase,
     progress: Progress,
     /// Before anybody came.
@@ -107,6 +107,7 @@ impl<'a> Run<'a> {
         server: &'a mut Server,
         place: Option<Place>,
         stop: &'a AtomicBool,
+        patience: Duration,
     ) -> Result<Self, Failure> {
         let phase = match kind {
             Kind::Handshake { .. } => Phase::WarmingUp { until: Time::ZERO },
@@ -118,6 +119,7 @@ impl<'a> Run<'a> {
             args,
             place,
             stop,
+            patience,
             phase,
             progress: Progress::new(if all.is_some() { "guests proven" } else { kind.unit() }, all, None),
             empty: server.usage(),
@@ -235,29 +237,33 @@ impl<'a> Run<'a> {
             self.moved = (tally.proven, Some(now.boot));
             return Ok(());
         }
-        if since.is_some_and(|since| now.boot.since(since) < PATIENCE) {
+        if since.is_some_and(|since| now.boot.since(since) < self.patience) {
             return Ok(());
         }
         self.progress.clear();
+        Err(self.nobody(format_args!("within {}", format(self.patience)), tally))
+    }
+
+    fn nobody(&self, when: std::fmt::Arguments<'_>, tally: &Tally) -> Failure {
         let reasons: Vec<String> =
             tally.failures.iter().map(|(reason, count)| format!("{reason} {count} times")).collect();
         let reasons = if reasons.is_empty() { "no answer at all".to_owned() } else { reasons.join(", ") };
-        Err(Failure::new(
+        Failure::new(
             Exit::Offline,
             format!(
-                "nobody was proven at {} for {} s ({} of {} are): {reasons}",
-                self.server.address,
-                PATIENCE.as_secs(),
-                tally.up,
-                self.args.guests
+                "nobody was proven at {} {when} ({} of {} are): {reasons}",
+                self.server.address, tally.up, self.args.guests
             ),
-        ))
+        )
     }
 
     /// What it came to.
     pub(super) fn finish(mut self, tally: &Tally) -> Result<Report, Failure> {
-        if let Some(failure) = self.trouble {
+        if let Some(failure) = self.trouble.take() {
             return Err(failure);
+        }
+        if tally.proven == 0 {
+            return Err(self.nobody(format_args!("in all this time"), tally));
         }
         let Some(Measured { span, before, after }) = self.measured else {
             return Err(Failure::new(Exit::No, "interrupted before anything was measured"));
