@@ -4,12 +4,20 @@
 //! - [`yardstick`]: a bare server, the kernel's share of the work;
 //! - [`load`]: a client that costs little, for whatever server ([`script`]);
 //! - [`held`]: many connections that stay, and answer;
-//! - [`server`]: servers as child processes, and what they cost.
+//! - [`close`]: how soon a server shows that a link was closed;
+//! - [`server`], [`report`]: servers as child processes, what they cost, and how
+//!   that compares.
+//!
+//! `side_by_side` puts them together.
 //!
 //! Times on a shared machine say little by themselves: compare within one run.
 
+pub mod close;
+pub mod held;
 pub mod load;
+pub mod report;
 pub mod script;
+pub mod server;
 pub mod yardstick;
 
 use std::io;
