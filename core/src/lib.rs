@@ -100,9 +100,9 @@ pub mod link;
 mod liveness;
 #[cfg(feature = "model")]
 mod obligations;
+mod pages;
 #[cfg(feature = "planted")]
 pub mod planted;
-mod pages;
 mod queue;
 mod sender;
 mod slab;

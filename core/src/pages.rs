@@ -27,7 +27,9 @@ impl<T> Pages<T> {
 
     pub(crate) fn push(&mut self, value: T) {
         if self.length.is_multiple_of(PAGE) {
-            self.pages.push(Vec::with_capacity(PAGE));
+            // A small table stays small.
+            let room = if self.pages.is_empty() { 0 } else { PAGE };
+            self.pages.push(Vec::with_capacity(room));
         }
         if let Some(page) = self.pages.last_mut() {
             page.push(value);

@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::boundary::{Effect, EffectError, Wakeup};
 use crate::broker::facts::{Notice, TimerKey};
 use crate::broker::ring::Ring;
+use crate::capabilities::Capabilities;
 use crate::config::BrokerConfig;
 use crate::entropy::Entropy;
 use crate::event::{Cursor, Event, Fact, MESSAGE_MAX, SessionEnd, Storage, shortened};
@@ -31,11 +32,16 @@ pub(crate) struct Cx {
     pub(crate) statistics: Statistics,
     /// What machines have to tell each other; the engine routes it.
     pub(crate) notices: VecDeque<Notice>,
+    /// Capabilities that were said lately: guests of a kind share theirs.
+    pub(super) said: VecDeque<Capabilities>,
     pub(super) sessions_begun: u64,
     pub(super) reserved_incarnation: u32,
     /// Effects of no machine: reserved incarnations and removed records.
     pub(super) background: BTreeSet<EffectId>,
 }
+
+/// Most different capabilities that are shared.
+const SAID_MAX: usize = 8;
 
 /// Counted no-ops and refusals. Not part of the state: nothing depends on them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,6 +78,7 @@ impl Cx {
             incarnation,
             statistics: Statistics::default(),
             notices: VecDeque::new(),
+            said: VecDeque::new(),
             sessions_begun: 0,
             reserved_incarnation: incarnation,
             background: BTreeSet::new(),
@@ -161,6 +168,18 @@ impl Cx {
     /// Whether such effects are in progress.
     pub(crate) fn is_busy(&self) -> bool {
         !self.background.is_empty()
+    }
+
+    /// The same capabilities, in the place where they are kept already, if they were said lately.
+    pub(crate) fn shared(&mut self, capabilities: Capabilities) -> Capabilities {
+        if let Some(known) = self.said.iter().find(|known| **known == capabilities) {
+            return known.clone();
+        }
+        if self.said.len() == SAID_MAX {
+            self.said.pop_front();
+        }
+        self.said.push_back(capabilities.clone());
+        capabilities
     }
 
     /// Something happened.

@@ -1,17 +1,22 @@
 //! The rows: one a name, with what is known of the guest.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::ops::Bound;
 
 use crate::auth::Key;
 use crate::boundary::{Remote, Transport};
 use crate::broker::cx::Cx;
 use crate::broker::facts::{Notice, RowId, TimerKey, Urgency};
+use crate::broker::names::Names;
 use crate::capabilities::Capabilities;
+use crate::endpoint::Packed;
 use crate::event::Fact;
 use crate::id::{BootTag, ConnId, Epoch, GuestName};
 use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict};
+use crate::pages::Pages;
 use crate::status::{Glance, GuestStatus, Reason, State, Warning};
 use crate::time::{Now, Time, WallTime, millis};
 use crate::timers::TimerId;
@@ -27,10 +32,6 @@ pub(crate) struct Row {
     pub(crate) session: Option<ConnId>,
     /// Since `ok`.
     pub(crate) since: Time,
-    /// The open 0.1 session, where those count for nothing.
-    pub(crate) legacy: Option<ConnId>,
-    /// Who proved itself under the name while a session stands.
-    pub(crate) contender: Option<ConnId>,
     pub(crate) evidence: Option<Evidence>,
     pub(crate) proven: bool,
     pub(crate) authenticated: bool,
@@ -42,18 +43,38 @@ pub(crate) struct Row {
     pub(crate) epoch: Option<Epoch>,
     pub(crate) boot: Option<BootTag>,
     pub(crate) transport: Option<Transport>,
-    pub(crate) remote: Option<Remote>,
+    pub(super) remote: Option<Packed>,
     pub(crate) rtt_us: Option<u32>,
     pub(crate) handshakes: u64,
-    pub(crate) refusals: u64,
-    pub(crate) takeovers: u64,
     pub(crate) capabilities: Capabilities,
     pub(crate) record: RecordState,
-    pub(super) takeover_times: Option<VecDeque<Time>>,
     pub(super) announced: Verdict,
-    pub(super) timer: Option<TimerId>,
     pub(super) idle_stamp: u64,
+    pub(super) rare: Option<Box<Rare>>,
 }
+
+/// What few guests have. Rows are many: it is kept apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Rare {
+    /// The open 0.1 session, where those count for nothing.
+    pub(crate) legacy: Option<ConnId>,
+    /// Who proved itself under the name while a session stands.
+    pub(crate) contender: Option<ConnId>,
+    pub(crate) refusals: u64,
+    pub(crate) takeovers: u64,
+    pub(super) takeover_times: VecDeque<Time>,
+    /// The row's own, for one-shot proofs.
+    pub(super) timer: Option<TimerId>,
+}
+
+static NOTHING: Rare = Rare {
+    legacy: None,
+    contender: None,
+    refusals: 0,
+    takeovers: 0,
+    takeover_times: VecDeque::new(),
+    timer: None,
+};
 
 /// Where a row's 0.1 record stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -71,20 +92,20 @@ pub(crate) struct Full;
 /// All rows, and who has a token.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Guests {
-    pub(super) by_name: BTreeMap<GuestName, RowId>,
-    pub(super) rows: Vec<Option<Row>>,
+    pub(super) names: Names,
+    pub(super) rows: Pages<Option<Row>>,
     pub(super) free: Vec<RowId>,
     /// Every name that has, or ever had (`None`), a token.
     pub(super) tokens: BTreeMap<GuestName, Option<Key>>,
-    /// Rows in the order in which they became idle, with the stamp that makes
-    /// an entry void once the row was used again.
+    /// Unconfigured rows in the order in which they became idle, with the stamp
+    /// that makes an entry void once the row was used again.
     pub(super) idle: VecDeque<(RowId, u64)>,
     pub(super) stamps: u64,
 }
 
 impl Guests {
     pub(crate) fn find(&self, name: &GuestName) -> Option<RowId> {
-        self.by_name.get(name).copied()
+        self.names.find(|row| self.compare(row, name)).ok().and_then(|place| self.names.get(place))
     }
 
     pub(crate) fn get(&self, id: RowId) -> Option<&Row> {
@@ -101,17 +122,24 @@ impl Guests {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_name.len()
+        self.names.len()
     }
 
     /// The first row whose name comes after `last`.
     pub(crate) fn after(&self, last: Option<&GuestName>) -> Option<RowId> {
-        let lower = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_name.range::<GuestName, _>((lower, Bound::Unbounded)).next().map(|(_, id)| *id)
+        match last {
+            Some(last) => self.names.after(|row| self.compare(row, last)),
+            None => self.names.iter().next(),
+        }
+    }
+
+    fn compare(&self, id: RowId, name: &GuestName) -> Ordering {
+        // Every row in the order exists.
+        self.get(id).map_or(Ordering::Less, |row| row.name.cmp(name))
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = RowId> {
-        self.by_name.values().copied()
+        self.names.iter()
     }
 
     /// `None`: never had a token. `Some(None)`: it was taken away.
@@ -151,8 +179,6 @@ impl Guests {
             standing: Standing::Absent,
             session: None,
             since: Time::ZERO,
-            legacy: None,
-            contender: None,
             evidence: None,
             proven: false,
             authenticated: false,
@@ -166,14 +192,11 @@ impl Guests {
             remote: None,
             rtt_us: None,
             handshakes: 0,
-            refusals: 0,
-            takeovers: 0,
             capabilities: Capabilities::default(),
             record: RecordState::default(),
-            takeover_times: None,
             announced: Verdict::waiting(Reason::NeverSeen),
-            timer: None,
             idle_stamp: 0,
+            rare: None,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -186,7 +209,9 @@ impl Guests {
                 RowId((self.rows.len() - 1) as u32)
             }
         };
-        self.by_name.insert(name, id);
+        if let Err(place) = self.names.find(|row| self.compare(row, &name)) {
+            self.names.insert(place, id);
+        }
         self.mark_idle(id);
         cx.notify(Notice::Verdict(id));
         Ok(id)
@@ -194,9 +219,12 @@ impl Guests {
 
     /// Deletes a row. Its session must have ended.
     pub(crate) fn remove(&mut self, cx: &mut Cx, id: RowId) {
-        let Some(row) = self.rows.get_mut(id.0 as usize).and_then(Option::take) else { return };
-        self.by_name.remove(&row.name);
-        if let Some(timer) = row.timer {
+        let Some(name) = self.get(id).map(|row| row.name) else { return };
+        if let Ok(place) = self.names.find(|row| self.compare(row, &name)) {
+            self.names.remove(place);
+        }
+        let row = self.rows.get_mut(id.0 as usize).and_then(Option::take);
+        if let Some(timer) = row.and_then(|row| row.rare?.timer) {
             cx.timers.remove(timer);
         }
         self.free.push(id);
@@ -206,14 +234,25 @@ impl Guests {
     pub(crate) fn mark_idle(&mut self, id: RowId) {
         self.stamps += 1;
         let stamp = self.stamps;
-        if let Some(row) = self.get_mut(id) {
-            row.idle_stamp = stamp;
+        let Some(row) = self.get_mut(id) else { return };
+        row.idle_stamp = stamp;
+        if row.configured {
+            return;
         }
         self.idle.push_back((id, stamp));
         if self.idle.len() > 2 * self.rows.len() + 64 {
             let rows = &self.rows;
             self.idle.retain(|(id, stamp)| is_idle(rows, *id, *stamp));
         }
+    }
+
+    /// Other rows are configured now: lines up again whoever may have to go.
+    pub(crate) fn line_up(&mut self) {
+        let rows = self.names.iter().filter_map(|id| Some((id, self.get(id)?)));
+        let rows = rows.filter(|(_, row)| !row.configured && row.has_no_session());
+        let mut idle: Vec<_> = rows.map(|(id, row)| (id, row.idle_stamp)).collect();
+        idle.sort_unstable_by_key(|(_, stamp)| *stamp);
+        self.idle = idle.into();
     }
 
     fn drop_one_idle(&mut self, cx: &mut Cx) -> bool {
@@ -223,8 +262,9 @@ impl Guests {
             if !is_idle(&self.rows, id, stamp) {
                 continue;
             }
-            // A handshake may come to nothing: its row stays in line.
-            if self.get(id).is_some_and(|row| row.configured || row.handshaking > 0) {
+            // A handshake may come to nothing: its row stays in line. There are no
+            // more of these than half-open connections.
+            if self.get(id).is_some_and(|row| row.handshaking > 0) {
                 kept.push((id, stamp));
                 continue;
             }
@@ -258,7 +298,7 @@ impl Guests {
         if row.standing == Standing::OneShot
             && let Some(at) = liveness::next_change(&facts, cx.config.window, None, now)
         {
-            let timer = *row.timer.get_or_insert_with(|| cx.timers.insert(TimerKey::Row(id)));
+            let timer = *row.rare_mut().timer.get_or_insert_with(|| cx.timers.insert(TimerKey::Row(id)));
             cx.timers.arm(timer, at, crate::boundary::Wakeup::OneShot);
         }
         let passing = |reason| matches!(reason, Some(Reason::Handshaking | Reason::Refused));
@@ -293,10 +333,8 @@ impl Guests {
 }
 
 /// Whether the row has had no session since it got that stamp.
-fn is_idle(rows: &[Option<Row>], id: RowId, stamp: u64) -> bool {
-    rows[id.0 as usize]
-        .as_ref()
-        .is_some_and(|row| row.idle_stamp == stamp && row.session.is_none() && row.legacy.is_none())
+fn is_idle(rows: &Pages<Option<Row>>, id: RowId, stamp: u64) -> bool {
+    rows[id.0 as usize].as_ref().is_some_and(|row| row.idle_stamp == stamp && row.has_no_session())
 }
 
 impl Row {
@@ -327,10 +365,27 @@ impl Row {
         self.standing = Standing::Ended(departure);
     }
 
+    fn has_no_session(&self) -> bool {
+        self.session.is_none() && self.rare().legacy.is_none()
+    }
+
+    pub(crate) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(|| Box::new(NOTHING.clone()))
+    }
+
+    /// Where its link comes from.
+    pub(crate) fn set_remote(&mut self, transport: Transport, remote: Remote) {
+        (self.transport, self.remote) = (Some(transport), Some(Packed::new(remote)));
+    }
+
     /// Another connection took the name over.
     pub(crate) fn note_takeover(&mut self, config: &crate::config::BrokerConfig, now: Time) {
-        self.takeovers += 1;
-        let times = self.takeover_times.get_or_insert_default();
+        let Rare { takeovers, takeover_times: times, .. } = self.rare_mut();
+        *takeovers += 1;
         times.push_back(now);
         if times.len() > usize::from(config.takeover_max) + 1 {
             times.pop_front();
@@ -338,10 +393,9 @@ impl Row {
     }
 
     fn is_contested(&self, config: &crate::config::BrokerConfig, now: Time) -> bool {
-        self.takeover_times.as_ref().is_some_and(|times| {
-            times.len() > usize::from(config.takeover_max)
-                && times.front().is_some_and(|first| now.since(*first) <= config.takeover_period)
-        })
+        let times = &self.rare().takeover_times;
+        times.len() > usize::from(config.takeover_max)
+            && times.front().is_some_and(|first| now.since(*first) <= config.takeover_period)
     }
 
     /// The verdict at `now`, and what it was computed from.
@@ -393,11 +447,11 @@ impl Row {
             epoch: self.epoch,
             boot: self.boot,
             transport: self.transport,
-            remote: self.remote,
+            remote: self.remote.as_ref().map(Packed::unpack),
             rtt_us: self.rtt_us.map(u64::from),
             handshakes: self.handshakes,
-            refusals: self.refusals,
-            takeovers: self.takeovers,
+            refusals: self.rare().refusals,
+            takeovers: self.rare().takeovers,
             capabilities: self.capabilities.clone(),
             peers: Vec::new(),
             attachment: None,

@@ -42,9 +42,9 @@ impl Links {
 
     fn on_hello(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, line: &[u8]) {
         let Some(link) = self.table.get(conn) else { return };
-        let (transport, remote) = (link.transport, link.remote);
+        let (transport, remote) = (link.transport, link.remote());
         let hello = match Hello::parse(line) {
-            Ok(hello) => hello,
+            Ok(hello) => Hello { capabilities: cx.shared(hello.capabilities), ..hello },
             Err(failure) => return self.refuse(cx, guests, conn, failure),
         };
         let name = hello.name;
@@ -61,8 +61,7 @@ impl Links {
             // A revoked name answers like any other: with a key nobody has.
             let key = key.cloned().unwrap_or_else(|| fresh_key(cx));
             let guest = hello.nonce.unwrap_or(Nonce([0; 16]));
-            let (expected, answer, session) =
-                Transcript::new(&name, &nonce, &guest, epoch, line).keys(&key);
+            let (expected, answer, session) = Transcript::new(&name, &nonce, &guest, epoch, line).keys(&key);
             Keys { expected, answer, session }
         });
         let auth = if keys.is_some() { Auth::Hmac } else { Auth::None };
@@ -116,7 +115,7 @@ impl Links {
     /// Ends the attempt and writes it down; the connection is the caller's.
     pub(crate) fn fail(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, failure: Failure) {
         let Some(link) = self.table.get_mut(conn) else { return };
-        let (transport, remote) = (link.transport, link.remote);
+        let (transport, remote) = (link.transport, link.remote());
         let stage = core::mem::replace(&mut link.stage, Stage::Hello { since: cx.at() });
         let (guest, capabilities, row) = match stage {
             Stage::Proving(attempt) => (Some(attempt.hello.name), attempt.hello.capabilities, attempt.row),
@@ -127,7 +126,7 @@ impl Links {
             self.end_attempt(guests, id, conn);
             let refused = !matches!(failure, Failure::Disconnected | Failure::Shutdown);
             if let Some(row) = guests.get_mut(id).filter(|_| refused) {
-                row.refusals += 1;
+                row.rare_mut().refusals += 1;
                 row.refused = true;
             }
             guests.announce(cx, id);
@@ -138,12 +137,12 @@ impl Links {
     pub(crate) fn end_attempt(&mut self, guests: &mut Guests, id: RowId, conn: ConnId) {
         let Some(row) = guests.get_mut(id) else { return };
         row.handshaking = row.handshaking.saturating_sub(1);
-        if row.contender == Some(conn) {
-            row.contender = None;
+        if row.rare().contender == Some(conn) {
+            row.rare_mut().contender = None;
             if let Some(incumbent) = row.session.and_then(|conn| self.table.get_mut(conn))
                 && let Some(session) = &mut incumbent.session
             {
-                session.conflict = None;
+                session.forget_conflict();
             }
         }
     }

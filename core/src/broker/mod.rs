@@ -1,6 +1,7 @@
 //! The broker's engine: routes inputs to the machines and facts between them.
 
 mod bus;
+mod changes;
 mod claim;
 mod clients;
 pub(crate) mod commands;
@@ -13,6 +14,7 @@ mod fingerprint;
 pub(crate) mod guests;
 mod handshake;
 mod links;
+mod names;
 #[cfg(feature = "model")]
 mod obligations;
 mod records;
@@ -180,6 +182,7 @@ impl Broker {
                 row.configured = true;
             }
         }
+        self.guests.line_up();
     }
 
     fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) {
@@ -249,7 +252,8 @@ impl Broker {
     fn end_name(&mut self, name: &GuestName, why: SessionEnd) {
         let Self { cx, guests, links, .. } = self;
         links.abort_handshakes(cx, guests, name);
-        let conns = guests.find(name).and_then(|id| guests.get(id)).map(|row| [row.session, row.legacy]);
+        let conns =
+            guests.find(name).and_then(|id| guests.get(id)).map(|row| [row.session, row.rare().legacy]);
         for conn in conns.into_iter().flatten().flatten() {
             links.end_session_with_bye(cx, guests, conn, why);
         }
