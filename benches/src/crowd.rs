@@ -41,7 +41,8 @@ pub struct Crowd {
     now: Now,
     proofs: Proofs,
     guests: Vec<Guest>,
-    followers: u32,
+    /// Clients on control, and how much each of them was sent since it had room.
+    controls: Vec<usize>,
     /// When the broker wants to be woken.
     wake: Option<Time>,
     effects: Vec<EffectId>,
@@ -78,6 +79,7 @@ enum Given {
 }
 
 /// An engine and what happens to it next.
+#[derive(Clone)]
 pub struct Script {
     /// The engine.
     pub broker: Broker,
@@ -154,7 +156,7 @@ impl Crowd {
             now,
             proofs,
             guests: Vec::new(),
-            followers: 0,
+            controls: Vec::new(),
             wake: None,
             effects: Vec::new(),
             said: Vec::new(),
@@ -187,8 +189,9 @@ impl Crowd {
 
     /// A client connects and asks; returns its connection.
     fn ask(&mut self, method: &str, params: &str) -> ConnId {
-        let conn = ConnId { index: CONTROL + self.followers, generation: 0 };
-        self.followers += 1;
+        let number = u32::try_from(self.controls.len()).expect("not that many");
+        let conn = ConnId { index: CONTROL + number, generation: 0 };
+        self.controls.push(0);
         self.handle(Given::Opened(conn, Via::Control));
         let line = format!("{{\"id\":1,\"method\":\"{method}\",\"params\":{params}}}\n");
         self.handle(Given::Bytes(conn, line.into_bytes()));
@@ -292,6 +295,11 @@ impl Crowd {
         (script, told)
     }
 
+    /// The broker is woken, and nothing may be due.
+    pub fn tick(&mut self) {
+        self.handle(Given::Tick);
+    }
+
     fn set_clock(&mut self, at: Time) {
         let passed = at.max(self.now.boot).since(self.now.boot);
         self.now.boot = self.now.boot + passed;
@@ -323,10 +331,19 @@ impl Crowd {
         }
     }
 
-    /// Effects succeed.
+    /// Effects succeed, and followers read.
     fn serve(&mut self) {
         while let Some(effect) = self.effects.pop() {
             self.handle(Given::Done(effect));
+        }
+        for (conn, bytes) in std::mem::take(&mut self.said) {
+            let Some(number) = conn.index.checked_sub(CONTROL) else { continue };
+            let waiting = &mut self.controls[number as usize];
+            *waiting += bytes.len();
+            if *waiting > ROOM / 2 {
+                *waiting = 0;
+                self.handle(Given::Writable(conn));
+            }
         }
     }
 
@@ -344,7 +361,10 @@ impl Crowd {
     fn answer(&mut self) -> usize {
         let mut answered = 0;
         for (conn, bytes) in std::mem::take(&mut self.said) {
-            let Some(guest) = self.guests.get_mut(conn.index as usize) else { continue };
+            let Some(guest) = self.guests.get_mut(conn.index as usize) else {
+                self.said.push((conn, bytes));
+                continue;
+            };
             let mut input = bytes.as_slice();
             let mut inbox = Inbox::default();
             let payload = inbox.frame(&mut input).expect("a good length").expect("whole");

@@ -29,11 +29,15 @@ impl Capabilities {
     /// From single words, with the same rules.
     #[must_use]
     pub fn collect<'a>(words: impl Iterator<Item = &'a str>) -> Self {
-        let mut kept = [""; Self::MAX_COUNT];
+        Self::gather(words.map(str::as_bytes))
+    }
+
+    pub(crate) fn gather<'a>(words: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut kept: [&[u8]; Self::MAX_COUNT] = [b""; Self::MAX_COUNT];
         let (mut count, mut bytes) = (0, 0);
         for word in words {
             let fits = !word.is_empty()
-                && word.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\'))
+                && word.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\'))
                 && !kept[..count].iter().any(|other| other.eq_ignore_ascii_case(word))
                 && count < Self::MAX_COUNT
                 && bytes + word.len() < Self::MAX_BYTES;
@@ -53,7 +57,7 @@ impl Capabilities {
                 list[end] = b',';
                 end += 1;
             }
-            list[end..end + word.len()].copy_from_slice(word.as_bytes());
+            list[end..end + word.len()].copy_from_slice(word);
             end += word.len();
         }
         // ASCII words make ASCII text.
@@ -74,7 +78,8 @@ impl Capabilities {
     /// Whether `capability` is among them, without regard to case.
     #[must_use]
     pub fn has(&self, capability: &str) -> bool {
-        self.iter().any(|word| word.eq_ignore_ascii_case(capability))
+        let words = self.as_str().as_bytes().split(|byte| *byte == b',');
+        words.into_iter().any(|word| !word.is_empty() && word.eq_ignore_ascii_case(capability.as_bytes()))
     }
 
     /// The comma list.
@@ -84,8 +89,8 @@ impl Capabilities {
     }
 }
 
-fn lower(word: &str) -> impl Iterator<Item = u8> {
-    word.bytes().map(|byte| byte.to_ascii_lowercase())
+fn lower(word: &[u8]) -> impl Iterator<Item = u8> {
+    word.iter().map(u8::to_ascii_lowercase)
 }
 
 impl fmt::Debug for Capabilities {

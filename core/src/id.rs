@@ -45,7 +45,12 @@ impl FromStr for GuestName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let source = text.as_bytes();
+        Self::from_bytes(text.as_bytes())
+    }
+}
+
+impl GuestName {
+    pub(crate) fn from_bytes(source: &[u8]) -> Result<Self, InvalidName> {
         let valid = (1..=Self::MAX).contains(&source.len())
             && source[0].is_ascii_alphanumeric()
             && source.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));

@@ -396,3 +396,81 @@ pub enum BrokerState {
     /// It is not there (said by the client).
     Offline,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn check(row: &GuestStatus) {
+        let mut written = Vec::new();
+        row.append(&mut written);
+        let serde = serde_json::to_string(row).unwrap_or_else(|error| error.to_string());
+        assert_eq!(str::from_utf8(&written), Ok(serde.as_str()));
+    }
+
+    #[test]
+    fn a_row_is_what_serde_writes() {
+        let Ok(name) = "Dev.box_1-x".parse::<GuestName>() else { panic!("a name") };
+        let mut row = GuestStatus {
+            name,
+            state: State::Waiting,
+            reachable: false,
+            reason: Some(Reason::BrokerStalled),
+            warnings: Vec::new(),
+            proven: false,
+            authenticated: true,
+            last_handshake_age_ms: None,
+            last_handshake_at: None,
+            session_age_ms: None,
+            window_ms: None,
+            interval_ms: None,
+            epoch: None,
+            boot: None,
+            transport: None,
+            remote: None,
+            rtt_us: None,
+            handshakes: 0,
+            refusals: u64::MAX,
+            takeovers: 10,
+            capabilities: Capabilities::default(),
+            peers: Vec::new(),
+            attachment: None,
+        };
+        check(&row);
+        row = GuestStatus {
+            state: State::Reachable,
+            reachable: true,
+            reason: None,
+            warnings: vec![Warning::Unproven, Warning::NameConflict],
+            proven: true,
+            authenticated: false,
+            last_handshake_age_ms: Some(0),
+            last_handshake_at: Some(WallTime::from_unix_millis(1_795_188_257_004)),
+            session_age_ms: Some(99),
+            window_ms: Some(15_000),
+            interval_ms: Some(5000),
+            epoch: Some(Epoch::new(7, 3)),
+            boot: Some(BootTag([0, 0x1f, 0xff, 0xa0])),
+            transport: Some(Transport::Tcp),
+            rtt_us: Some(100),
+            capabilities: Capabilities::parse("proof-v1,metrics,<&'>"),
+            peers: vec![name, name],
+            attachment: Some(serde_json::json!({"url": "a\"b"})),
+            ..row
+        };
+        for text in ["127.0.0.1:5000", "10.20.255.0:1", "[fe80::1%2]:9", "uid:0,pid:12", "cid:3,port:4", "-"]
+        {
+            row.remote = text.parse().ok();
+            check(&row);
+        }
+        for transport in [Transport::Unix, Transport::Vsock, Transport::Serial] {
+            row.transport = Some(transport);
+            check(&row);
+        }
+        row.capabilities = Capabilities::parse("one");
+        row.last_handshake_at = Some(WallTime::from_unix_millis(-1));
+        check(&row);
+    }
+}

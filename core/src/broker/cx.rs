@@ -26,6 +26,8 @@ pub(crate) struct Cx {
     pub(crate) entropy: Entropy,
     pub(crate) timers: Timers<TimerKey>,
     pub(crate) ring: Ring,
+    /// [`BrokerConfig::linger`], which every keepalive asks for.
+    pub(crate) linger: Duration,
     pub(crate) stall: Option<Stall>,
     pub(crate) draining: bool,
     pub(crate) incarnation: u32,
@@ -65,7 +67,7 @@ pub struct Statistics {
 
 impl Cx {
     pub(crate) fn new(config: BrokerConfig, incarnation: u32, entropy: Entropy, now: Now) -> Self {
-        let ring = Ring::new(config.event_ring);
+        let (ring, linger) = (Ring::new(config.event_ring), config.linger());
         Self {
             config,
             now,
@@ -73,6 +75,7 @@ impl Cx {
             entropy,
             timers: Timers::default(),
             ring,
+            linger,
             stall: None,
             draining: false,
             incarnation,
@@ -108,7 +111,8 @@ impl Cx {
     pub(crate) fn stall_seen(&self, now: Now) -> Option<Stall> {
         let deadline = self.timers.next()?.at;
         let late = now.boot.since(deadline);
-        if late <= self.config.stall_threshold() {
+        // Almost always nothing is late at all.
+        if late.is_zero() || late <= self.config.stall_threshold() {
             return None;
         }
         let suspended = now.suspended.saturating_sub(self.now.suspended);

@@ -66,6 +66,7 @@ impl Cx {
             entropy: _,
             timers,
             ring: _,
+            linger: _,
             stall,
             draining,
             incarnation: _,

@@ -329,10 +329,11 @@ impl Engine for Broker {
         #[cfg(feature = "planted")]
         let now = self.cx.config.clock(now);
         let seen = self.cx.stall_seen(now);
-        let late = self.cx.timers.next().map(|next| now.boot.since(next.at));
-        let suspended = now.suspended.saturating_sub(self.cx.now.suspended);
+        let before = self.cx.now;
         self.cx.advance(now);
-        if let (Some(stall), Some(late)) = (seen, late) {
+        if let (Some(stall), Some(deadline)) = (seen, self.cx.timers.next()) {
+            let late = now.boot.since(deadline.at);
+            let suspended = now.suspended.saturating_sub(before.suspended);
             self.cx.note_stall(stall, late, suspended);
             self.links.challenge_everybody(&mut self.cx);
         }
@@ -399,6 +400,7 @@ impl Broker {
         #[cfg(feature = "planted")]
         let config = BrokerConfig { planted: cx.config.planted, ..config };
         cx.config = BrokerConfig { identity, ..config };
+        cx.linger = cx.config.linger();
         cx.event(None, Fact::BrokerReloaded);
         if stricter {
             links.challenge_everybody(cx);

@@ -119,7 +119,7 @@ impl Session {
     /// The earliest of its own deadlines; the verdict's is the row's.
     pub(crate) fn deadline(&self, cx: &Cx, link: &Link) -> Time {
         let config = &cx.config;
-        let silence = if self.legacy { config.legacy_heartbeat_timeout } else { config.linger() };
+        let silence = if self.legacy { config.legacy_heartbeat_timeout } else { cx.linger };
         let slow = link.blocked_since.map(|since| since + config.window);
         // While a serial stream shakes hands again, keepalives wait.
         let challenge = link.in_frames().then_some(self.next_challenge);
@@ -365,7 +365,7 @@ impl Links {
         let Some(link) = self.table.get(conn) else { return };
         let Some(session) = &link.session else { return };
         let config = &cx.config;
-        let silence = if session.legacy { config.legacy_heartbeat_timeout } else { config.linger() };
+        let silence = if session.legacy { config.legacy_heartbeat_timeout } else { cx.linger };
         let end = if session.heard + silence <= now {
             Some(if session.legacy { SessionEnd::HeartbeatTimeout } else { SessionEnd::Stale })
         } else if link.blocked_since.is_some_and(|since| since + config.window <= now) {
