@@ -1,5 +1,6 @@
 //! Names and numbers.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use core::borrow::Borrow;
 use core::fmt;
@@ -33,6 +34,47 @@ impl GuestName {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// A [`GuestName`] where many are kept: most names are short.
+#[derive(Clone, Debug)]
+pub(crate) enum ShortName {
+    Short(u8, [u8; Self::MAX]),
+    Long(Box<GuestName>),
+}
+
+impl ShortName {
+    /// Longest name that is held inline, in bytes.
+    const MAX: usize = 22;
+
+    pub(crate) fn new(name: &GuestName) -> Self {
+        let mut bytes = [0; Self::MAX];
+        match bytes.get_mut(..name.as_bytes().len()) {
+            Some(short) => {
+                short.copy_from_slice(name.as_bytes());
+                Self::Short(name.length, bytes)
+            }
+            None => Self::Long(Box::new(*name)),
+        }
+    }
+
+    pub(crate) fn unpack(&self) -> GuestName {
+        match self {
+            Self::Short(length, short) => {
+                let mut bytes = [0; GuestName::MAX];
+                bytes[..Self::MAX].copy_from_slice(short);
+                GuestName { length: *length, bytes }
+            }
+            Self::Long(name) => **name,
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Self::Long(name) => name.as_bytes(),
+        }
     }
 }
 

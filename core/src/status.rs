@@ -344,9 +344,9 @@ impl fmt::Write for Text<'_> {
 /// What a check asks of one guest after every event: the verdict and what it
 /// rests on, without what only people read. [`crate::Broker::glances`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Glance<'a> {
+pub struct Glance {
     /// Its name.
-    pub name: &'a GuestName,
+    pub name: GuestName,
     /// The verdict.
     pub state: State,
     /// Why not; `None` exactly when reachable.

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::boundary::CloseReason;
 use crate::broker::cx::Cx;
 use crate::broker::facts::{Notice, Urgency};
-use crate::broker::guests::Guests;
+use crate::broker::guests::{Guests, Row};
 use crate::broker::links::{Attempt, Link, Links, Stage};
 use crate::broker::session::{QUESTIONS_MAX, Session};
 use crate::control::reply::ErrorCode;
@@ -115,7 +115,7 @@ impl Links {
             row.claimed = true;
             // What a proof has told stands beside a claim that counts for nothing.
             if cx.config.accept_unproven || !row.proven {
-                row.epoch = Some(epoch);
+                row.set_epoch(epoch);
                 row.set_remote(transport, remote);
                 row.capabilities = hello.capabilities;
                 row.boot = None;
@@ -211,7 +211,7 @@ impl Links {
 
     pub(crate) fn on_publish(&mut self, cx: &mut Cx, guests: &Guests, conn: ConnId, publish: &Publish<'_>) {
         let row = self.table.get(conn).and_then(|link| link.session.as_ref()).and_then(|session| session.row);
-        let from = row.and_then(|row| guests.get(row)).map(|row| row.name);
+        let from = row.and_then(|row| guests.get(row)).map(Row::name);
         let topic = publish.topic.as_deref().map(str::trim).filter(|topic| !topic.is_empty());
         let result = match topic {
             Some(topic) if topic.len() > TOPIC_BYTES_MAX => Err("topic exceeds 256 bytes"),

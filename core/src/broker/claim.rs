@@ -21,7 +21,7 @@ impl Links {
             return self.refuse(cx, guests, conn, Failure::Busy);
         };
         let Some(row) = guests.get_mut(id) else { return };
-        let overtaken = row.proven && row.epoch.is_some_and(|established| epoch < established);
+        let overtaken = row.proven && row.epoch().is_some_and(|established| epoch < established);
         if overtaken && !planted!(cx.config, EpochNotFenced) {
             return self.refuse(cx, guests, conn, Failure::NameInUse);
         }
@@ -85,7 +85,7 @@ impl Links {
         row.last_wall = Some(WallTime::from_unix_millis(
             cx.now.wall.unix_millis().saturating_sub_unsigned(millis(now.since(sent_at))),
         ));
-        row.epoch = Some(epoch);
+        row.set_epoch(epoch);
         row.boot = hello.boot.map(|[a, b, c, d, ..]| BootTag([a, b, c, d]));
         row.set_remote(transport, remote);
         row.rtt_us = u32::try_from(now.since(sent_at).as_micros()).ok();
@@ -178,6 +178,6 @@ impl Links {
             remote: link.remote(),
             takeovers: row.rare().takeovers,
         };
-        cx.event(Some(row.name), fact);
+        cx.event(Some(row.name()), fact);
     }
 }

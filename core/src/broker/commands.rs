@@ -12,7 +12,7 @@ use crate::broker::changes::{Document, StoreOp, apply};
 use crate::broker::clients::{Clients, problem};
 use crate::broker::cx::Cx;
 use crate::broker::facts::{CommandId, Notice, RowId, TimerKey};
-use crate::broker::guests::Guests;
+use crate::broker::guests::{Guests, Row};
 use crate::broker::walk::{Envelope, Names, Walk};
 use crate::control::reply::{Empty, ErrorBody, ErrorCode, GuestOnly, Pong, Target, TokenIssued};
 use crate::event::{MESSAGE_MAX, shortened};
@@ -154,7 +154,7 @@ impl Commands {
         request: GuestRequest,
     ) {
         let asker = Asker::Guest { conn, kind: request.kind, id: request.id };
-        let Some(name) = guests.get(row).map(|row| row.name) else { return };
+        let Some(name) = guests.get(row).map(Row::name) else { return };
         let timeout = request.timeout_ms.map(Duration::from_millis);
         let mut names = request.guests;
         if names.is_empty() {
@@ -187,7 +187,7 @@ impl Commands {
         if self.waits.is_empty() {
             return;
         }
-        let Some(name) = guests.get(row).map(|row| row.name) else { return };
+        let Some(name) = guests.get(row).map(Row::name) else { return };
         let concerned = self.waits.range((name, CommandId(0))..=(name, CommandId(u64::MAX)));
         let concerned = concerned.map(|(_, id)| *id).collect::<Vec<_>>();
         for id in concerned {

@@ -45,11 +45,11 @@ impl Broker {
 
 /// The rows' places, by their numbers. A row without an introduced name has none.
 fn rows(guests: &Guests, canon: &Canon) -> alloc::vec::Vec<Option<usize>> {
-    guests.rows.iter().map(|row| canon.place_of(&row.as_ref()?.name)).collect()
+    guests.rows.iter().map(|row| canon.place_of(&row.as_ref()?.name())).collect()
 }
 
 fn guests_in_order<'a>(guests: &'a Guests, rows: &[Option<usize>]) -> impl Iterator<Item = &'a Row> {
-    let Guests { names: _, rows: kept, free: _, tokens, idle: _, stamps: _ } = guests;
+    let Guests { names: _, rows: kept, free: _, tokens, line: _ } = guests;
     debug_assert!(tokens.is_empty(), "keyed names are not written down");
     (0..rows.len()).filter_map(move |wanted| {
         let number = rows.iter().position(|place| *place == Some(wanted))?;
@@ -82,7 +82,7 @@ impl Cx {
         for (key, at) in timers.heap() {
             let (kind, place) = match key {
                 TimerKey::Link(conn) => (1, canon.conn_place(conn)),
-                TimerKey::Row(row) => (2, rows[row.0 as usize].map_or(u64::MAX, |place| place as u64)),
+                TimerKey::Row(row) => (2, rows[row.index()].map_or(u64::MAX, |place| place as u64)),
                 TimerKey::Command(_) => (3, 0),
                 TimerKey::Door => (4, 0),
                 TimerKey::Records => (5, 0),
@@ -134,16 +134,19 @@ impl Row {
             refused,
             handshaking,
             last_wall,
-            epoch,
+            epoch: _,
             boot,
             transport: _,
             remote: _,
             rtt_us: _,
             handshakes: _,
             capabilities: _,
-            record: RecordState { written, written_at, queued },
+            record: RecordState { written, written_at },
+            queued,
             announced: Verdict { state, reason },
-            idle_stamp: _,
+            in_line: _,
+            older: _,
+            newer: _,
             rare: _,
         } = self;
         let guests::Rare { legacy, contender, refusals: _, takeovers: _, takeover_times, timer: _ } =
@@ -172,7 +175,7 @@ impl Row {
         for wall in [last_wall, written] {
             canon.word(wall.map_or(u64::MAX, |wall| wall.unix_seconds()));
         }
-        canon.epoch(*epoch);
+        canon.epoch(self.epoch());
         canon.bytes(&boot.map_or([0; 4], |boot| boot.0));
         canon.maybe(*written_at);
         canon.word(match queued {
@@ -356,7 +359,7 @@ impl Records {
         let numbers = transitions.iter().chain(refreshes).chain(writing.values());
         canon.word((transitions.len() as u64) << 16 | refreshes.len() as u64);
         for row in numbers {
-            canon.word(rows[row.0 as usize].map_or(u64::MAX, |place| place as u64));
+            canon.word(rows[row.index()].map_or(u64::MAX, |place| place as u64));
         }
         // A second that is over counts nothing.
         let counts = now.since(*second) < SECOND && !canon.is_older(*second, SECOND);

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+use core::num::NonZeroU64;
 use core::ops::Bound;
 
 use crate::auth::Key;
@@ -14,7 +15,7 @@ use crate::broker::names::Names;
 use crate::capabilities::Capabilities;
 use crate::endpoint::Packed;
 use crate::event::Fact;
-use crate::id::{BootTag, ConnId, Epoch, GuestName};
+use crate::id::{BootTag, ConnId, Epoch, GuestName, ShortName};
 use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict};
 use crate::pages::Pages;
 use crate::status::{Glance, GuestStatus, Reason, State, Warning};
@@ -24,7 +25,7 @@ use crate::timers::TimerId;
 /// What is known of one guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    pub(crate) name: GuestName,
+    pub(super) name: ShortName,
     /// Named by the operator: never dropped to make room.
     pub(crate) configured: bool,
     pub(crate) standing: Standing,
@@ -40,7 +41,7 @@ pub(crate) struct Row {
     pub(crate) handshaking: u32,
     /// Wall time of the newest evidence ever.
     pub(crate) last_wall: Option<WallTime>,
-    pub(crate) epoch: Option<Epoch>,
+    pub(super) epoch: Option<NonZeroU64>,
     pub(crate) boot: Option<BootTag>,
     pub(crate) transport: Option<Transport>,
     pub(super) remote: Option<Packed>,
@@ -48,8 +49,12 @@ pub(crate) struct Row {
     pub(crate) handshakes: u64,
     pub(crate) capabilities: Capabilities,
     pub(crate) record: RecordState,
+    pub(crate) queued: Option<Urgency>,
     pub(super) announced: Verdict,
-    pub(super) idle_stamp: u64,
+    /// Its place among the rows that may have to make room.
+    pub(super) in_line: bool,
+    pub(super) older: Option<RowId>,
+    pub(super) newer: Option<RowId>,
     pub(super) rare: Option<Box<Rare>>,
 }
 
@@ -82,7 +87,6 @@ pub(crate) struct RecordState {
     /// The wall time that was last handed to the shell.
     pub(crate) written: Option<WallTime>,
     pub(crate) written_at: Option<Time>,
-    pub(crate) queued: Option<Urgency>,
 }
 
 /// Every table is full.
@@ -97,10 +101,9 @@ pub(crate) struct Guests {
     pub(super) free: Vec<RowId>,
     /// Every name that has, or ever had (`None`), a token.
     pub(super) tokens: BTreeMap<GuestName, Option<Key>>,
-    /// Unconfigured rows in the order in which they became idle, with the stamp
-    /// that makes an entry void once the row was used again.
-    pub(super) idle: VecDeque<(RowId, u64)>,
-    pub(super) stamps: u64,
+    /// Unconfigured rows in the order in which they became idle: the ends of the
+    /// list. Whoever has a session again leaves it when it is next seen.
+    pub(super) line: (Option<RowId>, Option<RowId>),
 }
 
 impl Guests {
@@ -109,11 +112,11 @@ impl Guests {
     }
 
     pub(crate) fn get(&self, id: RowId) -> Option<&Row> {
-        self.rows.get(id.0 as usize)?.as_ref()
+        self.rows.get(id.index())?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, id: RowId) -> Option<&mut Row> {
-        self.rows.get_mut(id.0 as usize)?.as_mut()
+        self.rows.get_mut(id.index())?.as_mut()
     }
 
     #[cfg(feature = "model")]
@@ -135,7 +138,7 @@ impl Guests {
 
     fn compare(&self, id: RowId, name: &GuestName) -> Ordering {
         // Every row in the order exists.
-        self.get(id).map_or(Ordering::Less, |row| row.name.cmp(name))
+        self.get(id).map_or(Ordering::Less, |row| row.name.as_bytes().cmp(name.as_bytes()))
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = RowId> {
@@ -174,7 +177,7 @@ impl Guests {
             return Err(Full);
         }
         let row = Row {
-            name,
+            name: ShortName::new(&name),
             configured: false,
             standing: Standing::Absent,
             session: None,
@@ -195,18 +198,20 @@ impl Guests {
             capabilities: Capabilities::default(),
             record: RecordState::default(),
             announced: Verdict::waiting(Reason::NeverSeen),
-            idle_stamp: 0,
+            queued: None,
+            in_line: false,
+            older: None,
+            newer: None,
             rare: None,
         };
         let id = match self.free.pop() {
             Some(id) => {
-                self.rows[id.0 as usize] = Some(row);
+                self.rows[id.index()] = Some(row);
                 id
             }
             None => {
                 self.rows.push(Some(row));
-                // Bounded by `max_guests`.
-                RowId((self.rows.len() - 1) as u32)
+                RowId::new(self.rows.len() - 1)
             }
         };
         if let Err(place) = self.names.find(|row| self.compare(row, &name)) {
@@ -219,11 +224,12 @@ impl Guests {
 
     /// Deletes a row. Its session must have ended.
     pub(crate) fn remove(&mut self, cx: &mut Cx, id: RowId) {
-        let Some(name) = self.get(id).map(|row| row.name) else { return };
+        let Some(name) = self.get(id).map(Row::name) else { return };
         if let Ok(place) = self.names.find(|row| self.compare(row, &name)) {
             self.names.remove(place);
         }
-        let row = self.rows.get_mut(id.0 as usize).and_then(Option::take);
+        self.leave_line(id);
+        let row = self.rows.get_mut(id.index()).and_then(Option::take);
         if let Some(timer) = row.and_then(|row| row.rare?.timer) {
             cx.timers.remove(timer);
         }
@@ -232,52 +238,57 @@ impl Guests {
 
     /// The row has no session from now on.
     pub(crate) fn mark_idle(&mut self, id: RowId) {
-        self.stamps += 1;
-        let stamp = self.stamps;
-        let Some(row) = self.get_mut(id) else { return };
-        row.idle_stamp = stamp;
-        if row.configured {
-            return;
+        self.leave_line(id);
+        let last = self.line.1;
+        let Some(row) = self.get_mut(id).filter(|row| !row.configured) else { return };
+        (row.in_line, row.older) = (true, last);
+        match last.and_then(|last| self.get_mut(last)) {
+            Some(before) => before.newer = Some(id),
+            None => self.line.0 = Some(id),
         }
-        self.idle.push_back((id, stamp));
-        if self.idle.len() > 2 * self.rows.len() + 64 {
-            let rows = &self.rows;
-            self.idle.retain(|(id, stamp)| is_idle(rows, *id, *stamp));
+        self.line.1 = Some(id);
+    }
+
+    fn leave_line(&mut self, id: RowId) {
+        let Some(row) = self.get_mut(id).filter(|row| row.in_line) else { return };
+        row.in_line = false;
+        let (older, newer) = (row.older.take(), row.newer.take());
+        match older.and_then(|older| self.get_mut(older)) {
+            Some(row) => row.newer = newer,
+            None => self.line.0 = newer,
+        }
+        match newer.and_then(|newer| self.get_mut(newer)) {
+            Some(row) => row.older = older,
+            None => self.line.1 = older,
         }
     }
 
-    /// Other rows are configured now: lines up again whoever may have to go.
+    /// Other rows are configured now: those leave the line, and who no longer is
+    /// goes to its end.
     pub(crate) fn line_up(&mut self) {
-        let rows = self.names.iter().filter_map(|id| Some((id, self.get(id)?)));
-        let rows = rows.filter(|(_, row)| !row.configured && row.has_no_session());
-        let mut idle: Vec<_> = rows.map(|(id, row)| (id, row.idle_stamp)).collect();
-        idle.sort_unstable_by_key(|(_, stamp)| *stamp);
-        self.idle = idle.into();
+        for id in self.ids().collect::<Vec<_>>() {
+            match self.get(id) {
+                Some(row) if row.configured => self.leave_line(id),
+                Some(row) if !row.in_line && row.has_no_session() => self.mark_idle(id),
+                Some(_) | None => {}
+            }
+        }
     }
 
     fn drop_one_idle(&mut self, cx: &mut Cx) -> bool {
-        let mut kept = Vec::new();
-        let mut found = None;
-        while let Some((id, stamp)) = self.idle.pop_front() {
-            if !is_idle(&self.rows, id, stamp) {
-                continue;
+        let mut next = self.line.0;
+        while let Some((id, row)) = next.and_then(|id| Some((id, self.get(id)?))) {
+            next = row.newer;
+            if !row.has_no_session() {
+                self.leave_line(id);
+            } else if row.handshaking == 0 {
+                self.remove(cx, id);
+                return true;
             }
             // A handshake may come to nothing: its row stays in line. There are no
             // more of these than half-open connections.
-            if self.get(id).is_some_and(|row| row.handshaking > 0) {
-                kept.push((id, stamp));
-                continue;
-            }
-            found = Some(id);
-            break;
         }
-        for entry in kept.into_iter().rev() {
-            self.idle.push_front(entry);
-        }
-        if let Some(id) = found {
-            self.remove(cx, id);
-        }
-        found.is_some()
+        false
     }
 
     /// Takes the present verdict as announced: what a start finds is no change.
@@ -291,7 +302,7 @@ impl Guests {
     /// Says so if the verdict changed, and arms the row's own timer if time
     /// alone can change it (sessions have their connection's timer).
     pub(crate) fn announce(&mut self, cx: &mut Cx, id: RowId) {
-        let Some(row) = self.rows.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(row) = self.rows.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let now = cx.at();
         let facts = row.facts(&cx.config, now);
         let verdict = liveness::judge(&facts, cx.config.window, cx.stall.as_ref(), now);
@@ -313,7 +324,7 @@ impl Guests {
             reason: verdict.reason,
             age_ms: row.evidence.map(|evidence| millis(now.since(evidence.at))),
         };
-        let name = row.name;
+        let name = row.name();
         cx.event(Some(name), fact);
         cx.notify(Notice::Verdict(id));
     }
@@ -325,16 +336,11 @@ impl Guests {
     }
 
     /// What `status` judges of every row at `now`, in the order of the rows.
-    pub(crate) fn glances(&self, cx: &Cx, now: Now) -> impl Iterator<Item = Glance<'_>> {
+    pub(crate) fn glances(&self, cx: &Cx, now: Now) -> impl Iterator<Item = Glance> {
         let stall = cx.stall_seen(now).or(cx.stall);
         let now = now.boot.max(cx.at());
         self.rows.iter().flatten().map(move |row| row.glance(cx, now, stall.as_ref()))
     }
-}
-
-/// Whether the row has had no session since it got that stamp.
-fn is_idle(rows: &Pages<Option<Row>>, id: RowId, stamp: u64) -> bool {
-    rows[id.0 as usize].as_ref().is_some_and(|row| row.idle_stamp == stamp && row.has_no_session())
 }
 
 impl Row {
@@ -363,6 +369,19 @@ impl Row {
     pub(crate) fn end(&mut self, departure: Departure) {
         self.session = None;
         self.standing = Standing::Ended(departure);
+    }
+
+    pub(crate) fn name(&self) -> GuestName {
+        self.name.unpack()
+    }
+
+    /// Its session's number; the last one's when there is none now.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.epoch.map(|epoch| Epoch(epoch.get()))
+    }
+
+    pub(crate) fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = NonZeroU64::new(epoch.0);
     }
 
     fn has_no_session(&self) -> bool {
@@ -408,15 +427,15 @@ impl Row {
         (facts, verdict)
     }
 
-    fn glance(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> Glance<'_> {
+    fn glance(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> Glance {
         let (facts, verdict) = self.judge(cx, now, stall);
         Glance {
-            name: &self.name,
+            name: self.name(),
             state: verdict.state,
             reason: verdict.reason,
             proof_at: facts.evidence.map(|evidence| evidence.at),
             session: self.session,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             proven: self.proven,
         }
     }
@@ -432,7 +451,7 @@ impl Row {
             warnings.push(Warning::NameConflict);
         }
         GuestStatus {
-            name: self.name,
+            name: self.name(),
             state: verdict.state,
             reachable: verdict.state == State::Reachable,
             reason: verdict.reason,
@@ -444,7 +463,7 @@ impl Row {
             session_age_ms: self.session.map(|_| millis(now.since(self.since))),
             window_ms: Some(millis(cx.config.window)),
             interval_ms: Some(millis(cx.config.interval)),
-            epoch: self.epoch,
+            epoch: self.epoch(),
             boot: self.boot,
             transport: self.transport,
             remote: self.remote.as_ref().map(Packed::unpack),

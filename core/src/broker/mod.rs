@@ -145,7 +145,7 @@ impl Broker {
 
     /// What [`Broker::status`] judges of every guest at `now`, without allocating:
     /// for checks after every event. In an order of its own, not by name.
-    pub fn glances(&self, now: Now) -> impl Iterator<Item = Glance<'_>> {
+    pub fn glances(&self, now: Now) -> impl Iterator<Item = Glance> {
         #[cfg(feature = "planted")]
         let now = self.cx.config.clock(now);
         self.guests.glances(&self.cx, now)

@@ -99,28 +99,29 @@ mod tests {
     use alloc::vec::Vec;
 
     /// Rows whose names are their numbers.
-    fn check(steps: impl Iterator<Item = u32>) {
+    fn check(steps: impl Iterator<Item = usize>) {
         let (mut names, mut model) = (Names::default(), BTreeSet::new());
         for number in steps {
-            match names.find(|row| row.0.cmp(&number)) {
+            match names.find(|row| row.index().cmp(&number)) {
                 Ok(place) => {
-                    assert_eq!(names.get(place), Some(RowId(number)));
+                    assert_eq!(names.get(place), Some(RowId::new(number)));
                     assert!(model.remove(&number));
                     names.remove(place);
                 }
                 Err(place) => {
                     assert!(model.insert(number));
-                    names.insert(place, RowId(number));
+                    names.insert(place, RowId::new(number));
                 }
             }
             assert_eq!(names.len(), model.len());
-            let next = names.after(|row| row.0.cmp(&number));
-            assert_eq!(next.map(|row| row.0), model.range(number + 1..).next().copied());
+            let next = names.after(|row| row.index().cmp(&number));
+            assert_eq!(next.map(|row| row.index()), model.range(number + 1..).next().copied());
         }
-        assert!(names.iter().map(|row| row.0).eq(model.iter().copied()));
-        let rows: Vec<u32> = model.into_iter().collect();
+        assert!(names.iter().map(|row| row.index()).eq(model.iter().copied()));
+        let rows: Vec<usize> = model.into_iter().collect();
         for number in rows {
-            let place = names.find(|row| row.0.cmp(&number)).unwrap_or_else(|_| panic!("{number} is lost"));
+            let place =
+                names.find(|row| row.index().cmp(&number)).unwrap_or_else(|_| panic!("{number} is lost"));
             names.remove(place);
         }
         assert_eq!((names.len(), names.pieces.len()), (0, 0));
@@ -131,16 +132,16 @@ mod tests {
         check(0..1000);
         check((0..1000).rev());
         // Every number below 1009 in a scrambled order, then half of them again: gone.
-        check((0..1500u32).map(|step| step * 389 % 1009));
-        check((0..3000u32).map(|step| step * step % 1013));
+        check((0..1500).map(|step| step * 389 % 1009));
+        check((0..3000).map(|step| step * step % 1013));
     }
 
     #[test]
     fn names_that_come_in_order_fill_their_pieces() {
         let mut names = Names::default();
         for number in 0..1280 {
-            if let Err(place) = names.find(|row| row.0.cmp(&number)) {
-                names.insert(place, RowId(number));
+            if let Err(place) = names.find(|row| row.index().cmp(&number)) {
+                names.insert(place, RowId::new(number));
             }
         }
         assert_eq!(names.pieces.len(), 10);

@@ -133,7 +133,7 @@ impl Broker {
         {
             let facts = row.facts(config, now);
             if let Some(at) = liveness::next_change(&facts, config.window, cx.stall.as_ref(), now) {
-                owes("a verdict").of(row.name).unless_armed(armed, at)?;
+                owes("a verdict").of(row.name()).unless_armed(armed, at)?;
             }
         }
         Ok(())
@@ -145,7 +145,7 @@ impl Broker {
         let mut handshaking = 0;
         for row in guests.rows() {
             handshaking += row.handshaking;
-            let owes = |what| Unguarded::new(what).of(row.name);
+            let owes = |what| Unguarded::new(what).of(row.name());
             if row.standing == Standing::OneShot {
                 let facts = row.facts(&cx.config, cx.at());
                 if let Some(at) = liveness::next_change(&facts, cx.config.window, None, cx.at()) {

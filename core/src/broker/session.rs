@@ -447,7 +447,7 @@ impl Links {
         let lasted_ms = millis(cx.at().since(session.since));
         let row = session.row.and_then(|id| guests.get_mut(id));
         cx.event(
-            row.as_ref().map(|row| row.name),
+            row.as_ref().map(|row| row.name()),
             Fact::SessionClosed { epoch: session.epoch, reason: why, lasted_ms },
         );
         cx.notify(Notice::Lost(conn));

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::broker::cx::Cx;
 use crate::broker::facts::RowId;
-use crate::broker::guests::Guests;
+use crate::broker::guests::{Guests, Row};
 use crate::control::reply::{Limits, TokenState};
 use crate::event::{Cursor, Event};
 use crate::id::{GuestName, RequestId};
@@ -79,7 +79,7 @@ impl Names {
         match self {
             Self::All(last) => {
                 let id = guests.after(last.as_ref())?;
-                *last = guests.get(id).map(|row| row.name);
+                *last = guests.get(id).map(Row::name);
                 Some(id)
             }
             Self::Listed(names, index) => loop {
