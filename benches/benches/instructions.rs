@@ -1,6 +1,8 @@
 //! Instructions of the core's hot paths under callgrind, for `.ci/instructions`,
 //! which knows how many operations each run is. Needs valgrind and `gungraun-runner`.
 #![allow(missing_docs)]
+// The harness names each function twice.
+#![allow(unused_qualifications)]
 
 use std::hint::black_box;
 use std::time::Duration;

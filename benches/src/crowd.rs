@@ -277,10 +277,10 @@ impl Crowd {
     /// What happens to this crowd in `warm` and, after that, in `measured`, as a
     /// script: the engine in it has lived through `warm`, and `measured` is next.
     /// (A clone's buffers are as small as their contents.)
-    pub fn script<T>(
+    pub fn script<W, T>(
         &self,
-        mut warm: impl FnMut(&mut Self),
-        mut measured: impl FnMut(&mut Self) -> T,
+        warm: impl FnOnce(&mut Self) -> W,
+        measured: impl FnOnce(&mut Self) -> T,
     ) -> (Script, T) {
         let mut rehearsal = self.clone();
         rehearsal.script = Some(Vec::new());
