@@ -89,21 +89,22 @@ impl Series {
             let _ = latency.add(&sample.round.latency);
         }
         let latency = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
+        let minima = least(&costs) / least(&theirs);
         json!({
             "server": self.server,
             "rounds": self.samples.len(),
             "operations": operations,
-            "operations_per_second": median(&mut per_second.clone()),
+            "operations_per_second": median(per_second),
             "latency_us": {
                 "p50": latency(0.5), "p99": latency(0.99), "p999": latency(0.999), "max": latency(1.0),
             },
             "cpu_us_per_operation": {
-                "min": least(&costs), "median": median(&mut costs.clone()),
-                "threads": threads, "put_off_median": median(&mut after.clone()),
+                "min": least(&costs), "median": median(costs),
+                "threads": threads, "put_off_median": median(after),
             },
             "ratio": {
-                "minima": least(&costs) / least(&theirs),
-                "paired_min": least(&paired), "paired_median": median(&mut paired.clone()),
+                "minima": minima,
+                "paired_min": least(&paired), "paired_median": median(paired),
             },
             "errors": errors,
         })
@@ -189,7 +190,7 @@ fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NAN, f64::min)
 }
 
-fn median(values: &mut [f64]) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,
