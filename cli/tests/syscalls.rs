@@ -149,3 +149,22 @@ fn a_challenge_and_its_proof_cost_at_most_4_system_calls() {
     let cost = each("keepalives", &counts, challenges);
     assert!(cost <= KEEPALIVE, "{cost}");
 }
+
+#[test]
+fn a_broker_without_guests_sleeps() {
+    let scratch = Scratch::new();
+    let broker = Broker::start(&scratch, &[]);
+    // What it said at its start is on disk once its log can be read.
+    let started = || scratch.run(&["logs"]).stdout.contains("broker started");
+    let end = std::time::Instant::now() + HANG;
+    while !started() {
+        assert!(std::time::Instant::now() < end, "no line in the log");
+    }
+    let Some(strace) = Strace::attach(broker.child.id()) else { return };
+    // Nothing is waited for: that nothing happens is the point.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let counts = strace.counts();
+    // Letting a tracer in interrupts what every thread waits in, once.
+    let calls: u64 = counts.values().sum();
+    assert!(calls <= 4, "{counts:?}");
+}
