@@ -80,10 +80,10 @@ impl Links {
         if host && !(bus && hello.capabilities.has(HOST_BUS)) {
             return self.refuse(cx, guests, conn, Failure::BadName);
         }
-        let id = match (host, guests.ensure(cx, hello.name)) {
-            (true, _) => None,
-            (false, Ok(id)) => Some(id),
-            (false, Err(_)) => return self.refuse(cx, guests, conn, Failure::Busy),
+        let id = match (!host).then(|| guests.ensure(cx, hello.name)) {
+            None => None,
+            Some(Ok(id)) => Some(id),
+            Some(Err(_)) => return self.refuse(cx, guests, conn, Failure::Busy),
         };
         let row = id.and_then(|id| guests.get(id));
         let session = row.and_then(|row| row.session).filter(|_| row.is_some_and(|row| row.proven));
