@@ -1,2 +1,35 @@
-//! Benchmarks of castra; they are in `benches/`. Times on a shared machine say
-//! little by themselves: compare within one run.
+//! Benchmarks of castra, and the instruments that they share. The benchmarks of
+//! the core are in `benches/`. Here is what stands beside the real broker:
+//!
+//! - [`yardstick`]: a bare server, the kernel's share of the work;
+//! - [`load`]: a client that costs little, for whatever server ([`script`]);
+//! - [`held`]: many connections that stay, and answer;
+//! - [`close`]: how soon a server shows that a link was closed;
+//! - [`server`], [`report`]: servers as child processes, what they cost, and how
+//!   that compares.
+//!
+//! `side_by_side` puts them together.
+//!
+//! Times on a shared machine say little by themselves: compare within one run.
+
+pub mod close;
+pub mod held;
+pub mod load;
+pub mod report;
+pub mod script;
+pub mod server;
+pub mod yardstick;
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the soft limit of descriptors to the hard one; returns it (`None`: there is none).
+///
+/// # Errors
+/// The kernel refuses.
+pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum)
+}

@@ -8,6 +8,7 @@ use castra_core::event::Cursor;
 use castra_core::id::GuestName;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench_args::Bench;
 use crate::duration::parse as duration;
 use crate::help;
 use crate::run::{ConnectAddress, ListenAddress};
@@ -100,6 +101,9 @@ pub(crate) enum Command {
     /// Play thousands of worlds full of faults, and hold every answer against the truth
     #[command(long_about = help::SIM)]
     Sim(Box<Sim>),
+    /// Put a broker under load, and measure it
+    #[command(long_about = help::BENCH)]
+    Bench(Bench),
 }
 
 #[derive(Args, Clone, Copy, Debug)]

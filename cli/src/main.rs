@@ -4,6 +4,8 @@
 
 mod agent;
 mod args;
+mod bench;
+mod bench_args;
 mod broker;
 mod client;
 mod demo;
@@ -12,11 +14,13 @@ mod duration;
 mod events;
 mod exit;
 mod help;
+mod interrupt;
 mod logs;
 mod offline;
 mod output;
 mod paths;
 mod ping;
+mod progress;
 mod render;
 mod replay;
 mod run;
@@ -96,5 +100,6 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Replay(args) => replay::run(cx, &args),
         Command::Demo(args) => demo::run(cx, &args),
         Command::Sim(args) => sim::run(cx, &args),
+        Command::Bench(args) => bench::run(cx, &args),
     }
 }

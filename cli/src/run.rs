@@ -2,4 +2,4 @@
 
 pub(crate) use castra_driver::address::{ConnectAddress, ListenAddress};
 pub(crate) use castra_driver::record::RecordError;
-pub(crate) use castra_driver::{agent, broker};
+pub(crate) use castra_driver::{agent, broker, load};

@@ -23,9 +23,11 @@ pub(crate) fn write(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
 
 /// Appends `bytes` as hex.
 pub(crate) fn append(out: &mut alloc::vec::Vec<u8>, bytes: &[u8]) {
-    for &byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    let (pairs, _) = out[start..].as_chunks_mut::<2>();
+    for (pair, &byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     }
 }
 
@@ -39,19 +41,24 @@ pub fn decode<const N: usize>(text: &[u8]) -> Result<[u8; N], InvalidHex> {
         return Err(invalid);
     }
     let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
-            return Err(invalid);
-        };
-        *byte = high << 4 | low;
+    let mut seen = 0;
+    let (pairs, _) = text.as_chunks::<2>();
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        let (high, low) = (digit(*high), digit(*low));
+        seen |= high | low;
+        *byte = high << 4 | (low & 15);
     }
-    Ok(bytes)
+    if seen > 15 { Err(invalid) } else { Ok(bytes) }
 }
 
-fn digit(character: u8) -> Option<u8> {
-    match character {
-        b'0'..=b'9' => Some(character - b'0'),
-        b'a'..=b'f' => Some(character - b'a' + 10),
-        _ => None,
+/// The digit's value; more than 15 if it is none. Without branches, as digits may be secret.
+const fn digit(character: u8) -> u8 {
+    let (number, letter) = (character.wrapping_sub(b'0'), character.wrapping_sub(b'a'));
+    if number < 10 {
+        number
+    } else if letter < 6 {
+        letter + 10
+    } else {
+        0x80
     }
 }

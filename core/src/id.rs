@@ -26,7 +26,13 @@ impl GuestName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         // The constructor admits ASCII only.
-        core::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The name's bytes, which are ASCII.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
     }
 }
 
@@ -55,7 +61,7 @@ impl FromStr for GuestName {
 
 impl PartialEq for GuestName {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -69,7 +75,7 @@ impl PartialOrd for GuestName {
 
 impl Ord for GuestName {
     fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        self.as_str().cmp(other.as_str())
+        self.as_bytes().cmp(other.as_bytes())
     }
 }
 

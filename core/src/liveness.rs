@@ -119,12 +119,15 @@ pub(crate) fn judge(facts: &Facts, window: Duration, stall: Option<&Stall>, now:
 /// The first moment at which `judge` may say something else because of time alone.
 pub(crate) fn next_change(facts: &Facts, window: Duration, stall: Option<&Stall>, now: Time) -> Option<Time> {
     let evidence = facts.evidence?;
-    let changes = match facts.standing {
-        Standing::Open => [Some(evidence.at + window + TICK), stall.map(|stall| stall.woke + window + TICK)],
-        Standing::OneShot => [Some(evidence.at + window + TICK), None],
-        Standing::Absent | Standing::Ended(_) => [None, None],
-    };
-    changes.into_iter().flatten().filter(|at| *at > now).min()
+    let after = |begun: Time| Some(begun + window + TICK).filter(|at| *at > now);
+    match facts.standing {
+        Standing::Open => match (after(evidence.at), stall.and_then(|stall| after(stall.woke))) {
+            (Some(stale), Some(blamed)) => Some(stale.min(blamed)),
+            (stale, blamed) => stale.or(blamed),
+        },
+        Standing::OneShot => after(evidence.at),
+        Standing::Absent | Standing::Ended(_) => None,
+    }
 }
 
 /// A guest that was inside its window when the broker stalled has its chance to

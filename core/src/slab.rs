@@ -53,6 +53,16 @@ impl<T> ConnTable<T> {
         self.count
     }
 
+    /// All with their ids, in order of their slots.
+    #[cfg(feature = "model")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
+        self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let (generation, value) = entry.as_ref()?;
+            // The index came from a u32.
+            Some((ConnId { index: index as u32, generation: *generation }, value))
+        })
+    }
+
     /// All, in order of their slots.
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| {

@@ -300,6 +300,35 @@ fn the_frames_of_a_session_read_as_they_were_written() {
 }
 
 #[test]
+fn a_frame_reads_the_same_whether_or_not_it_is_written_as_we_write_it() {
+    let mut plain = Vec::new();
+    for seq in [0, 7, 10, 1234, 9_999_999_999_999_999_999, 10_000_000_000_000_000_000, u64::MAX] {
+        plain.push(written(|out| message::append_challenge(out, seq, &NONCE)));
+        plain.push(written(|out| message::append_proof(out, seq, &NONCE)));
+    }
+    let text = |bytes: &[u8]| {
+        (format!("{:?}", GuestFrame::parse(bytes)), format!("{:?}", BrokerFrame::parse(bytes)))
+    };
+    let mut compare = |bytes: &[u8]| {
+        // With a space in front, only serde reads it.
+        let spaced = [b" ", bytes].concat();
+        assert_eq!(text(bytes), text(&spaced), "{}", String::from_utf8_lossy(bytes));
+    };
+    for json in plain {
+        compare(&json);
+        for at in 0..json.len() {
+            let (before, after) = json.split_at(at);
+            compare(before);
+            compare(&[before, &after[1..]].concat());
+            for byte in *b"0g\"\\ },\xFFF" {
+                compare(&[before, &[byte], after].concat());
+                compare(&[before, &[byte], &after[1..]].concat());
+            }
+        }
+    }
+}
+
+#[test]
 fn answers_to_requests_are_told_apart() {
     let Ok(BrokerFrame::Result { id: 4, data }) =
         BrokerFrame::parse(br#"{"type":"result","of":"wait","id":4,"data":{"a":[1, 2]}}"#)

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod conformance;
 pub mod files;
 pub mod listen;
+pub mod load;
 pub mod lock;
 pub mod mio_net;
 pub mod net;

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use castra_sim::explore::{self, Search};
 use serde_json::{Value, json};
 
-use super::progress::Progress;
+use super::planted;
 use super::seeds::short;
-use super::{interruptible, planted};
 use crate::Context;
 use crate::duration::{age, millis};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::interrupt::interruptible;
+use crate::progress::Progress;
 use crate::sim_args::{Faults, Sim};
 
 /// A search that was made, or begun.

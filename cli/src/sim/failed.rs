@@ -11,7 +11,7 @@ use castra_sim::chronicle::Chronicle;
 use castra_sim::play::Player;
 use castra_sim::shrink::shrink;
 
-use super::progress::Progress;
+use crate::progress::Progress;
 
 /// Runs that shrinking may take, and how long.
 const RUNS: u64 = 20_000;

@@ -8,10 +8,11 @@ use std::time::Duration;
 use castra_sim::measure::{self, Measured, Profile, Setup};
 use serde_json::json;
 
-use super::{cores, interruptible, seeds, times, write};
+use super::{cores, seeds, times, write};
 use crate::Context;
 use crate::duration::{age, format, millis};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::interrupt::interruptible;
 use crate::sim_args::SimMeasure;
 
 /// Worlds that are played if nothing is said.

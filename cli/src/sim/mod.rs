@@ -3,7 +3,6 @@
 mod explore;
 mod failed;
 mod measure;
-mod progress;
 mod report;
 mod seeds;
 #[cfg(feature = "turmoil")]
@@ -11,7 +10,6 @@ mod turmoil;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,11 +22,11 @@ use castra_sim::plan::FaultKind;
 use castra_sim::play::Player;
 use castra_sim::story;
 use rustix::process::Signal;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::Context;
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::interrupt::interruptible;
 use crate::sim_args::{Faults, Runner, Sim, SimCommand, World};
 use report::Report;
 
@@ -115,7 +113,7 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
 }
 
 /// Plays one case again.
-fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &Arc<AtomicBool>) -> Outcome {
+fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &AtomicBool) -> Outcome {
     let text = fs::read_to_string(file)
         .map_err(|error| Failure::usage(format!("can't read {}: {error}", file.display())))?;
     let case =
@@ -134,7 +132,7 @@ fn case(cx: &mut Context, args: &Sim, player: &Player, file: &Path, stop: &Arc<A
         Err(failure) => {
             let found = failure.violation.promise;
             // It is told and drawn as it is; smaller only to be written down.
-            let shrinks = args.save.is_some().then_some(&**stop);
+            let shrinks = args.save.is_some().then_some(stop);
             let again = Case { promise: found.into(), ..case.clone() };
             let what = file.display().to_string();
             let failed =
@@ -318,18 +316,6 @@ fn quoted(word: &str) -> String {
         return word.into();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// Becomes true on Ctrl-C: the summary so far follows, and the end.
-fn interruptible() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // A second one ends it at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| Failure::io("can't listen for Ctrl-C", &error))?;
-    }
-    Ok(stop)
 }
 
 fn cores() -> usize {

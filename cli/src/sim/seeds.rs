@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use castra_sim::{Failure, Outcome, Violation};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::progress::{Progress, REDRAW};
+use crate::progress::{Progress, REDRAW};
 
 /// What the worlds came to.
 #[derive(Debug, Default)]

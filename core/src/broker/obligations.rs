@@ -55,14 +55,15 @@ impl Broker {
         if self.drain.is_some_and(|drain| drain.stopped) {
             return Ok(());
         }
-        for conn in self.links.table.ids() {
-            if let Some(link) = self.links.table.get(conn) {
-                self.check_link(conn, link)?;
-            }
+        let linger = self.cx.config.linger();
+        let mut counted = Counted::default();
+        for (conn, link) in self.links.table.iter() {
+            self.check_link(conn, link, linger)?;
+            counted.add(link);
         }
-        self.check_rows()?;
+        self.check_rows(counted.handshakes)?;
         self.commands.check(&self.cx, self.longest.command)?;
-        self.check_answers()?;
+        self.check_answers(counted.questions)?;
         let Self { cx, records, links, .. } = self;
         if records.has_queued() {
             let wait = cx.config.record_interval.max(Duration::from_secs(1));
@@ -78,7 +79,7 @@ impl Broker {
         Ok(())
     }
 
-    fn check_link(&self, conn: ConnId, link: &Link) -> Result<(), Unguarded> {
+    fn check_link(&self, conn: ConnId, link: &Link, linger: Duration) -> Result<(), Unguarded> {
         let Self { cx, guests, longest, .. } = self;
         let (config, now) = (&cx.config, cx.at());
         let armed = cx.timers.armed(link.timer);
@@ -114,7 +115,7 @@ impl Broker {
             let bound = session.heard + config.legacy_heartbeat_timeout;
             owes("a heartbeat").unless_armed(armed, bound)?;
         } else {
-            owes("a silent session's end").unless_armed(armed, session.heard + config.linger())?;
+            owes("a silent session's end").unless_armed(armed, session.heard + linger)?;
             if link.in_frames() {
                 owes("a challenge").unless_armed(armed, session.next_challenge)?;
                 owes("a challenge").unless_within(session.next_challenge, now, config.interval)?;
@@ -139,7 +140,7 @@ impl Broker {
     }
 
     /// What rows say about connections is so, or they would say it for ever.
-    fn check_rows(&self) -> Result<(), Unguarded> {
+    fn check_rows(&self, handshakes: usize) -> Result<(), Unguarded> {
         let Self { cx, guests, links, .. } = self;
         let mut handshaking = 0;
         for row in guests.rows() {
@@ -164,23 +165,33 @@ impl Broker {
                 owes("a conflict over the name").on(conn).unless(waits)?;
             }
         }
-        let counted = links
-            .table
-            .ids()
-            .filter_map(|conn| links.table.get(conn))
-            .filter(|link| matches!(&link.stage, Stage::Proving(attempt) if attempt.row.is_some()));
-        Unguarded::new("a handshake that its row counts").unless(counted.count() == handshaking as usize)
+        Unguarded::new("a handshake that its row counts").unless(handshakes == handshaking as usize)
     }
 
     /// Every unanswered request belongs to a command, and what was put off goes on at once.
-    fn check_answers(&self) -> Result<(), Unguarded> {
-        let Self { cx, links, clients, commands, more, .. } = self;
+    fn check_answers(&self, questions: usize) -> Result<(), Unguarded> {
+        let Self { cx, clients, commands, more, .. } = self;
         let (from_clients, from_guests) = commands.askers();
-        let sessions = links.table.ids().filter_map(|conn| links.table.get(conn)?.session.as_deref());
-        let questions: usize = sessions.map(|session| session.questions).sum();
         Unguarded::new("work put off").unless(*more || (cx.notices.is_empty() && !clients.is_hungry()))?;
         Unguarded::new("the answer to a client").unless(*more || from_clients == clients.unanswered())?;
         Unguarded::new("the answer to a guest").unless(*more || from_guests == questions)
+    }
+}
+
+/// What connections have in all, for comparison with what others say of it.
+#[derive(Default)]
+struct Counted {
+    /// Handshakes under a name that has a row.
+    handshakes: usize,
+    /// Unanswered questions of guests.
+    questions: usize,
+}
+
+impl Counted {
+    fn add(&mut self, link: &Link) {
+        let counts = matches!(&link.stage, Stage::Proving(attempt) if attempt.row.is_some());
+        self.handshakes += usize::from(counts);
+        self.questions += link.session.as_ref().map_or(0, |session| session.questions);
     }
 }
 

@@ -258,7 +258,14 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     }
 
     /// Tells the engine what its outputs led to.
+    #[inline]
     fn settle(&mut self, now: Now) {
+        if !self.ports.pending.is_empty() {
+            self.settle_pending(now);
+        }
+    }
+
+    fn settle_pending(&mut self, now: Now) {
         // Only what is there at the start: an engine that answers room with
         // bytes and bytes with room would never let go.
         for _ in 0..self.ports.pending.len() {
@@ -427,17 +434,17 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
 
     fn next(&self) -> Next {
         let ports = &self.ports;
-        let deadline = [
-            self.wait.map(|deadline| deadline.at),
+        let others = [
             ports.closing.front().map(|(until, _)| *until),
             // Nobody comes in any more: a resting door is not waited for.
             ports.doors.deadline().filter(|_| !ports.stopped),
             ports.dials.deadline(),
             ports.sink.as_ref().and_then(sink::Sink::due),
-        ]
-        .into_iter()
-        .flatten()
-        .min();
+        ];
+        let mut deadline = self.wait.map(|deadline| deadline.at);
+        for other in others.into_iter().flatten() {
+            deadline = Some(deadline.map_or(other, |deadline| deadline.min(other)));
+        }
         let more = !ports.ready.is_empty()
             || !ports.dirty.is_empty()
             || !ports.pending.is_empty()

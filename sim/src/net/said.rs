@@ -71,8 +71,7 @@ impl Hub {
     /// A shell gives bytes to the network: what comes next, and nothing else.
     pub(super) fn check_written(&mut self, node: NodeId, conn: ConnId, bytes: &[u8]) {
         let said = self.words(node, conn);
-        let next = said.unsent.iter().take(bytes.len());
-        let faithful = bytes.len() <= said.unsent.len() && next.eq(bytes.iter());
+        let faithful = starts_with(&said.unsent, bytes);
         said.unsent.drain(..bytes.len().min(said.unsent.len()));
         said.written += bytes.len() as u64;
         if !faithful {
@@ -105,6 +104,40 @@ impl Hub {
             Some(from) if from <= at => Heard::Never,
             _ if end.read > said.moments[found].1 => Heard::Maybe,
             _ => Heard::NotYet,
+        }
+    }
+}
+
+/// Compares slices, not bytes: it is asked of every byte that leaves.
+fn starts_with(queue: &VecDeque<u8>, bytes: &[u8]) -> bool {
+    let (front, back) = queue.as_slices();
+    match bytes.split_at_checked(front.len()) {
+        None => front.starts_with(bytes),
+        Some((first, rest)) => first == front && back.starts_with(rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VecDeque, starts_with};
+
+    #[test]
+    fn a_queue_begins_with_its_first_bytes_wherever_they_lie_and_with_no_others() {
+        for turned in 0..6 {
+            let mut queue: VecDeque<u8> = VecDeque::with_capacity(6);
+            queue.resize(turned, 0);
+            queue.drain(..);
+            queue.extend(1..=6);
+            for length in 0..=6_u8 {
+                let mut bytes: Vec<u8> = (1..=length).collect();
+                assert!(starts_with(&queue, &bytes), "{turned} {length}");
+                for at in 0..bytes.len() {
+                    bytes[at] ^= 1;
+                    assert!(!starts_with(&queue, &bytes), "{turned} {length} {at}");
+                    bytes[at] ^= 1;
+                }
+            }
+            assert!(!starts_with(&queue, &[1, 2, 3, 4, 5, 6, 7]), "{turned}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use castra_core::boundary::{Deadline, Wakeup};
 use castra_core::event::{Event, Fact};
-use castra_core::id::{ConnId, Epoch};
+use castra_core::id::{ConnId, Epoch, GuestName};
 use castra_core::status::{Glance, Reason, State};
 use castra_core::time::{Now, Time};
 use castra_core::{Broker, Sizes};
@@ -89,6 +89,17 @@ pub(crate) struct Witness {
 }
 
 impl Row {
+    /// Whether the broker says of it what it said after the last event.
+    fn says(&self, glance: &Glance<'_>) -> bool {
+        self.known
+            && self.state == Some(glance.state)
+            && self.reason == glance.reason
+            && self.proof_at == glance.proof_at
+            && self.epoch == glance.epoch
+            && self.session == glance.session
+            && self.proven == glance.proven
+    }
+
     /// The broker knows nothing of it any more.
     fn forget(&mut self) {
         let Self { owner, reachable_at, waiting_at, watched, .. } = *self;
@@ -193,7 +204,7 @@ impl Witness {
     /// An event came out of the broker.
     pub(crate) fn event(&mut self, event: &Event) {
         self.produced = true;
-        let guest = event.guest.as_ref().and_then(|name| number(name.as_str()));
+        let guest = event.guest.as_ref().and_then(number);
         match &event.fact {
             Fact::HandshakeSuccess { epoch, proven: true, once, .. } => {
                 self.outcome.sessions += 1;
@@ -232,7 +243,7 @@ impl Witness {
         let mut seen = 0;
         for glance in broker.glances(now) {
             seen += 1;
-            let Some(index) = number(glance.name.as_str()).filter(|index| *index < self.rows.len()) else {
+            let Some(index) = number(glance.name).filter(|index| *index < self.rows.len()) else {
                 continue;
             };
             self.outcome.checks += 1;
@@ -251,7 +262,7 @@ impl Witness {
     /// Rows that the operator had removed, or that made room.
     fn forget_all_but(&mut self, broker: &Broker) {
         let mut kept = vec![false; self.rows.len()];
-        let rows = broker.glances(self.now).filter_map(|glance| number(glance.name.as_str()));
+        let rows = broker.glances(self.now).filter_map(|glance| number(glance.name));
         rows.for_each(|index| kept.get_mut(index).into_iter().for_each(|kept| *kept = true));
         for (row, _) in self.rows.iter_mut().zip(kept).filter(|(_, kept)| !kept) {
             row.forget();
@@ -259,8 +270,24 @@ impl Witness {
     }
 
     fn row(&mut self, index: usize, glance: &Glance<'_>, now: Time) {
-        let before = self.rows[index];
         let reachable = glance.state == State::Reachable;
+        let owner = if self.rows[index].says(glance) {
+            self.excuse(index, glance, now);
+            self.rows[index].owner
+        } else {
+            self.news(index, glance, now)
+        };
+        let row = &mut self.rows[index];
+        *(if reachable { &mut row.reachable_at } else { &mut row.waiting_at }) = Some(now);
+        if reachable {
+            self.outcome.reachable += 1;
+            self.reachable(index, glance, owner, now);
+        }
+    }
+
+    /// A row says something else than after the last event. Returns who is behind it now.
+    fn news(&mut self, index: usize, glance: &Glance<'_>, now: Time) -> Option<Owner> {
+        let before = self.rows[index];
         if before.state != Some(glance.state) || before.reason != glance.reason {
             if let Some(reason) = glance.reason {
                 count(&mut self.outcome.reasons, reason.as_str());
@@ -278,26 +305,18 @@ impl Witness {
         if glance.epoch < before.epoch && before.known && glance.epoch.is_some() {
             self.blame("S4", Some(index), format!("its epoch falls to {:?}", glance.epoch));
         }
-        let row = &mut self.rows[index];
-        *row = Row {
+        self.rows[index] = Row {
             known: true,
             state: Some(glance.state),
             reason: glance.reason,
             proof_at: glance.proof_at,
-            heard: row.heard,
             epoch: glance.epoch,
             session: glance.session,
             proven: glance.proven,
             owner,
-            reachable_at: if reachable { Some(now) } else { row.reachable_at },
-            waiting_at: if reachable { row.waiting_at } else { Some(now) },
-            greeted: row.greeted,
-            watched: row.watched,
+            ..self.rows[index]
         };
-        if reachable {
-            self.outcome.reachable += 1;
-            self.reachable(index, glance, owner, now);
-        }
+        owner
     }
 
     /// The incarnation at the other end of the session.
@@ -477,8 +496,13 @@ pub(crate) const WAKEUPS: [&str; 11] = [
 ];
 
 /// The number in `guest-3`.
-pub(crate) fn number(name: &str) -> Option<usize> {
-    name.strip_prefix("guest-")?.parse().ok()
+pub(crate) fn number(name: &GuestName) -> Option<usize> {
+    let digits = name.as_bytes().strip_prefix(b"guest-")?;
+    let next = |number: usize, digit: &u8| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(digit as usize)
+    };
+    digits.iter().try_fold(0, next).filter(|_| !digits.is_empty())
 }
 
 fn seconds(duration: Duration) -> String {

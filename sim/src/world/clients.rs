@@ -193,7 +193,7 @@ impl Command {
 
     /// S2: what it prints was true at some moment since it began.
     fn printed(&self, row: &StatusRow, witness: &mut Witness) {
-        let Some(index) = number(row.name.as_str()).filter(|index| *index < witness.rows.len()) else {
+        let Some(index) = number(&row.name).filter(|index| *index < witness.rows.len()) else {
             return;
         };
         let seen = &witness.rows[index];
@@ -209,7 +209,7 @@ impl Command {
     }
 
     fn ponged(&self, pong: &Pong, witness: &mut Witness) {
-        let Some(index) = number(pong.guest.as_str()).filter(|index| *index < witness.rows.len()) else {
+        let Some(index) = number(&pong.guest).filter(|index| *index < witness.rows.len()) else {
             return;
         };
         let owner = witness.rows[index].owner;

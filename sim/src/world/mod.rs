@@ -281,10 +281,13 @@ impl World {
     fn next(&self) -> Option<Time> {
         let hub = self.hub.borrow();
         let disk = self.disk.borrow();
-        let agenda = self.agenda.peek().map(|Reverse((at, ..))| *at);
-        let mut next = [hub.next(), disk.next(), agenda].into_iter().flatten().min().unwrap_or(Time::MAX);
         if hub.stirring {
             return Some(self.now);
+        }
+        let agenda = self.agenda.peek().map(|Reverse((at, ..))| *at);
+        let mut next = agenda.unwrap_or(Time::MAX);
+        for other in [hub.next(), disk.next()] {
+            next = next.min(other.unwrap_or(Time::MAX));
         }
         for Schedule { wake, frozen_until } in &self.schedule {
             next = next.min((*wake).max(*frozen_until));
@@ -305,23 +308,11 @@ impl World {
     /// Everything that is due now, once.
     fn step(&mut self) {
         self.hub.borrow_mut().run();
-        let mut done = std::mem::take(&mut self.done);
-        self.disk.borrow_mut().finish(&mut done);
-        if !done.is_empty() {
+        self.disk.borrow_mut().finish(&mut self.done);
+        if !self.done.is_empty() {
             self.hub.borrow_mut().stir(BROKER);
         }
-        self.done = done;
-        // Between the commit and the broker's word about it either key may be the right one.
-        self.witness.borrow_mut().durable.append(&mut self.disk.borrow_mut().durable);
-        let changed = std::mem::take(&mut self.disk.borrow_mut().tokens_changed);
-        for name in changed {
-            if let Some(guest) = number(name.as_str()).filter(|guest| *guest < self.plan.guests.len()) {
-                self.witness.borrow_mut().keyholders[guest] = None;
-                if self.peaceful {
-                    self.hand_out_token(guest);
-                }
-            }
-        }
+        self.collect_tokens();
         while let Some(Reverse((at, _, todo))) = self.agenda.peek().copied()
             && at <= self.now
         {
@@ -341,13 +332,33 @@ impl World {
         }
     }
 
+    /// Takes notice of tokens that the disk has and the broker did not answer for yet:
+    /// either key may be the right one.
+    fn collect_tokens(&mut self) {
+        let mut disk = self.disk.borrow_mut();
+        if disk.tokens_changed.is_empty() {
+            // Nothing became durable without a change of some token.
+            return;
+        }
+        let changed = std::mem::take(&mut disk.tokens_changed);
+        self.witness.borrow_mut().durable.append(&mut disk.durable);
+        drop(disk);
+        let guests = self.plan.guests.len();
+        for guest in changed.iter().filter_map(number).filter(|guest| *guest < guests) {
+            self.witness.borrow_mut().keyholders[guest] = None;
+            if self.peaceful {
+                self.hand_out_token(guest);
+            }
+        }
+    }
+
     /// Whose turn it is, in the order of their numbers.
     fn collect_due(&mut self) {
         self.due.clear();
         let mut hub = self.hub.borrow_mut();
         hub.stirring = false;
-        for (node, schedule) in self.schedule.iter_mut().enumerate() {
-            if hub.nodes[node].stirred {
+        for (node, (schedule, held)) in self.schedule.iter_mut().zip(&hub.nodes).enumerate() {
+            if held.stirred {
                 // If it is frozen, then when it thaws.
                 schedule.wake = schedule.wake.min(self.now.max(schedule.frozen_until));
             }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Between two drawings of the line.
-pub(super) const REDRAW: Duration = Duration::from_millis(100);
+pub(crate) const REDRAW: Duration = Duration::from_millis(100);
 
 /// Between two lines where nothing can be drawn over.
 const LINE: Duration = Duration::from_secs(30);
@@ -13,7 +13,7 @@ const WIDTH: u64 = 24;
 
 /// A line on standard error. A library would bring five crates for it.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     what: &'static str,
     /// How many there will be, or else when it ends.
     all: Option<u64>,
@@ -25,7 +25,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(what: &'static str, all: Option<u64>, until: Option<Instant>) -> Self {
+    pub(crate) fn new(what: &'static str, all: Option<u64>, until: Option<Instant>) -> Self {
         let now = Instant::now();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let terminal = io::stderr().is_terminal() && !dumb;
@@ -33,7 +33,7 @@ impl Progress {
     }
 
     /// Draws, unless that was done just now.
-    pub(super) fn show(&mut self, done: u64, more: impl FnOnce() -> String) {
+    pub(crate) fn show(&mut self, done: u64, more: impl FnOnce() -> String) {
         let now = Instant::now();
         let pause = if self.terminal { REDRAW } else { LINE };
         if now - self.last < pause {
@@ -66,7 +66,7 @@ impl Progress {
     }
 
     /// Leaves no trace.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.drawn) {
             let mut stderr = io::stderr().lock();
             let _ = write!(stderr, "\r\x1b[K");
