@@ -309,7 +309,7 @@ fn a_frame_reads_the_same_whether_or_not_it_is_written_as_we_write_it() {
     let text = |bytes: &[u8]| {
         (format!("{:?}", GuestFrame::parse(bytes)), format!("{:?}", BrokerFrame::parse(bytes)))
     };
-    let mut compare = |bytes: &[u8]| {
+    let compare = |bytes: &[u8]| {
         // With a space in front, only serde reads it.
         let spaced = [b" ", bytes].concat();
         assert_eq!(text(bytes), text(&spaced), "{}", String::from_utf8_lossy(bytes));
