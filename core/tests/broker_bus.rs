@@ -4,10 +4,10 @@
 mod common;
 
 use castra_core::boundary::Transport;
-use castra_core::event::{Fact, Failure};
+use castra_core::event::{Fact, Failure, SessionEnd};
 use castra_core::id::ConnId;
 use castra_core::status::Reason;
-use common::{ROOM, World, ms, refusals, waiting};
+use common::{ROOM, World, ends, ms, refusals, waiting};
 use serde_json::{Value, json};
 
 /// A 0.1 session; its lines are taken.
@@ -224,4 +224,32 @@ fn an_answer_is_never_answered_and_a_strange_type_is_repeated_in_part() {
     assert_eq!(answer, json!({"type": "error", "code": "unknown-type", "of": "z".repeat(64)}));
     assert_eq!(asked(&mut world, guest, &json!({"id": 1}))["of"], Value::Null);
     assert!(!world.is_closed(guest));
+}
+
+#[test]
+fn a_0_1_guest_that_says_hello_again_on_its_stream_replaces_its_own_session() {
+    for accept in [false, true] {
+        let mut world = World::new(|config| {
+            config.accept_unproven = accept;
+            config.max_guests = 1;
+        });
+        let stream = world.open(Transport::Serial);
+        world.line(stream);
+        for _ in 0..2 {
+            world.write(stream, b"hello vm:old capabilities=bus-v1\n");
+            let line = world.line(stream);
+            assert!(line.starts_with("ok session="), "{line}");
+        }
+        assert_eq!(ends(&world), [SessionEnd::Replaced]);
+        assert_eq!(world.kinds().iter().filter(|kind| **kind == "verdict.changed").count(), 1, "no flap");
+        assert_eq!(asked(&mut world, stream, &json!({"type": "heartbeat"}))["status"], "ok");
+        assert_eq!(world.row("old").unwrap().takeovers, 0);
+        // Nothing is left of it when it leaves: the row makes room.
+        world.write(stream, b"\xff\nhello vm:old\n");
+        assert_eq!(world.line(stream), "castra-broker 0.1 ready");
+        assert_eq!(world.line(stream), "ok");
+        assert_eq!(ends(&world), [SessionEnd::Replaced; 2]);
+        world.join("another");
+        assert!(world.row("old").is_none());
+    }
 }
