@@ -6,9 +6,11 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use castra_core::capabilities::Capabilities;
 use castra_core::config::{BrokerConfig, ConfigError};
 use castra_core::entropy::Entropy;
 use castra_core::id::{Epoch, GuestName, Nonce};
+use castra_core::legacy::Record;
 use castra_core::time::{Time, WallTime};
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -165,4 +167,33 @@ fn a_jitter_is_a_fraction_of_its_range() {
     let mut entropy = Entropy::seeded([3; 32]);
     let drawn: HashSet<Duration> = (0..100).map(|_| entropy.jitter(second)).collect();
     assert!(drawn.len() == 100 && drawn.iter().all(|jitter| *jitter < second));
+}
+
+#[test]
+fn a_capability_that_does_not_fit_leaves_its_place_to_a_shorter_one() {
+    let of = |length: usize, count: usize| {
+        (0..count).map(|number| format!("{number:0length$}")).collect::<Vec<_>>().join(",")
+    };
+    for (list, kept) in [
+        (of(6, 20), 16),
+        (of(7, 20), 14),
+        (of(55, 20), 2),
+        (format!("{},{},short", of(55, 1), "y".repeat(56)), 2),
+        (format!("{},{},short", of(55, 1), "y".repeat(55)), 2),
+        (format!("{},1", of(54, 2)), 3),
+    ] {
+        let capabilities = Capabilities::parse(&list);
+        assert_eq!(capabilities.iter().count(), kept, "{list}");
+        assert!(capabilities.as_str().len() < Capabilities::MAX_BYTES);
+    }
+}
+
+#[test]
+fn a_record_without_capabilities_does_not_name_them() {
+    let record = |list| Record { vm: name("a"), timestamp: 7, capabilities: Capabilities::parse(list) };
+    assert_eq!(serde_json::to_string(&record("")).unwrap(), r#"{"vm":"a","timestamp":7}"#);
+    assert_eq!(
+        serde_json::to_string(&record("b,a")).unwrap(),
+        r#"{"vm":"a","timestamp":7,"capabilities":["a","b"]}"#
+    );
 }
