@@ -100,6 +100,9 @@ impl Cx {
     /// more than the threshold. `suspended` is the total since the last call.
     pub(crate) fn stall_seen(&self, now: Now) -> Option<Stall> {
         let deadline = self.timers.next()?.at;
+        if now.boot <= deadline {
+            return None;
+        }
         let late = now.boot.since(deadline);
         if late <= self.config.stall_threshold() {
             return None;

@@ -405,8 +405,8 @@ impl Witness {
 
     /// When to look at a guest whose proof nobody watches yet.
     pub(crate) fn unwatched_expiry(&mut self, guest: usize) -> Option<Time> {
-        let row = self.rows[guest];
-        if row.watched {
+        let row = &self.rows[guest];
+        if row.watched || row.proof_at.is_none() {
             return None;
         }
         let at = self.next_expiry(guest, self.now.boot);
