@@ -77,6 +77,24 @@ fn ids_and_timeouts_are_read_within_their_bounds() {
 }
 
 #[test]
+fn a_request_names_4096_guests_and_64_kinds_and_no_more() {
+    for (key, most) in [("guests", 4096), ("kinds", 64)] {
+        for (count, fine) in [(1, true), (most, true), (most + 1, false), (most + 2, false)] {
+            let words = vec!["\"x\""; count].join(",");
+            let line = format!(r#"{{"id":1,"method":"events","params":{{"{key}":[{words}]}}}}"#);
+            assert_eq!(Request::parse(line.as_bytes(), DAY).is_ok(), fine, "{count} {key}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_method_is_repeated_up_to_128_characters() {
+    let line = format!(r#"{{"method":"{}"}}"#, "m".repeat(129));
+    let message = Request::parse(line.as_bytes(), DAY).unwrap_err().error.message;
+    assert!(message.contains(&format!("\"{}\"", "m".repeat(128))), "{message}");
+}
+
+#[test]
 fn a_rejected_request_keeps_its_id_and_names_its_fault() {
     use ErrorCode::{InvalidRequest, UnknownMethod};
     let many =

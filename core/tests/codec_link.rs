@@ -438,6 +438,7 @@ fn a_key_reads_from_its_token_and_is_never_shown() {
     let key: Key = token.parse().unwrap();
     assert_eq!(key.expose_token(), token);
     assert_eq!(format!("{key:?}"), "Key(..)");
+    assert!(key == token.parse().unwrap() && key != token.replace("0f", "0e").parse().unwrap());
     for bad in ["", &token[1..], &token.to_uppercase(), &format!("{token}0"), &"é".repeat(32)] {
         assert!(bad.parse::<Key>().is_err(), "{bad}");
     }
