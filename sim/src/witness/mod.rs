@@ -392,17 +392,6 @@ impl Witness {
         }
     }
 
-    fn sizes(&mut self, sizes: Sizes) {
-        let bounds = self.bounds;
-        if sizes.guests > bounds.guests
-            || sizes.half_open > bounds.half_open
-            || sizes.clients > bounds.clients
-            || sizes.links > bounds.links
-        {
-            self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));
-        }
-    }
-
     /// When to look at a guest whose proof nobody watches yet.
     pub(crate) fn unwatched_expiry(&mut self, guest: usize) -> Option<Time> {
         let row = &self.rows[guest];
