@@ -18,6 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the loop sleeps at most: so soon it notices that it shall stop.
 const BEAT: Duration = Duration::from_millis(100);
 const BUFFER: usize = 4096;
+/// Latencies beyond a minute are counted as one.
+const LONGEST: u64 = 60_000_000_000;
 
 /// How much load, for how long.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +89,7 @@ impl Round {
     /// Nothing done yet.
     #[must_use]
     pub fn new() -> Self {
-        let latency = Histogram::new(3).expect("three digits are possible");
+        let latency = Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds that a histogram can have");
         Self { done: 0, errors: BTreeMap::new(), elapsed: Duration::ZERO, latency }
     }
 
@@ -100,12 +102,6 @@ impl Round {
     /// Counts one that didn't.
     pub fn error(&mut self, what: impl Into<String>) {
         *self.errors.entry(what.into()).or_default() += 1;
-    }
-
-    /// A quantile (0 to 1) of the latency, in microseconds.
-    #[must_use]
-    pub fn latency_us(&self, quantile: f64) -> f64 {
-        self.latency.value_at_quantile(quantile) as f64 / 1e3
     }
 }
 

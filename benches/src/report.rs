@@ -83,42 +83,46 @@ impl Series {
         for (what, count) in self.samples.iter().flat_map(|sample| &sample.round.errors) {
             *errors.entry(what).or_default() += count;
         }
-        let latency = |quantile| {
-            let mut all: Vec<f64> =
-                self.samples.iter().map(|sample| sample.round.latency_us(quantile)).collect();
-            median(&mut all)
-        };
+        let mut latency = Round::new().latency;
+        for sample in &self.samples {
+            // All have the same bounds.
+            let _ = latency.add(&sample.round.latency);
+        }
+        let latency = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
+        let minima = least(&costs) / least(&theirs);
         json!({
             "server": self.server,
             "rounds": self.samples.len(),
             "operations": operations,
-            "operations_per_second": median(&mut per_second.clone()),
-            "latency_us": {"p50": latency(0.5), "p99": latency(0.99)},
+            "operations_per_second": median(per_second),
+            "latency_us": {
+                "p50": latency(0.5), "p99": latency(0.99), "p999": latency(0.999), "max": latency(1.0),
+            },
             "cpu_us_per_operation": {
-                "min": least(&costs), "median": median(&mut costs.clone()),
-                "threads": threads, "put_off_median": median(&mut after.clone()),
+                "min": least(&costs), "median": median(costs),
+                "threads": threads, "put_off_median": median(after),
             },
             "ratio": {
-                "minima": least(&costs) / least(&theirs),
-                "paired_min": least(&paired), "paired_median": median(&mut paired.clone()),
+                "minima": minima,
+                "paired_min": least(&paired), "paired_median": median(paired),
             },
             "errors": errors,
         })
     }
 }
 
-/// The documents of [`Series::document`] as a table.
+/// The documents of [`Series::document`], as a table of what an operation costs.
 #[must_use]
-pub fn table(documents: &[Value]) -> String {
+pub fn cost_table(documents: &[Value]) -> String {
     let mut text = String::from(
-        "                        server CPU µs/op      ratio to yardstick          put off   latency µs\n\
-         server      rounds  op/s     min  median   minima  pair min  pair med   µs/op      p50     p99\n",
+        "                        server CPU µs/op     ratio to yardstick         put off    latency µs\n\
+         server      rounds   op/s     min  median  minima pair min pair med   µs/op      p50     p99\n",
     );
     for document in documents {
-        let number = |pointer: &str| document.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let number = |pointer: &str| number(document, pointer);
         let _ = writeln!(
             text,
-            "{:11} {:6} {:6.0} {:7.2} {:7.2} {:8.3} {:9.3} {:9.3} {:7.2} {:8.0} {:7.0}",
+            "{:11} {:6} {:6.0} {:7.2} {:7.2} {:7.3} {:8.3} {:8.3} {:7.2} {:8.0} {:7.0}",
             document["server"].as_str().unwrap_or_default(),
             number("/rounds"),
             number("/operations_per_second"),
@@ -141,18 +145,52 @@ pub fn table(documents: &[Value]) -> String {
             }
             text.push('\n');
         }
+    }
+    text.push_str("CPU: /proc/PID/task/*/schedstat; threads that ended in a round are not counted.\n");
+    append_errors(&mut text, documents);
+    text
+}
+
+/// The documents of [`Series::document`], as a table of how long an operation takes.
+#[must_use]
+pub fn latency_table(documents: &[Value]) -> String {
+    let mut text =
+        String::from("server      rounds      p50      p99      max   p99 - yardstick's (all in µs)\n");
+    let yardstick = documents.first().map_or(f64::NAN, |document| number(document, "/latency_us/p99"));
+    for document in documents {
+        let number = |pointer: &str| number(document, pointer);
+        let _ = writeln!(
+            text,
+            "{:11} {:6} {:8.0} {:8.0} {:8.0} {:8.0}",
+            document["server"].as_str().unwrap_or_default(),
+            number("/rounds"),
+            number("/latency_us/p50"),
+            number("/latency_us/p99"),
+            number("/latency_us/max"),
+            number("/latency_us/p99") - yardstick,
+        );
+    }
+    append_errors(&mut text, documents);
+    text
+}
+
+fn append_errors(text: &mut String, documents: &[Value]) {
+    for document in documents {
         if document["errors"].as_object().is_some_and(|errors| !errors.is_empty()) {
             let _ = writeln!(text, "{}: errors: {}", document["server"], document["errors"]);
         }
     }
-    text
+}
+
+fn number(document: &Value, pointer: &str) -> f64 {
+    document.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
 
 fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NAN, f64::min)
 }
 
-fn median(values: &mut [f64]) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,

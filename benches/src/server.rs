@@ -60,7 +60,7 @@ impl Server {
     /// # Errors
     /// It can't be started.
     pub fn broker(program: &Path, args: &[String]) -> io::Result<Self> {
-        let state = tempfile::Builder::new().prefix("castra-benches-").tempdir()?;
+        let state = state_dir()?;
         let mut command = Command::new(program);
         command.args(["broker", "--json", "--listen", "tcp:127.0.0.1:0", "--state-dir"]).arg(state.path());
         command.args(["--die-with-parent", &std::process::id().to_string()]).args(args);
@@ -77,7 +77,7 @@ impl Server {
     /// # Errors
     /// It can't be started.
     pub fn mosquitto(program: &Path) -> io::Result<Self> {
-        let state = tempfile::Builder::new().prefix("castra-benches-").tempdir()?;
+        let state = state_dir()?;
         // It can't say which port it got; the kernel doesn't give this one away soon again.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let configuration = state.path().join("mosquitto.conf");
@@ -253,6 +253,19 @@ fn start(command: &mut Command) -> io::Result<(Child, String)> {
 
 fn said(program: &Path, line: &str) -> io::Error {
     io::Error::other(format!("{} said {line:?}", program.display()))
+}
+
+/// In memory, as the default (`/run`, or `$XDG_RUNTIME_DIR`) is on most systems;
+/// `TMPDIR` says otherwise.
+fn state_dir() -> io::Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("castra-benches-");
+    if std::env::var_os("TMPDIR").is_none() && memory.is_dir() {
+        builder.tempdir_in(memory)
+    } else {
+        builder.tempdir()
+    }
 }
 
 fn nowhere() -> SocketAddr {

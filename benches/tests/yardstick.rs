@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use castra_benches::held::Held;
 use castra_benches::load::{Client, Pressure};
 use castra_benches::script::{Script, guest_names};
 use castra_benches::yardstick::{CLOSED, WATCH, WATCHED};
@@ -118,6 +119,22 @@ fn a_hundred_scripted_handshakes_succeed() {
     let round = client.round(Pressure::count(100, 4), &AtomicBool::new(false)).unwrap();
     assert_eq!(round.errors, [].into());
     assert_eq!((round.done, round.latency.len()), (100, 100));
+}
+
+#[test]
+fn guests_that_stay_answer_every_challenge() {
+    let yardstick = Yardstick::start(&["--keepalive", "20"]);
+    let script = Script::link(guest_names("guest-", 20));
+    let stop = AtomicBool::new(false);
+    let mut held = Held::connect(yardstick.address, &script, &stop).unwrap();
+    let mut answers = 0;
+    let end = Instant::now() + PATIENCE;
+    while answers < 100 {
+        assert!(Instant::now() < end, "only {answers} answers");
+        let round = held.answer(&script, Duration::from_millis(20), &stop).unwrap();
+        assert_eq!(round.errors, [].into());
+        answers += round.done;
+    }
 }
 
 #[test]

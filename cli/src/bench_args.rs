@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use castra_core::id::GuestName;
 use clap::{Args, Subcommand};
 
 use crate::duration::parse as duration;
@@ -48,6 +49,9 @@ pub(crate) struct Load {
     /// How many guests there are
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) guests: u32,
+    /// How the guests' names begin; loads that run beside each other need names of their own
+    #[arg(long, value_name = "TEXT", default_value = "bench-", value_parser = prefix)]
+    pub(crate) prefix: String,
     /// Most handshakes at once
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) concurrency: u32,
@@ -66,6 +70,14 @@ pub(crate) struct Load {
     /// Print the figures as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whatever a name may begin with, and leaves room for a number.
+fn prefix(text: &str) -> Result<String, String> {
+    if text.len() > 48 {
+        return Err("at most 48 characters".into());
+    }
+    format!("{text}000000").parse::<GuestName>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -1,11 +1,15 @@
 //! The ends of a connection: what carries it, and who is there.
 
 use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::link::line::append_number;
 
 /// What carries a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -21,14 +25,22 @@ pub enum Transport {
     Serial,
 }
 
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Transport {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Tcp => "tcp",
             Self::Unix => "unix",
             Self::Vsock => "vsock",
             Self::Serial => "serial",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -53,6 +65,25 @@ pub enum Remote {
         /// Port.
         port: u32,
     },
+}
+
+impl Remote {
+    /// Appends what [`fmt::Display`] shows. An IPv4 address, which is what a busy
+    /// broker writes, goes without formatting machinery.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        let Self::Ip(SocketAddr::V4(address)) = self else {
+            out.extend_from_slice(self.to_string().as_bytes());
+            return;
+        };
+        for (index, octet) in address.ip().octets().into_iter().enumerate() {
+            if index > 0 {
+                out.push(b'.');
+            }
+            append_number(out, u64::from(octet));
+        }
+        out.push(b':');
+        append_number(out, u64::from(address.port()));
+    }
 }
 
 impl fmt::Display for Remote {

@@ -208,6 +208,65 @@ mod tests {
         assert_eq!(timers.next(), None);
     }
 
+    /// What a set of timers owes, without an order of its own.
+    #[test]
+    fn any_calls_leave_the_deadlines_that_were_asked_for() {
+        let mut timers = Timers::default();
+        let mut owed: Vec<(TimerId, u32, Option<u64>)> = Vec::new();
+        let mut state = 1u64;
+        let mut draw = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for step in 0..5000u32 {
+            let at = draw(500);
+            let chosen = draw(owed.len().max(1) as u64) as usize;
+            match (draw(10), owed.get_mut(chosen)) {
+                (0 | 1, _) | (_, None) => owed.push((timers.insert(step), step, None)),
+                (2, Some((id, ..))) => {
+                    timers.remove(*id);
+                    owed.swap_remove(chosen);
+                }
+                (3, Some((id, _, due))) => {
+                    timers.disarm(*id);
+                    *due = None;
+                }
+                (4 | 5, Some((id, _, due))) => {
+                    timers.arm_by(*id, Time::from_nanos(at), Wakeup::Session);
+                    *due = Some(due.map_or(at, |before| before.min(at)));
+                }
+                (6, _) => {
+                    let popped = timers.pop_due(Time::from_nanos(at / 8));
+                    let earliest = owed.iter().filter_map(|(.., due)| *due).min();
+                    assert_eq!(popped.is_some(), earliest.is_some_and(|earliest| earliest <= at / 8));
+                    if let Some(key) = popped {
+                        let (.., due) = owed.iter_mut().find(|(_, other, _)| *other == key).unwrap();
+                        assert_eq!(due.take(), earliest);
+                    }
+                }
+                (_, Some((id, _, due))) => {
+                    timers.arm(*id, Time::from_nanos(at), Wakeup::Session);
+                    *due = Some(at);
+                }
+            }
+            let earliest = owed.iter().filter_map(|(.., due)| *due).min().map(Time::from_nanos);
+            assert_eq!(timers.next().map(|next| next.at), earliest, "after step {step}");
+            assert_eq!(timers.len(), owed.len());
+        }
+        assert!(owed.len() > 100, "{} timers try no depth", owed.len());
+    }
+
+    #[test]
+    fn a_deadline_keeps_its_latest_reason() {
+        let mut timers = Timers::default();
+        let id = timers.insert(7);
+        timers.arm(id, Time::from_nanos(10), Wakeup::Session);
+        timers.arm_by(id, Time::from_nanos(10), Wakeup::Handshake);
+        assert_eq!(timers.next().map(|next| next.why), Some(Wakeup::Session));
+        timers.arm(id, Time::from_nanos(10), Wakeup::Handshake);
+        assert_eq!(timers.next().map(|next| next.why), Some(Wakeup::Handshake));
+    }
+
     #[test]
     fn arm_by_keeps_an_earlier_deadline() {
         let mut timers = Timers::default();

@@ -44,6 +44,26 @@ fn the_greeting_is_found_behind_any_remains() {
 }
 
 #[test]
+fn a_greeting_ends_in_either_line_end_and_only_at_the_end_of_its_line() {
+    for (line, found) in [
+        ("castra-broker 0.1 ready\r\n", true),
+        ("remains castra-broker 0.1 ready\r\n", true),
+        ("castra-broker 0.1 ready \n", false),
+        ("castra-broker 0.1 ready\r\r\n", false),
+        ("astra-broker 0.1 ready\n", false),
+    ] {
+        let mut world = World::new(serial());
+        let conn = world.connect();
+        world.take();
+        for byte in line.as_bytes() {
+            assert_eq!(world.take(), []);
+            world.say(conn, [*byte]);
+        }
+        assert_eq!(world.text(conn).starts_with("hello "), found, "{line:?}");
+    }
+}
+
+#[test]
 fn unknown_and_overlong_lines_are_skipped_until_the_deadline() {
     let mut world = World::new(serial());
     let conn = world.connect();

@@ -40,6 +40,21 @@ fn a_drain_tells_the_asker_of_a_change_on_its_way_how_it_ended() {
 }
 
 #[test]
+fn a_drain_waits_for_a_change_on_its_way_even_if_its_asker_is_gone() {
+    let mut world = World::new(|_| {});
+    let control = world.open_control();
+    world.obliging = false;
+    world.ask(control, ISSUE_A);
+    let (effect, _) = world.effects.remove(0);
+    world.close(control);
+    world.handle(Input::Drain { deadline: world.now.boot + ms(2000) });
+    world.advance(ms(1999));
+    assert!(!world.stopped);
+    world.handle(Input::Done { effect, result: Ok(()) });
+    assert!(world.stopped);
+}
+
+#[test]
 fn a_drain_whose_time_is_up_says_that_the_change_may_still_happen() {
     let mut world = World::new(|_| {});
     let control = world.open_control();

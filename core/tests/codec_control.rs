@@ -77,6 +77,24 @@ fn ids_and_timeouts_are_read_within_their_bounds() {
 }
 
 #[test]
+fn a_request_names_4096_guests_and_64_kinds_and_no_more() {
+    for (key, most) in [("guests", 4096), ("kinds", 64)] {
+        for (count, fine) in [(1, true), (most, true), (most + 1, false), (most + 2, false)] {
+            let words = vec!["\"x\""; count].join(",");
+            let line = format!(r#"{{"id":1,"method":"events","params":{{"{key}":[{words}]}}}}"#);
+            assert_eq!(Request::parse(line.as_bytes(), DAY).is_ok(), fine, "{count} {key}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_method_is_repeated_up_to_128_characters() {
+    let line = format!(r#"{{"method":"{}"}}"#, "m".repeat(129));
+    let message = Request::parse(line.as_bytes(), DAY).unwrap_err().error.message;
+    assert!(message.contains(&format!("\"{}\"", "m".repeat(128))), "{message}");
+}
+
+#[test]
 fn a_rejected_request_keeps_its_id_and_names_its_fault() {
     use ErrorCode::{InvalidRequest, UnknownMethod};
     let many =
@@ -170,6 +188,48 @@ fn largest() -> Vec<Fact> {
     ]
 }
 
+/// Each kind with little in it, in the order of [`Fact`].
+fn smallest() -> Vec<Fact> {
+    let epoch = Epoch::new(7, 3);
+    let remote = |text: &str| text.parse().unwrap();
+    vec![
+        Fact::BrokerStarted { guests: 0 },
+        Fact::BrokerStopping,
+        Fact::BrokerStalled { late_ms: 0 },
+        Fact::ClockJumped { late_ms: 0, suspended_ms: 0 },
+        Fact::BrokerReloaded,
+        Fact::HandshakeStart { transport: Transport::Unix, remote: Remote::Unknown },
+        Fact::HandshakeSuccess {
+            epoch,
+            transport: Transport::Serial,
+            remote: Remote::Process { uid: 0, pid: 1 },
+            capabilities: Capabilities::default(),
+            proven: false,
+            authenticated: false,
+            once: true,
+        },
+        Fact::HandshakeFailure {
+            reason: Failure::BadLine,
+            transport: Transport::Vsock,
+            remote: Remote::Vsock { cid: 3, port: 4 },
+            capabilities: Capabilities::parse("b,a"),
+        },
+        Fact::SessionClosed { epoch, reason: SessionEnd::Goodbye, lasted_ms: 0 },
+        Fact::VerdictChanged { from: State::Waiting, to: State::Reachable, reason: None, age_ms: None },
+        Fact::NameConflict { transport: Transport::Tcp, remote: remote("[::1]:9"), takeovers: 0 },
+        Fact::TokenIssued,
+        Fact::TokenRevoked,
+        Fact::GuestForgotten,
+        Fact::StorageFailed { what: Storage::Log, message: "disk \"full\"".into() },
+        Fact::StorageRecovered { what: Storage::Database },
+        Fact::LinkDialing { attempt: 0 },
+        Fact::LinkUp { epoch, authenticated: true, interval_ms: 0, window_ms: 0 },
+        Fact::LinkDown { reason: LinkEnd::Unreachable, retry_ms: None, error: Some("no".into()) },
+        Fact::LinkRefused { code: "busy".into(), retry_ms: None },
+        Fact::BrokerUnproven { retry_ms: None },
+    ]
+}
+
 fn event(fact: Fact) -> Event {
     Event {
         cursor: Cursor { incarnation: u32::MAX, number: u64::MAX },
@@ -208,6 +268,55 @@ fn an_events_log_form_is_one_line_of_printable_ascii() {
         );
         assert!(line.len() <= 2 * EVENT_BYTES_MAX, "{kind}: {}", line.len());
     }
+}
+
+#[test]
+fn the_appended_json_of_each_kind_is_that_of_serde() {
+    let mut facts = largest();
+    facts.extend(smallest());
+    for fact in facts {
+        for guest in [None, Some("devbox".parse().unwrap())] {
+            let event = Event { guest, ..event(fact.clone()) };
+            let mut json = Vec::new();
+            event.append_json(&event.at.to_string(), &mut json);
+            assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&event).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_log_form_of_each_kind_is_fixed() {
+    let lines: Vec<String> = smallest()
+        .into_iter()
+        .map(|fact| Event { guest: Some("devbox".parse().unwrap()), ..event(fact) }.to_string())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "broker started incarnation=4294967295 guests=0",
+            "broker stopping",
+            "broker stalled late_ms=0",
+            "clock jumped late_ms=0 suspended_ms=0",
+            "configuration reloaded",
+            "handshake start vm=devbox via=unix remote=-",
+            "hello from vm:devbox session=sess-7-3 epoch=30064771075 via=serial remote=uid:0,pid:1 proven=no \
+             auth=none once=yes capabilities=[-]",
+            "handshake failed vm=devbox reason=bad-line via=vsock remote=cid:3,port:4 capabilities=[a,b]",
+            "session closed vm=devbox session=sess-7-3 reason=goodbye lasted_ms=0",
+            "verdict vm=devbox from=waiting to=reachable reason=- age_ms=-",
+            "name conflict vm=devbox via=tcp remote=[::1]:9 takeovers=0",
+            "token issued vm=devbox",
+            "token revoked vm=devbox",
+            "guest forgotten vm=devbox",
+            "storage failed what=log error=\"disk \\\"full\\\"\"",
+            "storage recovered what=database",
+            "link dialing attempt=0",
+            "link up epoch=30064771075 auth=hmac-sha256 interval_ms=0 window_ms=0",
+            "link down reason=unreachable retry_ms=- error=\"no\"",
+            "link refused code=busy retry_ms=-",
+            "broker unproven: it does not know this guest's token retry_ms=-",
+        ]
+    );
 }
 
 #[test]

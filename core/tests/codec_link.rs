@@ -309,7 +309,7 @@ fn a_frame_reads_the_same_whether_or_not_it_is_written_as_we_write_it() {
     let text = |bytes: &[u8]| {
         (format!("{:?}", GuestFrame::parse(bytes)), format!("{:?}", BrokerFrame::parse(bytes)))
     };
-    let mut compare = |bytes: &[u8]| {
+    let compare = |bytes: &[u8]| {
         // With a space in front, only serde reads it.
         let spaced = [b" ", bytes].concat();
         assert_eq!(text(bytes), text(&spaced), "{}", String::from_utf8_lossy(bytes));
@@ -438,6 +438,7 @@ fn a_key_reads_from_its_token_and_is_never_shown() {
     let key: Key = token.parse().unwrap();
     assert_eq!(key.expose_token(), token);
     assert_eq!(format!("{key:?}"), "Key(..)");
+    assert!(key == token.parse().unwrap() && key != token.replace("0f", "0e").parse().unwrap());
     for bad in ["", &token[1..], &token.to_uppercase(), &format!("{token}0"), &"é".repeat(32)] {
         assert!(bad.parse::<Key>().is_err(), "{bad}");
     }

@@ -19,6 +19,13 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// … and from there to the process's: last bytes and lines. Together 3 s.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// With this target on, each turn's processor time is looked at (which is a
+/// system call, so it is off by default): those of a millisecond and more are
+/// told, and whatever is longer than all before.
+const TURNS: &str = "castra::turns";
+/// No turn of a broker should take so long.
+const LONG_TURN: Duration = Duration::from_millis(1);
+
 /// How a service ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ended {
@@ -46,12 +53,21 @@ impl<E: Engine> Service<'_, E> {
         let mut done = Vec::new();
         let mut stop_asked = false;
         let mut settle_by = None;
+        let mut longest = Duration::ZERO;
         loop {
             let now = clock::now();
             if let Some(trouble) = self.recording.and_then(Recording::trouble) {
                 self.shell.log(now, Level::Error, &trouble);
             }
+            let metered = tracing::enabled!(target: TURNS, tracing::Level::DEBUG).then(thread_time);
             let next = self.shell.turn(now, &ready, &done);
+            if let Some(before) = metered {
+                let (spent, edges) = (thread_time().saturating_sub(before), ready.len());
+                if spent > longest || spent >= LONG_TURN {
+                    longest = longest.max(spent);
+                    tracing::debug!(target: TURNS, ?spent, edges, done = done.len(), more = next.more, ?longest);
+                }
+            }
             ready.clear();
             done.clear();
             for event in self.shell.take_events() {
@@ -87,6 +103,12 @@ impl<E: Engine> Service<'_, E> {
             }
         }
     }
+}
+
+/// Processor time of this thread.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// How long to wait for the network.

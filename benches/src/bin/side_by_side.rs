@@ -13,7 +13,7 @@ use castra_benches::close::{self, Crowd};
 use castra_benches::held::Held;
 use castra_benches::load::{Client, Pressure, Round};
 use castra_benches::raise_descriptor_limit;
-use castra_benches::report::{Sample, Series, table};
+use castra_benches::report::{Sample, Series, cost_table, latency_table};
 use castra_benches::script::{Script, guest_names};
 use castra_benches::server::{Cpu, Server, find_program};
 use clap::{Parser, ValueEnum};
@@ -118,25 +118,28 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             if !args.json {
                 let name = &contender.series.server;
                 let done = sample.round.done;
-                eprintln!("round {round}: {name}: {done} operations, {:.2} µs each", sample.cost());
+                let used = sample.threads.values().sum::<f64>() / 1e3;
+                eprintln!("round {round}: {name}: {done} operations, {used:.0} ms of CPU");
             }
             contender.series.samples.push(sample);
         }
     }
     let yardstick = &contenders[0].series;
     let documents: Vec<_> = contenders.iter().map(|contender| contender.series.document(yardstick)).collect();
-    print(args, documents);
+    print(args, &documents);
     Ok(())
 }
 
-fn print(args: &Args, documents: Vec<Value>) {
+fn print(args: &Args, documents: &[Value]) {
     let name = args.bench.to_possible_value().map(|value| value.get_name().to_owned());
     if args.json {
         println!("{}", json!({"bench": name, "servers": documents}));
         return;
     }
-    print!("{}", table(&documents));
-    println!("CPU: /proc/PID/task/*/schedstat; threads that ended in a round are not counted.");
+    match args.bench {
+        Bench::Handshake | Bench::Keepalive => print!("{}", cost_table(documents)),
+        Bench::Close => print!("{}", latency_table(documents)),
+    }
 }
 
 /// The yardstick is the first.
@@ -154,28 +157,22 @@ fn contenders(args: &Args) -> Result<Vec<Contender>, Box<dyn Error>> {
     let guests = args.guests.unwrap_or(if args.bench == Bench::Handshake { 1000 } else { 2000 });
     let names = guest_names("guest-", guests);
     let link = Script::link(names.clone());
-    let interval = Duration::from_millis(args.interval);
-    let (keepalive, options): (_, &[String]) = match args.bench {
-        Bench::Handshake => (None, &[]),
+    let (keepalive, options) = match args.bench {
+        Bench::Handshake => (None, vec![]),
         Bench::Keepalive => {
-            let window = args.interval * 10;
-            let options = [
-                "--interval".into(),
-                format!("{}ms", args.interval),
-                "--window".into(),
-                format!("{window}ms"),
-            ];
-            (Some(interval), &options.clone())
+            let (interval, window) = (args.interval, args.interval * 10);
+            let options = ["--interval", &format!("{interval}ms"), "--window", &format!("{window}ms")];
+            (Some(Duration::from_millis(interval)), options.map(str::to_owned).to_vec())
         }
-        // The broker's own default.
-        Bench::Close => (Some(Duration::from_secs(5)), &["--window".into(), "60s".into()]),
+        // The broker's own interval; those that leave don't answer before they do.
+        Bench::Close => (Some(Duration::from_secs(5)), vec!["--window".into(), "60s".into()]),
     };
     let server = Server::yardstick(&yardstick, keepalive)?;
     let mut all = vec![Contender::new("yardstick", server, link.clone())];
-    let server = Server::broker(&castra, options)?;
+    let server = Server::broker(&castra, &options)?;
     all.push(Contender { is_broker: true, ..Contender::new("broker", server, link) });
     if args.bench == Bench::Handshake {
-        let server = Server::broker(&castra, options)?;
+        let server = Server::broker(&castra, &options)?;
         let tokens = server.control()?.tokens(&names)?;
         let script = Script::Link { guests: names.clone(), tokens, words: "" };
         all.push(Contender { is_broker: true, ..Contender::new("keyed", server, script) });

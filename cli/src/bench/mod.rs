@@ -82,7 +82,7 @@ fn measure(
 /// Who there is; with `--keyed`, each with a token.
 fn guests(server: &Server, args: &Load) -> Result<Vec<(GuestName, Option<Key>)>, Failure> {
     let name = |number: u32| {
-        format!("bench-{number:06}")
+        format!("{}{number:06}", args.prefix)
             .parse::<GuestName>()
             .map_err(|error| Failure::new(Exit::Internal, format!("a guest's name is none: {error}")))
     };

@@ -80,10 +80,10 @@ impl Links {
         if host && !(bus && hello.capabilities.has(HOST_BUS)) {
             return self.refuse(cx, guests, conn, Failure::BadName);
         }
-        let id = match (host, guests.ensure(cx, hello.name)) {
-            (true, _) => None,
-            (false, Ok(id)) => Some(id),
-            (false, Err(_)) => return self.refuse(cx, guests, conn, Failure::Busy),
+        let id = match (!host).then(|| guests.ensure(cx, hello.name)) {
+            None => None,
+            Some(Ok(id)) => Some(id),
+            Some(Err(_)) => return self.refuse(cx, guests, conn, Failure::Busy),
         };
         let row = id.and_then(|id| guests.get(id));
         let session = row.and_then(|row| row.session).filter(|_| row.is_some_and(|row| row.proven));
@@ -91,11 +91,19 @@ impl Links {
             self.stage_for_refusal(cx, conn, hello);
             return self.refuse(cx, guests, conn, Failure::NameInUse);
         }
-        if let Some(other) = row.and_then(|row| row.rare().legacy) {
+        if let Some(other) = row.and_then(|row| row.rare().legacy).filter(|other| *other != conn) {
             self.end_session_with_bye(cx, guests, other, SessionEnd::Superseded);
         }
-        // Serial: the guest behind the stream had another name.
-        self.end_session(cx, guests, conn, SessionEnd::Replaced);
+        let own = self.table.get(conn).and_then(|link| link.session.as_ref()).and_then(|session| session.row);
+        match own.filter(|own| id == Some(*own)) {
+            // Serial: the verdict stands until it is judged anew below.
+            Some(own) => {
+                self.drop_session(cx, guests, conn, SessionEnd::Replaced);
+                guests.mark_idle(own);
+            }
+            // Serial: the guest behind the stream had another name.
+            None => self.end_session(cx, guests, conn, SessionEnd::Replaced),
+        }
         let epoch = cx.next_epoch();
         let Some(link) = self.table.get_mut(conn) else { return };
         let (transport, remote) = (link.transport, link.remote());

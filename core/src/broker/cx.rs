@@ -110,6 +110,9 @@ impl Cx {
     /// more than the threshold. `suspended` is the total since the last call.
     pub(crate) fn stall_seen(&self, now: Now) -> Option<Stall> {
         let deadline = self.timers.next()?.at;
+        if now.boot <= deadline {
+            return None;
+        }
         let late = now.boot.since(deadline);
         // Almost always nothing is late at all.
         if late.is_zero() || late <= self.config.stall_threshold() {
@@ -207,4 +210,42 @@ impl Cx {
 /// `retry_after_ms` goes with this end alone.
 pub(crate) fn retry_after(cx: &Cx, why: SessionEnd) -> Option<Duration> {
     (why == SessionEnd::Shutdown).then_some(cx.config.retry_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cx;
+    use crate::boundary::{Change, Effect, Output};
+    use crate::config::BrokerConfig;
+    use crate::entropy::Entropy;
+    use crate::id::Epoch;
+    use crate::time::Now;
+
+    /// The incarnations that are made durable by one more epoch.
+    fn reserved(cx: &mut Cx) -> (Epoch, Option<u32>) {
+        let epoch = cx.next_epoch();
+        let reserved = match cx.out.poll(|| None) {
+            Output::Effect { effect: Effect::Persist(changes), .. } => match changes[..] {
+                [Change::Incarnation(number)] => Some(number),
+                _ => panic!("{changes:?}"),
+            },
+            _ => None,
+        };
+        (epoch, reserved)
+    }
+
+    // No broker of a test lives for 2³¹ sessions.
+    #[test]
+    fn the_next_incarnation_is_durable_long_before_the_numbers_of_this_one_run_out() {
+        let mut cx = Cx::new(BrokerConfig::default(), 7, Entropy::chosen(0), Now::default());
+        let half = u32::MAX / 2;
+        for incarnation in 7..10 {
+            cx.sessions_begun = (u64::from(incarnation - 7) << 32) + u64::from(half) - 1;
+            assert_eq!(reserved(&mut cx), (Epoch::new(incarnation, half), None));
+            assert_eq!(reserved(&mut cx), (Epoch::new(incarnation, half + 1), Some(incarnation + 1)));
+            assert_eq!(reserved(&mut cx), (Epoch::new(incarnation, half + 2), None));
+            cx.sessions_begun = (u64::from(incarnation - 7) << 32) + u64::from(u32::MAX);
+            assert_eq!(reserved(&mut cx), (Epoch::new(incarnation + 1, 0), None));
+        }
+    }
 }

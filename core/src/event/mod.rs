@@ -1,6 +1,7 @@
 //! What happened, once, in a fixed form: JSON for programs, one line for people.
 
-mod line;
+mod escaped;
+mod text;
 mod words;
 
 use alloc::string::String;
@@ -15,7 +16,7 @@ use crate::id::{Epoch, GuestName};
 use crate::status::{Reason, State};
 use crate::time::WallTime;
 
-pub use line::Escaped;
+pub use escaped::Escaped;
 pub use words::{Failure, LinkEnd, SessionEnd, Storage};
 
 /// Greatest length of an event's JSON, in bytes.
@@ -112,13 +113,21 @@ pub enum Level {
     Error,
 }
 
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Level {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Info => "INFO",
             Self::Warn => "WARN",
             Self::Error => "ERROR",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -203,11 +203,28 @@ impl World {
     }
 
     pub fn open_via(&mut self, via: Via, remote: Remote, peer_cred: Option<PeerCred>) -> ConnId {
+        self.open_with(via, remote, peer_cred, ROOM)
+    }
+
+    pub fn open_with(
+        &mut self,
+        via: Via,
+        remote: Remote,
+        peer_cred: Option<PeerCred>,
+        room: usize,
+    ) -> ConnId {
         let conn = ConnId { index: self.next, generation: 0 };
         self.next += 1;
-        self.wires.insert(conn, Wire { room: ROOM, ..Wire::default() });
-        self.handle(Input::Opened { conn, via, origin: Origin::Accepted, remote, peer_cred, room: ROOM });
+        self.wires.insert(conn, Wire { room, blocked: room < ROOM, ..Wire::default() });
+        self.handle(Input::Opened { conn, via, origin: Origin::Accepted, remote, peer_cred, room });
         conn
+    }
+
+    /// What the peer reads, or doesn't, from now on leaves this much room.
+    pub fn give_room(&mut self, conn: ConnId, room: usize) {
+        let wire = self.wires.get_mut(&conn).unwrap();
+        (wire.blocked, wire.room) = (room < ROOM, room);
+        self.handle(Input::Writable { conn, room });
     }
 
     pub fn write(&mut self, conn: ConnId, bytes: &[u8]) {

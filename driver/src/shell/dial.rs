@@ -1,6 +1,6 @@
 //! Dials: a name look-up, then one address after the other, within a deadline.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,7 +21,11 @@ const RETRY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Dials {
     address: Option<ConnectAddress>,
-    active: Vec<Dial>,
+    active: BTreeMap<EffectId, Dial>,
+    /// Which dial a connection belongs to, and when each is looked at next: a
+    /// process may have thousands under way.
+    conns: BTreeMap<ConnId, EffectId>,
+    due: BTreeSet<(Time, EffectId)>,
     noticed: Vec<ConnId>,
     /// A look-up is under way. It may outlive the dial that asked, and then
     /// serves the next one: a dead name server must not pile up questions.
@@ -30,7 +34,6 @@ pub(crate) struct Dials {
 
 #[derive(Debug)]
 struct Dial {
-    effect: EffectId,
     deadline: Time,
     phase: Phase,
     rest: VecDeque<Target>,
@@ -53,7 +56,14 @@ enum Phase {
 
 impl Dials {
     pub(crate) const fn new(address: Option<ConnectAddress>) -> Self {
-        Self { address, active: Vec::new(), noticed: Vec::new(), looking_up: false }
+        Self {
+            address,
+            active: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            due: BTreeSet::new(),
+            noticed: Vec::new(),
+            looking_up: false,
+        }
     }
 
     pub(crate) fn notice(&mut self, conn: ConnId) {
@@ -61,18 +71,41 @@ impl Dials {
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.active
-            .iter()
-            .map(|dial| match dial.phase {
-                Phase::Resolving => dial.deadline,
-                Phase::Connecting { until, .. } => until.min(dial.deadline),
-                Phase::Retrying { at, .. } => at.min(dial.deadline),
-            })
-            .min()
+        self.due.first().map(|(at, _)| *at)
     }
 
-    fn position(&self, effect: EffectId) -> Option<usize> {
-        self.active.iter().position(|dial| dial.effect == effect)
+    /// The dial enters a phase.
+    fn enter(&mut self, effect: EffectId, phase: Phase) {
+        let Some(dial) = self.active.get_mut(&effect) else { return };
+        let before = std::mem::replace(&mut dial.phase, phase);
+        self.due.remove(&(before.due(dial.deadline), effect));
+        self.due.insert((dial.phase.due(dial.deadline), effect));
+        if let Phase::Connecting { conn, .. } = before {
+            self.conns.remove(&conn);
+        }
+        if let Phase::Connecting { conn, .. } = dial.phase {
+            self.conns.insert(conn, effect);
+        }
+    }
+
+    fn remove(&mut self, effect: EffectId) -> Option<Dial> {
+        let dial = self.active.remove(&effect)?;
+        self.due.remove(&(dial.phase.due(dial.deadline), effect));
+        if let Phase::Connecting { conn, .. } = dial.phase {
+            self.conns.remove(&conn);
+        }
+        Some(dial)
+    }
+}
+
+impl Phase {
+    /// When a dial in this phase is looked at next.
+    fn due(&self, deadline: Time) -> Time {
+        match self {
+            Self::Resolving => deadline,
+            Self::Connecting { until, .. } => deadline.min(*until),
+            Self::Retrying { at, .. } => deadline.min(*at),
+        }
     }
 }
 
@@ -101,13 +134,10 @@ impl<N: Net, W: Work> Ports<N, W> {
             },
         };
         let resolving = targets.is_empty();
-        self.dials.active.push(Dial {
-            effect,
-            deadline,
-            phase: Phase::Resolving,
-            rest: targets.into(),
-            trouble: "the name has no address".to_owned(),
-        });
+        let trouble = "the name has no address".to_owned();
+        let dial = Dial { deadline, phase: Phase::Resolving, rest: targets.into(), trouble };
+        self.dials.active.insert(effect, dial);
+        self.dials.due.insert((deadline, effect));
         if !resolving {
             self.dial_next(now, effect);
         }
@@ -116,17 +146,18 @@ impl<N: Net, W: Work> Ports<N, W> {
     /// A look-up ended. Of a dial that ended first, nothing is said again.
     pub(crate) fn resolved(&mut self, now: Time, result: &Result<Vec<SocketAddr>, EffectError>) {
         self.dials.looking_up = false;
-        let waiting = |dial: &Dial| matches!(dial.phase, Phase::Resolving);
-        while let Some(at) = self.dials.active.iter().position(waiting) {
+        let waiting =
+            |(effect, dial): (&EffectId, &Dial)| matches!(dial.phase, Phase::Resolving).then_some(*effect);
+        while let Some(effect) = self.dials.active.iter().find_map(waiting) {
             match result {
                 Ok(addresses) => {
-                    let dial = &mut self.dials.active[at];
-                    dial.rest = addresses.iter().copied().map(Target::Tcp).collect();
-                    let effect = dial.effect;
+                    if let Some(dial) = self.dials.active.get_mut(&effect) {
+                        dial.rest = addresses.iter().copied().map(Target::Tcp).collect();
+                    }
                     self.dial_next(now, effect);
                 }
                 Err(error) => {
-                    let effect = self.dials.active.swap_remove(at).effect;
+                    self.dials.remove(effect);
                     self.dial_failed(effect, error.kind, error.message.clone());
                 }
             }
@@ -138,52 +169,51 @@ impl<N: Net, W: Work> Ports<N, W> {
         for conn in std::mem::take(&mut self.dials.noticed) {
             self.dial_check(now, conn);
         }
-        let effects: Vec<_> = match self.dials.deadline() {
-            Some(first) if first <= now => self.dials.active.iter().map(|dial| dial.effect).collect(),
-            Some(_) | None => return,
-        };
-        for effect in effects {
-            let Some(at) = self.dials.position(effect) else { continue };
-            let dial = &mut self.dials.active[at];
-            if dial.deadline <= now {
-                let dial = self.dials.active.swap_remove(at);
-                self.dial_abandon(&dial.phase);
-                self.dial_failed(effect, EffectErrorKind::TimedOut, "no answer in time".to_owned());
-                continue;
+        while let Some(&(at, effect)) = self.dials.due.first() {
+            if at > now {
+                return;
             }
-            match &dial.phase {
-                Phase::Connecting { conn, until } if *until <= now => {
-                    let conn = *conn;
-                    dial.trouble = "no answer in time".to_owned();
-                    self.net.close(conn);
-                    self.slots.remove(conn);
-                    self.dial_next(now, effect);
-                }
-                Phase::Retrying { target, at } if *at <= now => {
-                    let target = target.clone();
-                    dial.rest.push_front(target);
-                    self.dial_next(now, effect);
-                }
-                Phase::Resolving | Phase::Connecting { .. } | Phase::Retrying { .. } => {}
-            }
+            self.dial_due(now, effect);
         }
+    }
+
+    fn dial_due(&mut self, now: Time, effect: EffectId) {
+        let Some(dial) = self.dials.active.get_mut(&effect) else { return };
+        if dial.deadline <= now {
+            self.dial_abandon(effect);
+            self.dial_failed(effect, EffectErrorKind::TimedOut, "no answer in time".to_owned());
+            return;
+        }
+        match &dial.phase {
+            Phase::Connecting { conn, .. } => {
+                let conn = *conn;
+                dial.trouble = "no answer in time".to_owned();
+                self.net.close(conn);
+                self.slots.remove(conn);
+            }
+            Phase::Retrying { target, .. } => {
+                let target = target.clone();
+                dial.rest.push_front(target);
+            }
+            Phase::Resolving => {}
+        }
+        self.dial_next(now, effect);
     }
 
     /// The engine no longer wants it; it is still told the end, once.
     pub(crate) fn cancel_dial(&mut self, effect: EffectId) {
-        if let Some(at) = self.dials.position(effect) {
-            let dial = self.dials.active.swap_remove(at);
-            self.dial_abandon(&dial.phase);
+        if self.dials.active.contains_key(&effect) {
+            self.dial_abandon(effect);
             self.dial_failed(effect, EffectErrorKind::Cancelled, "cancelled".to_owned());
         }
     }
 
     fn dial_next(&mut self, now: Time, effect: EffectId) {
-        while let Some(at) = self.dials.position(effect) {
-            let dial = &mut self.dials.active[at];
+        while let Some(dial) = self.dials.active.get_mut(&effect) {
             let Some(target) = dial.rest.pop_front() else {
-                let dial = self.dials.active.swap_remove(at);
-                self.dial_failed(effect, EffectErrorKind::Unreachable, dial.trouble);
+                if let Some(dial) = self.dials.remove(effect) {
+                    self.dial_failed(effect, EffectErrorKind::Unreachable, dial.trouble);
+                }
                 return;
             };
             // Each address gets an equal share of the time that is left.
@@ -191,14 +221,13 @@ impl<N: Net, W: Work> Ports<N, W> {
             let conn = self.slots.next_id();
             match self.net.connect(conn, &target) {
                 Ok(()) => {
-                    let stage = Stage::Connecting;
-                    dial.phase = Phase::Connecting { conn, until: now + share };
-                    self.slots.occupy(conn, stage);
+                    self.dials.enter(effect, Phase::Connecting { conn, until: now + share });
+                    self.slots.occupy(conn, Stage::Connecting);
                     self.dial_check(now, conn);
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    dial.phase = Phase::Retrying { target, at: now + RETRY };
+                    self.dials.enter(effect, Phase::Retrying { target, at: now + RETRY });
                     return;
                 }
                 Err(error) => dial.trouble = describe(&target, &error),
@@ -207,18 +236,14 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     fn dial_check(&mut self, now: Time, conn: ConnId) {
-        let found = self
-            .dials
-            .active
-            .iter_mut()
-            .find(|dial| matches!(dial.phase, Phase::Connecting { conn: other, .. } if other == conn));
-        let Some(dial) = found else { return };
-        let effect = dial.effect;
+        let Some(&effect) = self.dials.conns.get(&conn) else { return };
         match self.net.connected(conn) {
             Ok(remote) => self.dial_succeeded(effect, conn, remote),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                dial.trouble = error.to_string();
+                if let Some(dial) = self.dials.active.get_mut(&effect) {
+                    dial.trouble = error.to_string();
+                }
                 self.net.close(conn);
                 self.slots.remove(conn);
                 self.dial_next(now, effect);
@@ -227,7 +252,7 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     fn dial_succeeded(&mut self, effect: EffectId, conn: ConnId, remote: Remote) {
-        self.dials.active.retain(|dial| dial.effect != effect);
+        self.dials.remove(effect);
         let transport = match &self.dials.address {
             Some(ConnectAddress::Tcp { .. }) | None => castra_core::boundary::Transport::Tcp,
             Some(ConnectAddress::Unix { .. }) => castra_core::boundary::Transport::Unix,
@@ -239,10 +264,11 @@ impl<N: Net, W: Work> Ports<N, W> {
         self.pending.push_back(Pending::Opened { conn, via, effect, remote });
     }
 
-    fn dial_abandon(&mut self, phase: &Phase) {
-        if let Phase::Connecting { conn, .. } = phase {
-            self.net.close(*conn);
-            self.slots.remove(*conn);
+    /// Forgets a dial, and what it has of a connection.
+    fn dial_abandon(&mut self, effect: EffectId) {
+        if let Some(Dial { phase: Phase::Connecting { conn, .. }, .. }) = self.dials.remove(effect) {
+            self.net.close(conn);
+            self.slots.remove(conn);
         }
     }
 

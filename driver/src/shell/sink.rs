@@ -5,15 +5,14 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use castra_core::boundary::Remote;
-use castra_core::capabilities::Capabilities;
 use castra_core::event::{Escaped, Event, Fact, Failure, Level};
 use castra_core::time::{Now, Time, WallTime};
-use serde::Serialize;
 
 use crate::work::Append;
 
-/// Lines leave when this many bytes wait …
-const BATCH_BYTES: usize = 32 * 1024;
+/// Lines leave when this many bytes wait: a batch costs two switches between
+/// threads, which a few thousand lines share …
+const BATCH_BYTES: usize = 256 * 1024;
 /// … or when the oldest has waited this long.
 const BATCH_DELAY: Duration = Duration::from_millis(50);
 /// Lines waiting to be written, in bytes, before new ones are dropped and counted.
@@ -52,16 +51,15 @@ impl Sink {
             return;
         }
         let stamp = self.stamp.text(event.at);
-        // Writing to memory can't fail.
-        let _ = writeln!(self.lines.log, "{stamp} [{}] {} {event}", self.prefix, event.fact.level());
-        if serde_json::to_writer(&mut self.lines.events, event).is_ok() {
-            self.lines.events.push(b'\n');
+        let Append { log, events, handshakes } = &mut self.lines;
+        for part in [stamp, " [", self.prefix, "] ", event.fact.level().as_str(), " "] {
+            log.extend_from_slice(part.as_bytes());
         }
-        if let Some(attempt) = Attempt::of(event)
-            && serde_json::to_writer(&mut self.lines.handshakes, &attempt).is_ok()
-        {
-            self.lines.handshakes.push(b'\n');
-        }
+        event.append_line(log);
+        log.push(b'\n');
+        event.append_json(stamp, events);
+        events.push(b'\n');
+        append_attempt(event, handshakes);
     }
 
     /// Writes down what only the shell knows. `text` may hold anything.
@@ -79,7 +77,13 @@ impl Sink {
         }
         self.due = None;
         self.in_flight += self.lines.len();
-        Some(std::mem::take(&mut self.lines))
+        // The next batch is about as large.
+        let next = Append {
+            log: Vec::with_capacity(self.lines.log.len()),
+            events: Vec::with_capacity(self.lines.events.len()),
+            handshakes: Vec::with_capacity(self.lines.handshakes.len()),
+        };
+        Some(std::mem::replace(&mut self.lines, next))
     }
 
     /// An append ended.
@@ -178,40 +182,41 @@ impl Stamp {
     }
 }
 
-/// One line of castra 0.1's `handshake-events.jsonl`; the order of the fields is part of the format.
-#[derive(Serialize)]
-struct Attempt<'a> {
-    timestamp: u64,
-    vm: String,
-    capabilities: &'a Capabilities,
-    session_kind: &'static str,
-    session_outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_addr: Option<String>,
-}
-
-impl<'a> Attempt<'a> {
-    fn of(event: &'a Event) -> Option<Self> {
-        let (session_outcome, reason, remote, capabilities) = match &event.fact {
-            Fact::HandshakeSuccess { remote, capabilities, .. } => ("granted", None, remote, capabilities),
-            Fact::HandshakeFailure { reason, remote, capabilities, .. } => {
-                let (outcome, word) = legacy_reason(*reason);
-                (outcome, Some(word), remote, capabilities)
-            }
-            _ => return None,
-        };
-        Some(Self {
-            timestamp: event.at.unix_seconds(),
-            vm: event.guest.as_ref().map_or_else(|| remote.to_string(), ToString::to_string),
-            capabilities,
-            session_kind: "guest",
-            session_outcome,
-            reason,
-            remote_addr: (*remote != Remote::Unknown).then(|| remote.to_string()),
-        })
+/// Appends a line of castra 0.1's `handshake-events.jsonl`, if the event makes
+/// one; the order of the fields is part of the format. Nothing in it can need
+/// escapes: names, capabilities and addresses were let in without.
+fn append_attempt(event: &Event, out: &mut Vec<u8>) {
+    let (outcome, reason, remote, capabilities) = match &event.fact {
+        Fact::HandshakeSuccess { remote, capabilities, .. } => ("granted", None, remote, capabilities),
+        Fact::HandshakeFailure { reason, remote, capabilities, .. } => {
+            let (outcome, word) = legacy_reason(*reason);
+            (outcome, Some(word), remote, capabilities)
+        }
+        _ => return,
+    };
+    // Writing to memory can't fail.
+    let _ = write!(out, "{{\"timestamp\":{},\"vm\":\"", event.at.unix_seconds());
+    match &event.guest {
+        Some(guest) => out.extend_from_slice(guest.as_bytes()),
+        None => remote.append(out),
     }
+    out.extend_from_slice(b"\",\"capabilities\":[");
+    for (index, word) in capabilities.iter().enumerate() {
+        out.extend_from_slice(if index > 0 { b",\"" } else { b"\"" });
+        out.extend_from_slice(word.as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"],\"session_kind\":\"guest\",\"session_outcome\":\"");
+    out.extend_from_slice(outcome.as_bytes());
+    if let Some(reason) = reason {
+        out.extend_from_slice(b"\",\"reason\":\"");
+        out.extend_from_slice(reason.as_bytes());
+    }
+    if *remote != Remote::Unknown {
+        out.extend_from_slice(b"\",\"remote_addr\":\"");
+        remote.append(out);
+    }
+    out.extend_from_slice(b"\"}\n");
 }
 
 /// The nearest of castra 0.1's words.
@@ -233,6 +238,7 @@ const fn legacy_reason(failure: Failure) -> (&'static str, &'static str) {
 mod tests {
     use super::*;
     use castra_core::boundary::Transport;
+    use castra_core::capabilities::Capabilities;
     use castra_core::event::Cursor;
     use castra_core::id::Epoch;
 
@@ -305,11 +311,12 @@ mod tests {
                 capabilities: Capabilities::default(),
             },
         );
-        let attempt = Attempt::of(&failure).expect("a handshake");
+        let mut line = Vec::new();
+        append_attempt(&failure, &mut line);
         assert_eq!(
-            serde_json::to_string(&attempt).expect("JSON"),
+            String::from_utf8(line).expect("text"),
             "{\"timestamp\":1795188257,\"vm\":\"127.0.0.1:51234\",\"capabilities\":[],\"session_kind\":\"guest\",\
-             \"session_outcome\":\"timeout\",\"reason\":\"read-timeout\",\"remote_addr\":\"127.0.0.1:51234\"}"
+             \"session_outcome\":\"timeout\",\"reason\":\"read-timeout\",\"remote_addr\":\"127.0.0.1:51234\"}\n"
         );
     }
 

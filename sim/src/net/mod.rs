@@ -233,8 +233,13 @@ impl Hub {
         let stream = Stream { generation: 0, phase: Phase::Dialling(door), ends, remote };
         let id = match self.free.pop() {
             Some(index) => {
-                let generation = self.streams[index as usize].generation + 1;
-                self.streams[index as usize] = Stream { generation, ..stream };
+                let former = &mut self.streams[index as usize];
+                let generation = former.generation + 1;
+                let mut stream = Stream { generation, ..stream };
+                for (end, former) in stream.ends.iter_mut().zip(&mut former.ends) {
+                    end.inherit(former);
+                }
+                *former = stream;
                 EndId { stream: index, generation, side: 0 }
             }
             None => {

@@ -36,6 +36,16 @@ pub(crate) enum Heard {
     Nothing,
 }
 
+impl Said {
+    /// Nothing was said on `conn` yet; the queues keep their memory.
+    fn begin(&mut self, conn: ConnId) {
+        let Self { conn: known, unsent, written, moments } = self;
+        (*known, *written) = (Some(conn), 0);
+        unsent.clear();
+        moments.clear();
+    }
+}
+
 impl Hub {
     fn words(&mut self, node: NodeId, conn: ConnId) -> &mut Said {
         let said = &mut self.nodes[node].said;
@@ -45,7 +55,7 @@ impl Hub {
         }
         let said = &mut said[index];
         if said.conn != Some(conn) {
-            *said = Said { conn: Some(conn), ..Said::default() };
+            said.begin(conn);
         }
         said
     }

@@ -123,6 +123,13 @@ impl End {
         }
     }
 
+    /// Takes over the memory of an end that is gone.
+    pub(crate) fn inherit(&mut self, former: &mut Self) {
+        (self.bytes, self.flight) = (std::mem::take(&mut former.bytes), std::mem::take(&mut former.flight));
+        self.bytes.clear();
+        self.flight.clear();
+    }
+
     /// Puts something on its way; a stream keeps its order. Returns its arrival.
     pub(crate) fn push(&mut self, arrives: Time, what: Cargo) -> Time {
         let arrives = self.flight.back().map_or(arrives, |last| last.arrives.max(arrives));
@@ -168,7 +175,9 @@ impl End {
         let (front, back) = self.bytes.as_slices();
         let split = front.len().min(count);
         buffer[..split].copy_from_slice(&front[..split]);
-        buffer[split..count].copy_from_slice(&back[..count - split]);
+        if split < count {
+            buffer[split..count].copy_from_slice(&back[..count - split]);
+        }
         self.bytes.drain(..count);
         self.arrived -= count;
         self.read += count as u64;

@@ -392,21 +392,10 @@ impl Witness {
         }
     }
 
-    fn sizes(&mut self, sizes: Sizes) {
-        let bounds = self.bounds;
-        if sizes.guests > bounds.guests
-            || sizes.half_open > bounds.half_open
-            || sizes.clients > bounds.clients
-            || sizes.links > bounds.links
-        {
-            self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));
-        }
-    }
-
     /// When to look at a guest whose proof nobody watches yet.
     pub(crate) fn unwatched_expiry(&mut self, guest: usize) -> Option<Time> {
-        let row = self.rows[guest];
-        if row.watched {
+        let row = &self.rows[guest];
+        if row.watched || row.proof_at.is_none() {
             return None;
         }
         let at = self.next_expiry(guest, self.now.boot);

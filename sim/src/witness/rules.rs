@@ -57,6 +57,18 @@ impl Witness {
         }
     }
 
+    /// S6: no table grows beyond its bound.
+    pub(super) fn sizes(&mut self, sizes: Sizes) {
+        let bounds = self.bounds;
+        if sizes.guests > bounds.guests
+            || sizes.half_open > bounds.half_open
+            || sizes.clients > bounds.clients
+            || sizes.links > bounds.links
+        {
+            self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));
+        }
+    }
+
     /// S6: after `Closed` nothing is left behind. `open`: what the broker's kernel holds for it.
     pub(crate) fn leftovers(&mut self, sizes: Sizes, open: usize) {
         if sizes.links + sizes.clients > open {
