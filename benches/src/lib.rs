@@ -5,6 +5,8 @@
 //! - [`load`]: a client that costs little, for whatever server ([`script`]);
 //! - [`held`]: many connections that stay, and answer;
 //! - [`close`]: how soon a server shows that a link was closed;
+//! - [`silence`]: how soon a broker says that a guest stopped answering;
+//! - [`turns`]: how long a broker's loop takes at once;
 //! - [`server`], [`report`]: servers as child processes, what they cost, and how
 //!   that compares.
 //!
@@ -18,6 +20,8 @@ pub mod load;
 pub mod report;
 pub mod script;
 pub mod server;
+pub mod silence;
+pub mod turns;
 pub mod yardstick;
 
 use std::io;
