@@ -10,11 +10,13 @@
 //! - [`server`], [`report`]: servers as child processes, what they cost, and how
 //!   that compares.
 //!
-//! `side_by_side` puts them together.
+//! `side_by_side` puts them together. [`crowd`] is the core alone: an engine with
+//! many guests, and scripts of what happens to it.
 //!
 //! Times on a shared machine say little by themselves: compare within one run.
 
 pub mod close;
+pub mod crowd;
 pub mod held;
 pub mod load;
 pub mod report;

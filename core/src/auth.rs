@@ -62,6 +62,10 @@ impl fmt::Debug for Key {
     }
 }
 
+const GUEST: &[u8] = b"castra-link/1 guest\0";
+const BROKER: &[u8] = b"castra-link/1 broker\0";
+const SESSION: &[u8] = b"castra-link/1 session\0";
+
 /// Everything both ends agree on before they prove themselves:
 /// `u8 len(NAME) ‖ NAME ‖ broker nonce ‖ guest nonce ‖ epoch ‖ SHA-256(hello line)`.
 #[derive(Clone, Debug)]
@@ -102,23 +106,38 @@ impl Transcript {
     /// What the guest must send.
     #[must_use]
     pub fn guest_proof(&self, key: &Key) -> Proof {
-        Proof(self.mac(key, b"castra-link/1 guest\0"))
+        Proof(self.mac(key, GUEST))
     }
 
     /// What the broker must send back.
     #[must_use]
     pub fn broker_proof(&self, key: &Key) -> Proof {
-        Proof(self.mac(key, b"castra-link/1 broker\0"))
+        Proof(self.mac(key, BROKER))
     }
 
     /// The key that tags every frame of the session.
     #[must_use]
     pub fn session_key(&self, key: &Key) -> SessionKey {
-        SessionKey(Key(self.mac(key, b"castra-link/1 session\0")))
+        SessionKey(Key(self.mac(key, SESSION)))
+    }
+
+    /// All three: what the guest must send, what the broker must send back, and
+    /// the session's key. Cheaper than one by one.
+    #[must_use]
+    pub fn keys(&self, key: &Key) -> (Proof, Proof, SessionKey) {
+        let mac = keyed(key);
+        (
+            Proof(self.finish(mac.clone(), GUEST)),
+            Proof(self.finish(mac.clone(), BROKER)),
+            SessionKey(Key(self.finish(mac, SESSION))),
+        )
     }
 
     fn mac(&self, key: &Key, label: &[u8]) -> [u8; 32] {
-        let mut mac = keyed(key);
+        self.finish(keyed(key), label)
+    }
+
+    fn finish(&self, mut mac: Hmac<Sha256>, label: &[u8]) -> [u8; 32] {
         mac.update(label);
         mac.update(self.as_bytes());
         mac.finalize().into_bytes().into()

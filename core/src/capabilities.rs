@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A guest's capabilities: sorted without regard to case, each once, visible
 /// ASCII without commas; at most [`Capabilities::MAX_COUNT`] of them and
 /// [`Capabilities::MAX_BYTES`] bytes in all, what is over is dropped.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Capabilities(Arc<str>);
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Capabilities(Option<Arc<str>>);
 
 impl Capabilities {
     /// Most capabilities that are kept.
@@ -29,59 +29,79 @@ impl Capabilities {
     /// From single words, with the same rules.
     #[must_use]
     pub fn collect<'a>(words: impl Iterator<Item = &'a str>) -> Self {
-        let mut kept: Vec<&str> = Vec::new();
-        let mut bytes = 0;
+        Self::gather(words.map(str::as_bytes))
+    }
+
+    pub(crate) fn gather<'a>(words: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut kept: [&[u8]; Self::MAX_COUNT] = [b""; Self::MAX_COUNT];
+        let (mut count, mut bytes) = (0, 0);
         for word in words {
             let fits = !word.is_empty()
-                && word.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\'))
-                && !kept.iter().any(|other| other.eq_ignore_ascii_case(word))
-                && kept.len() < Self::MAX_COUNT
+                && word.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'"' | b'\\'))
+                && !kept[..count].iter().any(|other| other.eq_ignore_ascii_case(word))
+                && count < Self::MAX_COUNT
                 && bytes + word.len() < Self::MAX_BYTES;
             if fits {
                 bytes += word.len() + 1;
-                kept.push(word);
+                kept[count] = word;
+                count += 1;
             }
         }
-        kept.sort_by(|a, b| {
-            let lower = |word: &str| word.bytes().map(|b| b.to_ascii_lowercase()).collect::<Vec<_>>();
-            lower(a).cmp(&lower(b))
-        });
-        Self(kept.join(",").into())
+        let kept = &mut kept[..count];
+        // Each is there once: no two are equal.
+        kept.sort_unstable_by(|a, b| lower(a).cmp(lower(b)));
+        let mut list = [0; Self::MAX_BYTES];
+        let mut end = 0;
+        for word in kept {
+            if end > 0 {
+                list[end] = b',';
+                end += 1;
+            }
+            list[end..end + word.len()].copy_from_slice(word);
+            end += word.len();
+        }
+        // ASCII words make ASCII text.
+        Self((end > 0).then(|| str::from_utf8(&list[..end]).unwrap_or_default().into()))
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// Each capability.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.split(',').filter(|word| !word.is_empty())
+        self.as_str().split(',').filter(|word| !word.is_empty())
     }
 
     /// Whether `capability` is among them, without regard to case.
     #[must_use]
     pub fn has(&self, capability: &str) -> bool {
-        self.iter().any(|word| word.eq_ignore_ascii_case(capability))
+        let words = self.as_str().as_bytes().split(|byte| *byte == b',');
+        words.into_iter().any(|word| !word.is_empty() && word.eq_ignore_ascii_case(capability.as_bytes()))
     }
 
     /// The comma list.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
-impl Default for Capabilities {
-    fn default() -> Self {
-        Self(Arc::from(""))
+fn lower(word: &[u8]) -> impl Iterator<Item = u8> {
+    word.iter().map(u8::to_ascii_lowercase)
+}
+
+impl fmt::Debug for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Capabilities").field(&self.as_str()).finish()
     }
 }
 
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "-" } else { &self.0 })
+        f.write_str(self.0.as_deref().unwrap_or("-"))
     }
 }
 

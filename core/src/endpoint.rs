@@ -1,9 +1,10 @@
 //! The ends of a connection: what carries it, and who is there.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -128,6 +129,38 @@ impl<'de> Deserialize<'de> for Remote {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <alloc::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         Ok(text.parse().unwrap_or(Self::Unknown))
+    }
+}
+
+/// A [`Remote`] in half the space, unless it is an IPv6 address.
+#[derive(Clone, Debug)]
+pub(crate) enum Packed {
+    Unknown,
+    V4(Ipv4Addr, u16),
+    V6(Box<SocketAddrV6>),
+    Process(u32, u32),
+    Vsock(u32, u32),
+}
+
+impl Packed {
+    pub(crate) fn new(remote: Remote) -> Self {
+        match remote {
+            Remote::Unknown => Self::Unknown,
+            Remote::Ip(SocketAddr::V4(address)) => Self::V4(*address.ip(), address.port()),
+            Remote::Ip(SocketAddr::V6(address)) => Self::V6(Box::new(address)),
+            Remote::Process { uid, pid } => Self::Process(uid, pid),
+            Remote::Vsock { cid, port } => Self::Vsock(cid, port),
+        }
+    }
+
+    pub(crate) fn unpack(&self) -> Remote {
+        match self {
+            Self::Unknown => Remote::Unknown,
+            Self::V4(ip, port) => Remote::Ip(SocketAddr::from((*ip, *port))),
+            Self::V6(address) => Remote::Ip(SocketAddr::V6(**address)),
+            Self::Process(uid, pid) => Remote::Process { uid: *uid, pid: *pid },
+            Self::Vsock(cid, port) => Remote::Vsock { cid: *cid, port: *port },
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Names and numbers.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use core::borrow::Borrow;
 use core::fmt;
@@ -36,6 +37,47 @@ impl GuestName {
     }
 }
 
+/// A [`GuestName`] where many are kept: most names are short.
+#[derive(Clone, Debug)]
+pub(crate) enum ShortName {
+    Short(u8, [u8; Self::MAX]),
+    Long(Box<GuestName>),
+}
+
+impl ShortName {
+    /// Longest name that is held inline, in bytes.
+    const MAX: usize = 22;
+
+    pub(crate) fn new(name: &GuestName) -> Self {
+        let mut bytes = [0; Self::MAX];
+        match bytes.get_mut(..name.as_bytes().len()) {
+            Some(short) => {
+                short.copy_from_slice(name.as_bytes());
+                Self::Short(name.length, bytes)
+            }
+            None => Self::Long(Box::new(*name)),
+        }
+    }
+
+    pub(crate) fn unpack(&self) -> GuestName {
+        match self {
+            Self::Short(length, short) => {
+                let mut bytes = [0; GuestName::MAX];
+                bytes[..Self::MAX].copy_from_slice(short);
+                GuestName { length: *length, bytes }
+            }
+            Self::Long(name) => **name,
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Self::Long(name) => name.as_bytes(),
+        }
+    }
+}
+
 /// Why a text is not a guest name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a guest name has 1 to 64 of A-Z a-z 0-9 . _ - and starts with a letter or digit")]
@@ -45,7 +87,12 @@ impl FromStr for GuestName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let source = text.as_bytes();
+        Self::from_bytes(text.as_bytes())
+    }
+}
+
+impl GuestName {
+    pub(crate) fn from_bytes(source: &[u8]) -> Result<Self, InvalidName> {
         let valid = (1..=Self::MAX).contains(&source.len())
             && source[0].is_ascii_alphanumeric()
             && source.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));

@@ -100,6 +100,7 @@ pub mod link;
 mod liveness;
 #[cfg(feature = "model")]
 mod obligations;
+mod pages;
 #[cfg(feature = "planted")]
 pub mod planted;
 mod queue;

@@ -1,19 +1,18 @@
 //! What the engine keeps of each connection, by the shell's id.
 
-use alloc::vec::Vec;
-
 use crate::id::ConnId;
+use crate::pages::Pages;
 
 /// A table by [`ConnId`]: a late id of an earlier generation finds nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnTable<T> {
-    entries: Vec<Option<(u32, T)>>,
+    entries: Pages<Option<(u32, T)>>,
     count: usize,
 }
 
 impl<T> Default for ConnTable<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), count: 0 }
+        Self { entries: Pages::default(), count: 0 }
     }
 }
 
@@ -21,8 +20,8 @@ impl<T> ConnTable<T> {
     /// Whatever was in the slot is replaced.
     pub(crate) fn insert(&mut self, conn: ConnId, value: T) {
         let index = conn.index as usize;
-        if self.entries.len() <= index {
-            self.entries.resize_with(index + 1, || None);
+        while self.entries.len() <= index {
+            self.entries.push(None);
         }
         if self.entries[index].replace((conn.generation, value)).is_none() {
             self.count += 1;

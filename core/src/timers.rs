@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::boundary::{Deadline, Wakeup};
+use crate::pages::Pages;
 use crate::time::Time;
 
 /// A timer's place; valid until [`Timers::remove`].
@@ -13,15 +14,21 @@ pub(crate) struct TimerId(u32);
 /// order that depends on the calls alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Timers<K> {
-    heap: Vec<u32>,
-    slots: Vec<Slot<K>>,
+    heap: Vec<Entry>,
+    slots: Pages<Slot<K>>,
     free: Vec<u32>,
+}
+
+/// Armed timers. The times lie here: to compare two is to look nowhere else.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: Time,
+    slot: u32,
+    why: Wakeup,
 }
 
 #[derive(Clone, Debug)]
 struct Slot<K> {
-    at: Time,
-    why: Wakeup,
     position: u32,
     key: K,
 }
@@ -30,14 +37,14 @@ const UNARMED: u32 = u32::MAX;
 
 impl<K> Default for Timers<K> {
     fn default() -> Self {
-        Self { heap: Vec::new(), slots: Vec::new(), free: Vec::new() }
+        Self { heap: Vec::new(), slots: Pages::default(), free: Vec::new() }
     }
 }
 
 impl<K: Copy> Timers<K> {
     /// A new timer, not armed.
     pub(crate) fn insert(&mut self, key: K) -> TimerId {
-        let slot = Slot { at: Time::MAX, why: Wakeup::More, position: UNARMED, key };
+        let slot = Slot { position: UNARMED, key };
         if let Some(index) = self.free.pop() {
             self.slots[index as usize] = slot;
             return TimerId(index);
@@ -55,25 +62,29 @@ impl<K: Copy> Timers<K> {
 
     /// Fires at `at`, whatever was set before.
     pub(crate) fn arm(&mut self, id: TimerId, at: Time, why: Wakeup) {
-        let slot = &mut self.slots[id.0 as usize];
-        let before = core::mem::replace(&mut slot.at, at);
-        slot.why = why;
-        if slot.position == UNARMED {
-            slot.position = self.heap.len() as u32;
-            self.heap.push(id.0);
-            self.rise(self.heap.len() - 1);
-        } else if at < before {
-            self.rise(self.slots[id.0 as usize].position as usize);
+        let entry = Entry { at, slot: id.0, why };
+        let position = self.slots[id.0 as usize].position;
+        if position == UNARMED {
+            if self.heap.len() == self.heap.capacity() {
+                // By an eighth: a heap that doubles would be half empty.
+                self.heap.reserve_exact(self.heap.len() / 8 + 16);
+            }
+            self.heap.push(entry);
+            return self.rise(self.heap.len() - 1);
+        }
+        let before = core::mem::replace(&mut self.heap[position as usize], entry);
+        if at < before.at {
+            self.rise(position as usize);
         } else {
-            self.sink(self.slots[id.0 as usize].position as usize);
+            self.sink(position as usize);
         }
     }
 
     /// Fires at `at` or earlier: an earlier deadline stays, and whoever is woken
     /// by it arms again. This is what makes a refreshed deadline free.
     pub(crate) fn arm_by(&mut self, id: TimerId, at: Time, why: Wakeup) {
-        let slot = &self.slots[id.0 as usize];
-        if slot.position == UNARMED || at < slot.at {
+        let position = self.slots[id.0 as usize].position;
+        if position == UNARMED || at < self.heap[position as usize].at {
             self.arm(id, at, why);
         }
     }
@@ -86,44 +97,36 @@ impl<K: Copy> Timers<K> {
         let position = position as usize;
         self.heap.swap_remove(position);
         if let Some(&moved) = self.heap.get(position) {
-            self.slots[moved as usize].position = position as u32;
             self.rise(position);
-            self.sink(self.slots[moved as usize].position as usize);
+            self.sink(self.slots[moved.slot as usize].position as usize);
         }
     }
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Deadline> {
-        let slot = &self.slots[*self.heap.first()? as usize];
-        Some(Deadline { at: slot.at, why: slot.why })
+        let Entry { at, why, .. } = *self.heap.first()?;
+        Some(Deadline { at, why })
     }
 
     /// Takes the earliest timer that is due, leaving it unarmed.
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<K> {
-        let index = *self.heap.first()?;
-        let slot = &self.slots[index as usize];
-        if slot.at > now {
-            return None;
-        }
-        let key = slot.key;
-        self.disarm(TimerId(index));
+        let due = self.heap.first().filter(|entry| entry.at <= now)?.slot;
+        let key = self.slots[due as usize].key;
+        self.disarm(TimerId(due));
         Some(key)
     }
 
     /// When a timer fires; `None`: it isn't armed.
     #[cfg(feature = "model")]
     pub(crate) fn armed(&self, id: TimerId) -> Option<Time> {
-        let slot = &self.slots[id.0 as usize];
-        (slot.position != UNARMED).then_some(slot.at)
+        let position = self.slots[id.0 as usize].position;
+        self.heap.get(position as usize).map(|entry| entry.at)
     }
 
     /// What is armed, as it lies in the heap.
     #[cfg(feature = "model")]
     pub(crate) fn heap(&self) -> impl Iterator<Item = (K, Time)> {
-        self.heap.iter().map(|index| {
-            let slot = &self.slots[*index as usize];
-            (slot.key, slot.at)
-        })
+        self.heap.iter().map(|entry| (self.slots[entry.slot as usize].key, entry.at))
     }
 
     /// How many exist, armed or not.
@@ -131,42 +134,45 @@ impl<K: Copy> Timers<K> {
         self.slots.len() - self.free.len()
     }
 
-    fn at(&self, position: usize) -> Time {
-        self.slots[self.heap[position] as usize].at
-    }
-
+    /// Moves the entry at `position` up to its place. The entries between move
+    /// down by one: each is written once.
     fn rise(&mut self, mut position: usize) {
+        let entry = self.heap[position];
         while position > 0 {
             let parent = (position - 1) / 2;
-            if self.at(parent) <= self.at(position) {
+            if self.heap[parent].at <= entry.at {
                 break;
             }
-            self.swap(parent, position);
+            self.put(position, self.heap[parent]);
             position = parent;
         }
+        self.put(position, entry);
     }
 
+    /// Moves the entry at `position` down to its place.
     fn sink(&mut self, mut position: usize) {
+        let entry = self.heap[position];
         loop {
             let left = 2 * position + 1;
-            let mut least = position;
-            for child in [left, left + 1] {
-                if child < self.heap.len() && self.at(child) < self.at(least) {
-                    least = child;
-                }
+            let Some(mut child) = self.heap.get(left).copied() else { break };
+            let mut place = left;
+            if let Some(right) = self.heap.get(left + 1)
+                && right.at < child.at
+            {
+                (child, place) = (*right, left + 1);
             }
-            if least == position {
-                return;
+            if child.at >= entry.at {
+                break;
             }
-            self.swap(least, position);
-            position = least;
+            self.put(position, child);
+            position = place;
         }
+        self.put(position, entry);
     }
 
-    fn swap(&mut self, a: usize, b: usize) {
-        self.heap.swap(a, b);
-        self.slots[self.heap[a] as usize].position = a as u32;
-        self.slots[self.heap[b] as usize].position = b as u32;
+    fn put(&mut self, position: usize, entry: Entry) {
+        self.heap[position] = entry;
+        self.slots[entry.slot as usize].position = position as u32;
     }
 }
 

@@ -1,5 +1,6 @@
 //! The hot path allocates nothing once it is warm: a challenge and its proof,
 //! as the broker and as the agent handle them, in an open and in a keyed session.
+//! What a handshake allocates, and how much memory a guest takes, is counted, too.
 #![allow(clippy::unwrap_used)]
 // Tests run beside each other: each thread counts for itself.
 #![allow(clippy::disallowed_macros, clippy::disallowed_types)]
@@ -8,11 +9,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use castra_core::auth::Key;
-use castra_core::boundary::{Effect, Origin, Remote, Transport, Via};
+use castra_core::auth::{Key, Transcript};
+use castra_core::boundary::{CloseCause, Effect, Origin, PeerCred, Remote, Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::entropy::Entropy;
-use castra_core::id::{ConnId, EffectId};
+use castra_core::id::{ConnId, EffectId, Epoch, GuestName};
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Broker, Engine, Input, Output, Restored};
 
@@ -20,6 +21,12 @@ struct Counting;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that were allocated and not freed.
+    static LIVE: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count(freed: usize, allocated: usize) {
+    LIVE.with(|live| live.set(live.get().wrapping_add(allocated).wrapping_sub(freed)));
 }
 
 // SAFETY: every call goes to the system's allocator as it is; counting touches
@@ -27,15 +34,18 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
+        count(0, layout.size());
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(layout.size(), 0);
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
+        count(layout.size(), size);
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -191,4 +201,119 @@ fn a_record_that_is_written_behind_costs_its_own_box_and_its_entry() {
     let (broker, agent) = pair.live(1000);
     let keepalives = proofs(&pair) - before;
     assert!(broker <= 2 * keepalives && agent == 0, "{broker} allocations for {keepalives} keepalives");
+}
+
+/// A broker with many guests, all of whose answers are written down by hand.
+struct Crowd {
+    broker: Side<Broker>,
+    now: Now,
+    key: Option<Key>,
+}
+
+impl Crowd {
+    fn new(guests: usize, key: Option<Key>) -> Self {
+        let now = Now { boot: Time::from_millis(1_000_000), ..Now::default() };
+        let tokens = key.iter().flat_map(|key| (0..guests).map(|n| (guest(n), Some(key.clone())))).collect();
+        let restored = Restored { incarnation: 1, tokens, ..Restored::default() };
+        // The ring of events is as large with no guests as with many.
+        let config = BrokerConfig { records_per_second: 0, event_ring: 16, ..BrokerConfig::default() };
+        let broker = Side::new(Broker::new(config, restored, Entropy::seeded([7; 32]), now));
+        Self { broker, now, key }
+    }
+
+    fn given(&mut self, input: Input<'_, BrokerConfig>) {
+        self.now.boot = self.now.boot + Duration::from_micros(300);
+        self.broker.sent.clear();
+        self.broker.room = ROOM;
+        self.broker.handle(self.now, input);
+    }
+
+    /// Connects and proves itself.
+    fn arrive(&mut self, number: usize, conn: ConnId) {
+        let (via, remote) = (Via::Link(Transport::Tcp), Remote::Ip("127.0.0.1:40000".parse().unwrap()));
+        let (origin, room) = (Origin::Accepted, ROOM);
+        self.given(Input::Opened { conn, via, origin, remote, peer_cred: None, room });
+        let name = guest(number);
+        let hello =
+            format!("hello vm:{name} capabilities=metrics,proof-v1 boot={GUEST_NONCE} nonce={GUEST_NONCE}");
+        self.given(Input::Bytes { conn, bytes: format!("{hello}\n").as_bytes() });
+        let line = std::str::from_utf8(&self.broker.sent).unwrap();
+        let words: Vec<&str> = line.trim_end().split(' ').collect();
+        let (nonce, epoch) = (words[1].parse().unwrap(), words[2].strip_prefix("epoch=").unwrap());
+        let proof = match &self.key {
+            None => format!("proof {nonce}\n"),
+            Some(key) => {
+                let epoch = Epoch(epoch.parse().unwrap());
+                let guest = GUEST_NONCE.parse().unwrap();
+                let transcript = Transcript::new(&name, &nonce, &guest, epoch, hello.as_bytes());
+                format!("proof {}\n", transcript.guest_proof(key))
+            }
+        };
+        self.given(Input::Bytes { conn, bytes: proof.as_bytes() });
+        assert!(self.broker.sent.starts_with(b"ok "), "{:?}", String::from_utf8_lossy(&self.broker.sent));
+    }
+
+    /// A client follows all events, if somebody does.
+    fn follow(&mut self, conn: ConnId) {
+        let peer_cred = Some(PeerCred { uid: 0, gid: 0, pid: 1 });
+        let (origin, remote) = (Origin::Accepted, Remote::Unknown);
+        self.given(Input::Opened { conn, via: Via::Control, origin, remote, peer_cred, room: usize::MAX });
+        let request = br#"{"id":1,"method":"events","params":{"follow":true}}"#;
+        self.given(Input::Bytes { conn, bytes: &[request.as_slice(), b"\n"].concat() });
+        assert!(!self.broker.sent.is_empty());
+    }
+
+    /// What `count` handshakes of a known guest allocate, from accept to close.
+    fn handshakes(&mut self, count: u64) -> u64 {
+        let before = self.broker.allocations;
+        for _ in 0..count {
+            self.arrive(0, CONN);
+            self.given(Input::Closed { conn: CONN, why: CloseCause::Eof });
+        }
+        self.broker.allocations - before
+    }
+}
+
+const GUEST_NONCE: &str = "000102030405060708090a0b0c0d0e0f";
+
+fn guest(number: usize) -> GuestName {
+    format!("guest-{number:06}").parse().unwrap()
+}
+
+#[test]
+fn a_handshake_allocates_a_small_exact_number_of_times() {
+    // The attempt and its capabilities; in a keyed session what seals its frames.
+    for (key, follower, expected) in
+        [(None, false, 2), (Some(key()), false, 3), (None, true, 2), (Some(key()), true, 3)]
+    {
+        let mut crowd = Crowd::new(1, key);
+        if follower {
+            crowd.follow(ConnId { index: 9, generation: 0 });
+        }
+        crowd.handshakes(1000);
+        let allocations = crowd.handshakes(1000);
+        println!("follower: {follower}: {allocations} allocations in 1000 handshakes");
+        assert_eq!(allocations / 1000, expected, "follower: {follower}");
+        // The queue of idle rows grows now and then.
+        assert!(allocations % 1000 <= 8, "{allocations}");
+    }
+}
+
+#[test]
+fn an_idle_guest_takes_little_memory() {
+    const GUESTS: usize = 10_000;
+    for (key, bound) in [(None, 460), (Some(key()), 640)] {
+        let before = LIVE.get();
+        let mut crowd = Crowd::new(0, key.clone());
+        let empty = LIVE.get().wrapping_sub(before);
+        drop(crowd);
+        let before = LIVE.get();
+        crowd = Crowd::new(GUESTS, key);
+        for number in 0..GUESTS {
+            crowd.arrive(number, ConnId { index: number as u32, generation: 0 });
+        }
+        let each = LIVE.get().wrapping_sub(before).wrapping_sub(empty) / GUESTS;
+        println!("{each} bytes a guest");
+        assert!(each <= bound, "{each} bytes a guest");
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::boundary::CloseReason;
 use crate::broker::cx::Cx;
 use crate::broker::facts::{Notice, Urgency};
-use crate::broker::guests::Guests;
+use crate::broker::guests::{Guests, Row};
 use crate::broker::links::{Attempt, Link, Links, Stage};
 use crate::broker::session::{QUESTIONS_MAX, Session};
 use crate::control::reply::ErrorCode;
@@ -91,7 +91,7 @@ impl Links {
             self.stage_for_refusal(cx, conn, hello);
             return self.refuse(cx, guests, conn, Failure::NameInUse);
         }
-        if let Some(other) = row.and_then(|row| row.legacy).filter(|other| *other != conn) {
+        if let Some(other) = row.and_then(|row| row.rare().legacy).filter(|other| *other != conn) {
             self.end_session_with_bye(cx, guests, other, SessionEnd::Superseded);
         }
         let own = self.table.get(conn).and_then(|link| link.session.as_ref()).and_then(|session| session.row);
@@ -106,7 +106,7 @@ impl Links {
         }
         let epoch = cx.next_epoch();
         let Some(link) = self.table.get_mut(conn) else { return };
-        let (transport, remote) = (link.transport, link.remote);
+        let (transport, remote) = (link.transport, link.remote());
         cx.event(
             Some(hello.name),
             Fact::HandshakeSuccess {
@@ -123,11 +123,14 @@ impl Links {
             row.claimed = true;
             // What a proof has told stands beside a claim that counts for nothing.
             if cx.config.accept_unproven || !row.proven {
-                (row.epoch, row.transport, row.remote) = (Some(epoch), Some(transport), Some(remote));
+                row.set_epoch(epoch);
+                row.set_remote(transport, remote);
                 row.capabilities = hello.capabilities;
                 row.boot = None;
             }
-            row.legacy = bus.then_some(conn);
+            if bus || row.rare().legacy.is_some() {
+                row.rare_mut().legacy = bus.then_some(conn);
+            }
             if cx.config.accept_unproven {
                 row.evidence = Some(Evidence { at: now, received: now });
                 (row.proven, row.authenticated, row.rtt_us) = (false, false, None);
@@ -143,7 +146,7 @@ impl Links {
                 out.push(b'\n');
             });
             link.stage = Stage::Frames;
-            link.session = Some(Box::new(Session::legacy(cx, id, epoch)));
+            link.session = Some(Session::legacy(cx, id, epoch));
             self.leave_door(cx, conn);
         } else {
             link.transmit(cx, conn, |out| out.extend_from_slice(b"ok\n"));
@@ -198,13 +201,16 @@ impl Links {
         let result = match topic {
             None => Err("missing topic"),
             Some(topic) if topic.len() > TOPIC_BYTES_MAX => Err("topic exceeds 256 bytes"),
-            Some(topic) if session.topics.iter().any(|other| other.eq_ignore_ascii_case(topic)) => Ok(()),
-            Some(_) if session.topics.len() >= TOPICS_MAX => Err("subscription limit 16 exceeded"),
+            Some(topic) if session.rare().topics.iter().any(|other| other.eq_ignore_ascii_case(topic)) => {
+                Ok(())
+            }
+            Some(_) if session.rare().topics.len() >= TOPICS_MAX => Err("subscription limit 16 exceeded"),
             Some(topic) => {
-                if session.topics.is_empty() {
+                let topics = &mut session.rare_mut().topics;
+                if topics.is_empty() {
                     self.subscribers.push(conn);
                 }
-                session.topics.push(String::from(topic));
+                topics.push(String::from(topic));
                 Ok(())
             }
         };
@@ -213,7 +219,7 @@ impl Links {
 
     pub(crate) fn on_publish(&mut self, cx: &mut Cx, guests: &Guests, conn: ConnId, publish: &Publish<'_>) {
         let row = self.table.get(conn).and_then(|link| link.session.as_ref()).and_then(|session| session.row);
-        let from = row.and_then(|row| guests.get(row)).map(|row| row.name);
+        let from = row.and_then(|row| guests.get(row)).map(Row::name);
         let topic = publish.topic.as_deref().map(str::trim).filter(|topic| !topic.is_empty());
         let result = match topic {
             Some(topic) if topic.len() > TOPIC_BYTES_MAX => Err("topic exceeds 256 bytes"),
@@ -229,7 +235,7 @@ impl Links {
         let listens = |conn: &ConnId| {
             let session = self.table.get(*conn).and_then(|link: &Link| link.session.as_ref());
             session.is_some_and(|session| {
-                session.topics.iter().any(|subscribed| subscribed.eq_ignore_ascii_case(topic))
+                session.rare().topics.iter().any(|subscribed| subscribed.eq_ignore_ascii_case(topic))
             })
         };
         let listeners: Vec<ConnId> = self.subscribers.iter().copied().filter(listens).collect();

@@ -1,7 +1,5 @@
 //! From a proof to a session: who gets the name.
 
-use alloc::boxed::Box;
-
 use crate::boundary::CloseReason;
 use crate::broker::cx::Cx;
 use crate::broker::facts::{Notice, RowId, Urgency};
@@ -18,19 +16,18 @@ impl Links {
     /// `conn` proved itself. Nothing changes for anybody before it gets its `ok`.
     pub(crate) fn claim(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
         let Some(Stage::Proving(attempt)) = self.table.get(conn).map(|link| &link.stage) else { return };
-        let (name, epoch, once, keyed) =
-            (attempt.hello.name, attempt.epoch, attempt.hello.once, attempt.keys.is_some());
-        let Ok(id) = guests.ensure(cx, name) else {
+        let (epoch, once, keyed) = (attempt.epoch, attempt.hello.once, attempt.keys.is_some());
+        let Ok(id) = attempt.row.map_or_else(|| guests.ensure(cx, attempt.hello.name), Ok) else {
             return self.refuse(cx, guests, conn, Failure::Busy);
         };
         let Some(row) = guests.get_mut(id) else { return };
-        let overtaken = row.proven && row.epoch.is_some_and(|established| epoch < established);
+        let overtaken = row.proven && row.epoch().is_some_and(|established| epoch < established);
         if overtaken && !planted!(cx.config, EpochNotFenced) {
             return self.refuse(cx, guests, conn, Failure::NameInUse);
         }
         let incumbent = row.session.filter(|other| *other != conn);
         let Some((incumbent, session)) =
-            incumbent.and_then(|other| Some((other, self.table.get(other)?.session.as_deref()?)))
+            incumbent.and_then(|other| Some((other, self.table.get(other)?.session.as_ref()?)))
         else {
             return self.establish(cx, guests, conn);
         };
@@ -40,14 +37,14 @@ impl Links {
         if once {
             return self.refuse(cx, guests, conn, Failure::NameInUse);
         }
-        if row.contender.is_some() {
+        if row.rare().contender.is_some() {
             return self.refuse(cx, guests, conn, Failure::Busy);
         }
         self.announce_conflict(cx, row, conn);
         if keyed {
             return self.establish(cx, guests, conn);
         }
-        row.contender = Some(conn);
+        row.rare_mut().contender = Some(conn);
         let until = cx.at() + cx.config.conflict_timeout;
         if let Some(link) = self.table.get_mut(conn)
             && let Stage::Proving(attempt) = &mut link.stage
@@ -66,9 +63,9 @@ impl Links {
     pub(crate) fn establish(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
         let now = cx.at();
         let Some(link) = self.table.get_mut(conn) else { return };
-        let (transport, remote) = (link.transport, link.remote);
+        let (transport, remote) = (link.transport, link.remote());
         let Stage::Proving(attempt) = &link.stage else { return };
-        let Ok(id) = guests.ensure(cx, attempt.hello.name) else {
+        let Ok(id) = attempt.row.map_or_else(|| guests.ensure(cx, attempt.hello.name), Ok) else {
             return self.refuse(cx, guests, conn, Failure::Busy);
         };
         let Stage::Proving(attempt) = core::mem::replace(&mut link.stage, Stage::Frames) else { return };
@@ -88,10 +85,9 @@ impl Links {
         row.last_wall = Some(WallTime::from_unix_millis(
             cx.now.wall.unix_millis().saturating_sub_unsigned(millis(now.since(sent_at))),
         ));
-        row.epoch = Some(epoch);
+        row.set_epoch(epoch);
         row.boot = hello.boot.map(|[a, b, c, d, ..]| BootTag([a, b, c, d]));
-        row.transport = Some(transport);
-        row.remote = Some(remote);
+        row.set_remote(transport, remote);
         row.rtt_us = u32::try_from(now.since(sent_at).as_micros()).ok();
         if row.capabilities != hello.capabilities {
             row.capabilities = hello.capabilities.clone();
@@ -114,7 +110,7 @@ impl Links {
             authenticated,
             once,
         };
-        if planted!(cx.config, DoubleGreeting) && row.takeovers > 0 {
+        if planted!(cx.config, DoubleGreeting) && row.rare().takeovers > 0 {
             cx.event(Some(hello.name), greeting.clone());
         }
         if planted!(cx.config, GreetingAfterVerdict) {
@@ -132,7 +128,7 @@ impl Links {
             link.reset_by = None;
             if !once {
                 let key = keys.map(|keys| keys.session);
-                link.session = Some(Box::new(Session::new(cx, id, epoch, key)));
+                link.session = Some(Session::new(cx, id, epoch, key));
             }
         }
         self.leave_door(cx, conn);
@@ -143,7 +139,7 @@ impl Links {
         guests.announce(cx, id);
         cx.notify(Notice::Evidence(id, Urgency::Transition));
         // The incumbent of a conflict proved itself anew, on its own stream.
-        if let Some(contender) = guests.get(id).and_then(|row| row.contender) {
+        if let Some(contender) = guests.get(id).and_then(|row| row.rare().contender) {
             self.refuse(cx, guests, contender, Failure::NameInUse);
         }
         self.rearm(cx, Some(guests), conn);
@@ -153,7 +149,7 @@ impl Links {
     /// newcomer's greeting follows at once, so the name's verdict is not
     /// announced in between.
     fn make_way(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, id: RowId) {
-        let own = self.table.get(conn).and_then(|link| link.session.as_deref());
+        let own = self.table.get(conn).and_then(|link| link.session.as_ref());
         if own.is_some_and(|session| session.row == Some(id)) {
             self.drop_session(cx, guests, conn, SessionEnd::Replaced);
         } else {
@@ -161,7 +157,7 @@ impl Links {
             self.end_session(cx, guests, conn, SessionEnd::Replaced);
         }
         let Some(row) = guests.get_mut(id) else { return };
-        let (session, legacy) = (row.session, row.legacy);
+        let (session, legacy) = (row.session, row.rare().legacy);
         if session.is_some() {
             row.note_takeover(&cx.config, cx.now.boot);
         }
@@ -177,8 +173,11 @@ impl Links {
 
     fn announce_conflict(&self, cx: &mut Cx, row: &Row, conn: ConnId) {
         let Some(link) = self.table.get(conn) else { return };
-        let fact =
-            Fact::NameConflict { transport: link.transport, remote: link.remote, takeovers: row.takeovers };
-        cx.event(Some(row.name), fact);
+        let fact = Fact::NameConflict {
+            transport: link.transport,
+            remote: link.remote(),
+            takeovers: row.rare().takeovers,
+        };
+        cx.event(Some(row.name()), fact);
     }
 }

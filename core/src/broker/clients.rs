@@ -26,6 +26,8 @@ pub(crate) struct Clients {
     hungry: VecDeque<ConnId>,
     /// The newest event that followers were woken for.
     announced: u64,
+    /// Where pieces of answers are written; kept, so that a follower costs no allocation.
+    scratch: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -253,11 +255,12 @@ impl Clients {
     pub(crate) fn pump(&mut self, cx: &mut Cx, guests: &Guests) -> bool {
         self.wake_followers(cx.ring.newest());
         let mut pieces = PIECES;
+        let mut scratch = core::mem::take(&mut self.scratch);
         for _ in 0..self.hungry.len() {
             let Some(conn) = self.hungry.pop_front() else { break };
             let Some(client) = self.table.get_mut(&conn) else { continue };
             client.is_hungry = false;
-            if client.write(cx, guests, conn, &mut pieces) {
+            if client.write(cx, guests, conn, &mut pieces, &mut scratch) {
                 self.wake(conn);
             }
             let Some(client) = self.table.get(&conn) else { continue };
@@ -267,6 +270,9 @@ impl Clients {
                 self.table.remove(&conn);
             }
         }
+        scratch.clear();
+        scratch.shrink_to(PIECE_MAX);
+        self.scratch = scratch;
         !self.hungry.is_empty()
     }
 
@@ -298,8 +304,14 @@ impl Client {
     }
 
     /// Writes until room or `pieces` run out; true: only `pieces` did.
-    fn write(&mut self, cx: &mut Cx, guests: &Guests, conn: ConnId, pieces: &mut usize) -> bool {
-        let mut scratch = Vec::new();
+    fn write(
+        &mut self,
+        cx: &mut Cx,
+        guests: &Guests,
+        conn: ConnId,
+        pieces: &mut usize,
+        scratch: &mut Vec<u8>,
+    ) -> bool {
         loop {
             if *pieces == 0 {
                 return true;
@@ -320,13 +332,13 @@ impl Client {
                         return false;
                     }
                     scratch.clear();
-                    let done = walk.step(cx, guests, &mut scratch);
+                    let done = walk.step(cx, guests, scratch);
                     if done {
                         self.answers.pop_front();
                     }
                     // Only the addresses that the operator listens on have no bound.
                     let rest = scratch.split_off(scratch.len().min(self.room));
-                    self.room -= cx.out.transmit(conn, |out| out.extend_from_slice(&scratch));
+                    self.room -= cx.out.transmit(conn, |out| out.extend_from_slice(scratch));
                     if !rest.is_empty() {
                         self.answers.push_front(Answer::Line(rest));
                     }
@@ -339,10 +351,10 @@ impl Client {
                 None => match &mut self.follow {
                     Some(follow) if self.room >= PIECE_MAX => {
                         scratch.clear();
-                        if !follow.step(cx, &mut scratch) {
+                        if !follow.step(cx, scratch) {
                             return false;
                         }
-                        self.room -= cx.out.transmit(conn, |out| out.extend_from_slice(&scratch));
+                        self.room -= cx.out.transmit(conn, |out| out.extend_from_slice(scratch));
                     }
                     Some(_) | None => return false,
                 },

@@ -1,18 +1,18 @@
 //! Requests that take time: wait, ping, and changes of durable state.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::auth::Key;
-use crate::boundary::{Change, Effect, EffectError, Wakeup};
+use crate::boundary::{Effect, EffectError, Wakeup};
+use crate::broker::changes::{Document, StoreOp, apply};
 use crate::broker::clients::{Clients, problem};
 use crate::broker::cx::Cx;
 use crate::broker::facts::{CommandId, Notice, RowId, TimerKey};
-use crate::broker::guests::Guests;
+use crate::broker::guests::{Guests, Row};
 use crate::broker::walk::{Envelope, Names, Walk};
 use crate::control::reply::{Empty, ErrorBody, ErrorCode, GuestOnly, Pong, Target, TokenIssued};
 use crate::event::{MESSAGE_MAX, shortened};
@@ -25,6 +25,10 @@ use crate::timers::TimerId;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
     pub(super) open: BTreeMap<CommandId, Command>,
+    /// The open waits for each guest: a verdict finds its own without asking all.
+    pub(super) waits: BTreeSet<(GuestName, CommandId)>,
+    /// What ends with a connection: its own commands, and pings of its guest.
+    pub(super) bound_to: BTreeSet<(ConnId, CommandId)>,
     pub(super) last: u64,
     /// Changes of durable state, one at a time, in order.
     pub(super) changes: VecDeque<(Option<CommandId>, StoreOp)>,
@@ -62,13 +66,6 @@ struct Wait {
     count: usize,
     target: Target,
     any: bool,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum StoreOp {
-    Issue { guest: GuestName, key: Key },
-    Revoke { guest: GuestName },
-    Forget { guest: GuestName },
 }
 
 /// Most changes that wait for their turn.
@@ -157,7 +154,7 @@ impl Commands {
         request: GuestRequest,
     ) {
         let asker = Asker::Guest { conn, kind: request.kind, id: request.id };
-        let Some(name) = guests.get(row).map(|row| row.name) else { return };
+        let Some(name) = guests.get(row).map(Row::name) else { return };
         let timeout = request.timeout_ms.map(Duration::from_millis);
         let mut names = request.guests;
         if names.is_empty() {
@@ -187,18 +184,17 @@ impl Commands {
 
     /// A verdict changed: whoever waits for that guest looks again.
     pub(crate) fn on_verdict(&mut self, cx: &mut Cx, clients: &mut Clients, guests: &Guests, row: RowId) {
-        let Some(row) = guests.get(row) else { return };
-        let concerned = self.open.iter_mut().filter_map(|(id, command)| {
-            let Kind::Wait(wait) = &mut command.kind else { return None };
-            let index = wait.names.binary_search(&row.name).ok()?;
-            Some((*id, index))
-        });
-        for (id, index) in concerned.collect::<Vec<_>>() {
+        if self.waits.is_empty() {
+            return;
+        }
+        let Some(name) = guests.get(row).map(Row::name) else { return };
+        let concerned = self.waits.range((name, CommandId(0))..=(name, CommandId(u64::MAX)));
+        let concerned = concerned.map(|(_, id)| *id).collect::<Vec<_>>();
+        for id in concerned {
+            let Some(state) = guests.status(cx, row, cx.now).map(|status| status.state) else { return };
             let Some(Command { kind: Kind::Wait(wait), .. }) = self.open.get_mut(&id) else { continue };
-            let met = guests
-                .find(&wait.names[index])
-                .and_then(|row| guests.status(cx, row, cx.now))
-                .is_some_and(|status| wait.target.is_met_by(status.state));
+            let Ok(index) = wait.names.binary_search(&name) else { continue };
+            let met = wait.target.is_met_by(state);
             let before = core::mem::replace(&mut wait.met[index], met);
             wait.count = wait.count + usize::from(met) - usize::from(before);
             if wait.is_met() {
@@ -218,8 +214,9 @@ impl Commands {
         if !wait.is_met() {
             return;
         }
-        let names = core::mem::take(&mut wait.names);
-        let Some(asker) = self.close(cx, id) else { return };
+        let Some(Command { asker, kind: Kind::Wait(Wait { names, .. }), .. }) = self.end(cx, id) else {
+            return;
+        };
         match asker {
             Asker::Client { conn, id } => clients.walk(conn, Walk::waited(Envelope::Line(id), names), None),
             Asker::Guest { .. } => {
@@ -249,15 +246,12 @@ impl Commands {
     pub(crate) fn on_lost(&mut self, cx: &mut Cx, clients: &mut Clients, conn: ConnId) {
         let mut failed = Vec::new();
         let mut dropped = Vec::new();
-        for (id, command) in &self.open {
-            match (&command.asker, &command.kind) {
-                (Asker::Guest { conn: asker, .. } | Asker::Client { conn: asker, .. }, _)
-                    if *asker == conn =>
-                {
-                    dropped.push(*id);
-                }
-                (_, Kind::Ping { guest, conn: target, .. }) if *target == conn => failed.push((*id, *guest)),
-                _ => {}
+        let bound = self.bound_to.range((conn, CommandId(0))..=(conn, CommandId(u64::MAX)));
+        for (_, id) in bound {
+            match self.open.get(id) {
+                Some(command) if command.asker.conn() == conn => dropped.push(*id),
+                Some(Command { kind: Kind::Ping { guest, .. }, .. }) => failed.push((*id, *guest)),
+                Some(_) | None => {}
             }
         }
         if planted!(cx.config, ReplyLostOnClose) {
@@ -329,12 +323,7 @@ impl Commands {
             self.changes.pop_front();
         }
         let Some((command, op)) = self.changes.pop_front() else { return };
-        let change = match &op {
-            StoreOp::Issue { guest, key } => Change::SetToken { guest: *guest, key: Some(key.clone()) },
-            StoreOp::Revoke { guest } => Change::SetToken { guest: *guest, key: None },
-            StoreOp::Forget { guest } => Change::Forget { guest: *guest },
-        };
-        let effect = cx.out.effect(Effect::Persist(vec![change]));
+        let effect = cx.out.effect(Effect::Persist(vec![op.change()]));
         self.storing = Some((effect, command, op));
     }
 
@@ -380,14 +369,38 @@ impl Commands {
         let id = CommandId(self.last);
         let timer = cx.timers.insert(TimerKey::Command(id));
         cx.timers.arm(timer, cx.now.boot + timeout, Wakeup::Command);
+        self.bound_to.insert((asker.conn(), id));
+        match &kind {
+            Kind::Wait(wait) => self.waits.extend(wait.names.iter().map(|name| (*name, id))),
+            Kind::Ping { conn, .. } => {
+                self.bound_to.insert((*conn, id));
+            }
+            Kind::Store | Kind::Reload => {}
+        }
         self.open.insert(id, Command { asker, kind, timer });
         id
     }
 
-    fn close(&mut self, cx: &mut Cx, id: CommandId) -> Option<Asker> {
+    fn end(&mut self, cx: &mut Cx, id: CommandId) -> Option<Command> {
         let command = self.open.remove(&id)?;
         cx.timers.remove(command.timer);
-        Some(command.asker)
+        self.bound_to.remove(&(command.asker.conn(), id));
+        match &command.kind {
+            Kind::Wait(wait) => {
+                for name in &wait.names {
+                    self.waits.remove(&(*name, id));
+                }
+            }
+            Kind::Ping { conn, .. } => {
+                self.bound_to.remove(&(*conn, id));
+            }
+            Kind::Store | Kind::Reload => {}
+        }
+        Some(command)
+    }
+
+    fn close(&mut self, cx: &mut Cx, id: CommandId) -> Option<Asker> {
+        self.end(cx, id).map(|command| command.asker)
     }
 
     fn fail(&mut self, cx: &mut Cx, clients: &mut Clients, id: CommandId, error: ErrorBody) {
@@ -427,51 +440,17 @@ impl Commands {
     }
 }
 
-/// A successful answer.
-#[derive(Debug)]
-enum Document {
-    Json(Vec<u8>),
-    Pong(Pong),
-    TokenIssued(TokenIssued),
-    TokenRevoked(GuestName),
-    Forgotten(GuestName),
-    Reloaded,
+impl Asker {
+    const fn conn(&self) -> ConnId {
+        match self {
+            Self::Client { conn, .. } | Self::Guest { conn, .. } => *conn,
+        }
+    }
 }
 
 impl Wait {
     fn is_met(&self) -> bool {
         if self.any { self.count > 0 } else { self.count == self.names.len() }
-    }
-}
-
-/// The change is durable: memory follows.
-fn apply(cx: &mut Cx, guests: &mut Guests, op: StoreOp) -> Document {
-    match op {
-        StoreOp::Issue { guest, key } => {
-            let token = key.expose_token();
-            guests.set_token(guest, Some(key));
-            // A full table only means that the row appears when the guest does.
-            if let Ok(id) = guests.ensure(cx, guest) {
-                guests.announce(cx, id);
-            }
-            cx.event(Some(guest), crate::event::Fact::TokenIssued);
-            cx.notify(Notice::TokenChanged(guest));
-            Document::TokenIssued(TokenIssued { guest, token })
-        }
-        StoreOp::Revoke { guest } => {
-            guests.set_token(guest, None);
-            cx.event(Some(guest), crate::event::Fact::TokenRevoked);
-            cx.notify(Notice::TokenChanged(guest));
-            Document::TokenRevoked(guest)
-        }
-        StoreOp::Forget { guest } => {
-            if guests.token(&guest).is_some() {
-                guests.set_token(guest, None);
-            }
-            cx.event(Some(guest), crate::event::Fact::GuestForgotten);
-            cx.notify(Notice::Forget(guest));
-            Document::Forgotten(guest)
-        }
     }
 }
 

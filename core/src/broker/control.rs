@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use crate::auth::Key;
 use crate::broker::Broker;
+use crate::broker::changes::StoreOp;
 use crate::broker::clients::{Follow, problem};
-use crate::broker::commands::{Asker, StoreOp, unknown};
+use crate::broker::commands::{Asker, unknown};
 use crate::broker::cx::Cx;
 use crate::broker::facts::Notice;
 use crate::broker::walk::{self, Envelope, Filter, Names, Walk};

@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::boundary::{Effect, EffectError, Wakeup};
 use crate::broker::facts::{Notice, TimerKey};
 use crate::broker::ring::Ring;
+use crate::capabilities::Capabilities;
 use crate::config::BrokerConfig;
 use crate::entropy::Entropy;
 use crate::event::{Cursor, Event, Fact, MESSAGE_MAX, SessionEnd, Storage, shortened};
@@ -25,17 +26,24 @@ pub(crate) struct Cx {
     pub(crate) entropy: Entropy,
     pub(crate) timers: Timers<TimerKey>,
     pub(crate) ring: Ring,
+    /// [`BrokerConfig::linger`], which every keepalive asks for.
+    pub(crate) linger: Duration,
     pub(crate) stall: Option<Stall>,
     pub(crate) draining: bool,
     pub(crate) incarnation: u32,
     pub(crate) statistics: Statistics,
     /// What machines have to tell each other; the engine routes it.
     pub(crate) notices: VecDeque<Notice>,
+    /// Capabilities that were said lately: guests of a kind share theirs.
+    pub(super) said: VecDeque<Capabilities>,
     pub(super) sessions_begun: u64,
     pub(super) reserved_incarnation: u32,
     /// Effects of no machine: reserved incarnations and removed records.
     pub(super) background: BTreeSet<EffectId>,
 }
+
+/// Most different capabilities that are shared.
+const SAID_MAX: usize = 8;
 
 /// Counted no-ops and refusals. Not part of the state: nothing depends on them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,7 +67,7 @@ pub struct Statistics {
 
 impl Cx {
     pub(crate) fn new(config: BrokerConfig, incarnation: u32, entropy: Entropy, now: Now) -> Self {
-        let ring = Ring::new(config.event_ring);
+        let (ring, linger) = (Ring::new(config.event_ring), config.linger());
         Self {
             config,
             now,
@@ -67,11 +75,13 @@ impl Cx {
             entropy,
             timers: Timers::default(),
             ring,
+            linger,
             stall: None,
             draining: false,
             incarnation,
             statistics: Statistics::default(),
             notices: VecDeque::new(),
+            said: VecDeque::new(),
             sessions_begun: 0,
             reserved_incarnation: incarnation,
             background: BTreeSet::new(),
@@ -104,7 +114,8 @@ impl Cx {
             return None;
         }
         let late = now.boot.since(deadline);
-        if late <= self.config.stall_threshold() {
+        // Almost always nothing is late at all.
+        if late.is_zero() || late <= self.config.stall_threshold() {
             return None;
         }
         let suspended = now.suspended.saturating_sub(self.now.suspended);
@@ -164,6 +175,18 @@ impl Cx {
     /// Whether such effects are in progress.
     pub(crate) fn is_busy(&self) -> bool {
         !self.background.is_empty()
+    }
+
+    /// The same capabilities, in the place where they are kept already, if they were said lately.
+    pub(crate) fn shared(&mut self, capabilities: Capabilities) -> Capabilities {
+        if let Some(known) = self.said.iter().find(|known| **known == capabilities) {
+            return known.clone();
+        }
+        if self.said.len() == SAID_MAX {
+            self.said.pop_front();
+        }
+        self.said.push_back(capabilities.clone());
+        capabilities
     }
 
     /// Something happened.

@@ -92,7 +92,7 @@ impl Links {
                 if since + cx.config.half_open_grace > now {
                     continue;
                 }
-                let entry = sources.entry(origin(link.remote)).or_insert((0, *conn, since));
+                let entry = sources.entry(origin(link.remote())).or_insert((0, *conn, since));
                 entry.0 += 1;
                 if since < entry.2 {
                     (entry.1, entry.2) = (*conn, since);

@@ -1,14 +1,26 @@
 //! How machines meet: what they tell each other, and the numbers they use for it.
 
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use crate::control::reply::ErrorCode;
 use crate::id::{ConnId, GuestName};
 use crate::link::message::{GuestRequest, GuestRequestKind};
 
-/// A row's place.
+/// A row's place; one more than its index, so that an optional one is no larger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct RowId(pub(crate) u32);
+pub(crate) struct RowId(NonZeroU32);
+
+impl RowId {
+    pub(crate) const fn new(index: usize) -> Self {
+        // Rows are bounded by `max_guests`.
+        Self(NonZeroU32::MIN.saturating_add(index as u32))
+    }
+
+    pub(crate) const fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// A command's number; on the wire, the id of its ping.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -9,10 +9,10 @@ use super::commands::Commands;
 use super::cx::Cx;
 use super::door::Door;
 use super::facts::{TimerKey, Urgency};
-use super::guests::{Guests, RecordState, Row};
+use super::guests::{self, Guests, RecordState, Row};
 use super::links::{Attempt, Link, Links, SMALL, Stage};
 use super::records::Records;
-use super::session::{Challenge, Session};
+use super::session::{Challenge, Rare, Session};
 use crate::fingerprint::Canon;
 use crate::id::ConnId;
 use crate::liveness::{Departure, Evidence, Stall, Standing, Verdict};
@@ -45,11 +45,11 @@ impl Broker {
 
 /// The rows' places, by their numbers. A row without an introduced name has none.
 fn rows(guests: &Guests, canon: &Canon) -> alloc::vec::Vec<Option<usize>> {
-    guests.rows.iter().map(|row| canon.place_of(&row.as_ref()?.name)).collect()
+    guests.rows.iter().map(|row| canon.place_of(&row.as_ref()?.name())).collect()
 }
 
 fn guests_in_order<'a>(guests: &'a Guests, rows: &[Option<usize>]) -> impl Iterator<Item = &'a Row> {
-    let Guests { by_name: _, rows: kept, free: _, tokens, idle: _, stamps: _ } = guests;
+    let Guests { names: _, rows: kept, free: _, tokens, line: _ } = guests;
     debug_assert!(tokens.is_empty(), "keyed names are not written down");
     (0..rows.len()).filter_map(move |wanted| {
         let number = rows.iter().position(|place| *place == Some(wanted))?;
@@ -66,11 +66,13 @@ impl Cx {
             entropy: _,
             timers,
             ring: _,
+            linger: _,
             stall,
             draining,
             incarnation: _,
             statistics: _,
             notices,
+            said: _,
             sessions_begun: _,
             reserved_incarnation: _,
             background,
@@ -80,7 +82,7 @@ impl Cx {
         for (key, at) in timers.heap() {
             let (kind, place) = match key {
                 TimerKey::Link(conn) => (1, canon.conn_place(conn)),
-                TimerKey::Row(row) => (2, rows[row.0 as usize].map_or(u64::MAX, |place| place as u64)),
+                TimerKey::Row(row) => (2, rows[row.index()].map_or(u64::MAX, |place| place as u64)),
                 TimerKey::Command(_) => (3, 0),
                 TimerKey::Door => (4, 0),
                 TimerKey::Records => (5, 0),
@@ -125,8 +127,6 @@ impl Row {
             standing,
             session,
             since: _,
-            legacy,
-            contender,
             evidence,
             proven,
             authenticated,
@@ -134,21 +134,23 @@ impl Row {
             refused,
             handshaking,
             last_wall,
-            epoch,
+            epoch: _,
             boot,
             transport: _,
             remote: _,
             rtt_us: _,
             handshakes: _,
-            refusals: _,
-            takeovers: _,
             capabilities: _,
-            record: RecordState { written, written_at, queued },
-            takeover_times,
+            record: RecordState { written, written_at },
+            queued,
             announced: Verdict { state, reason },
-            timer: _,
-            idle_stamp: _,
+            in_line: _,
+            older: _,
+            newer: _,
+            rare: _,
         } = self;
+        let guests::Rare { legacy, contender, refusals: _, takeovers: _, takeover_times, timer: _ } =
+            self.rare();
         canon.word(match standing {
             Standing::Absent => 0,
             Standing::Open => 1,
@@ -173,7 +175,7 @@ impl Row {
         for wall in [last_wall, written] {
             canon.word(wall.map_or(u64::MAX, |wall| wall.unix_seconds()));
         }
-        canon.epoch(*epoch);
+        canon.epoch(self.epoch());
         canon.bytes(&boot.map_or([0; 4], |boot| boot.0));
         canon.maybe(*written_at);
         canon.word(match queued {
@@ -181,7 +183,7 @@ impl Row {
             Some(Urgency::Transition) => 1,
             Some(Urgency::Refresh) => 2,
         });
-        for at in takeover_times.iter().flatten() {
+        for at in takeover_times {
             canon.time(*at);
         }
         canon.word(*state as u64);
@@ -228,9 +230,8 @@ impl Link {
             remote: _,
             room,
             capacity,
-            inbox,
+            inflow,
             inbox_void,
-            held,
             paused,
             skipping,
             timer: _,
@@ -242,11 +243,12 @@ impl Link {
         } = self;
         canon.word(*transport as u64);
         // Whether there is room for a line, for a frame, and for taking more in.
-        for needed in [SMALL, SMALL + 64, capacity / 3] {
-            canon.flag(*room >= needed);
+        for needed in [SMALL, SMALL + 64, *capacity as usize / 3] {
+            canon.flag(*room as usize >= needed);
         }
-        canon.bytes(inbox.unfinished());
-        canon.to_broker(conn, held);
+        let inflow = inflow.as_deref();
+        canon.bytes(inflow.map_or(&[], |inflow| inflow.inbox.unfinished()));
+        canon.to_broker(conn, inflow.map_or(&[], |inflow| &inflow.held));
         for flag in [*inbox_void, *paused, *skipping, half_open.is_some()] {
             canon.flag(flag);
         }
@@ -290,7 +292,8 @@ impl Session {
     /// The challenges that may still be answered, oldest first.
     fn answerable(&self) -> impl Iterator<Item = &Challenge> {
         let mut all = [None; 5];
-        let kept = self.challenges.iter().chain([&self.conflict]).flatten();
+        let Rare { older, conflict, .. } = self.rare();
+        let kept = older.iter().chain([&self.newest, conflict]).flatten();
         for (slot, challenge) in all.iter_mut().zip(kept) {
             *slot = Some(challenge);
         }
@@ -303,30 +306,29 @@ impl Session {
             row,
             epoch,
             next_challenge,
-            conflict,
             frame_by,
             heard,
-            topics,
-            questions,
             since: _,
-            challenges: _,
+            newest: _,
             last_seq: _,
+            seal,
+            rare: _,
+            questions,
             strikes,
-            late_answered,
-            key,
-            received: _,
-            sent: _,
+            in_step,
             legacy,
         } = self;
-        debug_assert!(key.is_none(), "keys are not written down");
+        let Rare { conflict, older: _, late_answered, topics } = self.rare();
+        debug_assert!(seal.is_none(), "keys are not written down");
         canon.flag(row.is_some());
         canon.epoch(Some(*epoch));
         canon.time(*next_challenge);
         canon.maybe(*frame_by);
         canon.time(*heard);
-        canon.word((topics.len() + questions) as u64);
+        canon.word(topics.len() as u64 + u64::from(*questions));
         canon.word(u64::from(*strikes));
         canon.maybe(late_answered.filter(|at| !canon.is_older(*at, SECOND)));
+        canon.flag(*in_step);
         canon.flag(*legacy);
         for challenge in self.answerable() {
             let Challenge { seq, nonce: _, sent_at } = challenge;
@@ -345,7 +347,7 @@ impl Clients {
 
 impl Commands {
     fn canonical(&self, canon: &mut Canon) {
-        let Self { open, last: _, changes, storing, reloads } = self;
+        let Self { open, waits: _, bound_to: _, last: _, changes, storing, reloads } = self;
         canon.word((open.len() + changes.len() + reloads.len()) as u64);
         canon.flag(storing.is_some());
     }
@@ -357,7 +359,7 @@ impl Records {
         let numbers = transitions.iter().chain(refreshes).chain(writing.values());
         canon.word((transitions.len() as u64) << 16 | refreshes.len() as u64);
         for row in numbers {
-            canon.word(rows[row.0 as usize].map_or(u64::MAX, |place| place as u64));
+            canon.word(rows[row.index()].map_or(u64::MAX, |place| place as u64));
         }
         // A second that is over counts nothing.
         let counts = now.since(*second) < SECOND && !canon.is_older(*second, SECOND);

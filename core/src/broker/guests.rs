@@ -1,17 +1,23 @@
 //! The rows: one a name, with what is known of the guest.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::num::NonZeroU64;
 use core::ops::Bound;
 
 use crate::auth::Key;
 use crate::boundary::{Remote, Transport};
 use crate::broker::cx::Cx;
 use crate::broker::facts::{Notice, RowId, TimerKey, Urgency};
+use crate::broker::names::Names;
 use crate::capabilities::Capabilities;
+use crate::endpoint::Packed;
 use crate::event::Fact;
-use crate::id::{BootTag, ConnId, Epoch, GuestName};
+use crate::id::{BootTag, ConnId, Epoch, GuestName, ShortName};
 use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict};
+use crate::pages::Pages;
 use crate::status::{Glance, GuestStatus, Reason, State, Warning};
 use crate::time::{Now, Time, WallTime, millis};
 use crate::timers::TimerId;
@@ -19,7 +25,7 @@ use crate::timers::TimerId;
 /// What is known of one guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    pub(crate) name: GuestName,
+    pub(super) name: ShortName,
     /// Named by the operator: never dropped to make room.
     pub(crate) configured: bool,
     pub(crate) standing: Standing,
@@ -27,10 +33,6 @@ pub(crate) struct Row {
     pub(crate) session: Option<ConnId>,
     /// Since `ok`.
     pub(crate) since: Time,
-    /// The open 0.1 session, where those count for nothing.
-    pub(crate) legacy: Option<ConnId>,
-    /// Who proved itself under the name while a session stands.
-    pub(crate) contender: Option<ConnId>,
     pub(crate) evidence: Option<Evidence>,
     pub(crate) proven: bool,
     pub(crate) authenticated: bool,
@@ -39,21 +41,45 @@ pub(crate) struct Row {
     pub(crate) handshaking: u32,
     /// Wall time of the newest evidence ever.
     pub(crate) last_wall: Option<WallTime>,
-    pub(crate) epoch: Option<Epoch>,
+    pub(super) epoch: Option<NonZeroU64>,
     pub(crate) boot: Option<BootTag>,
     pub(crate) transport: Option<Transport>,
-    pub(crate) remote: Option<Remote>,
+    pub(super) remote: Option<Packed>,
     pub(crate) rtt_us: Option<u32>,
     pub(crate) handshakes: u64,
-    pub(crate) refusals: u64,
-    pub(crate) takeovers: u64,
     pub(crate) capabilities: Capabilities,
     pub(crate) record: RecordState,
-    pub(super) takeover_times: Option<VecDeque<Time>>,
+    pub(crate) queued: Option<Urgency>,
     pub(super) announced: Verdict,
-    pub(super) timer: Option<TimerId>,
-    pub(super) idle_stamp: u64,
+    /// Its place among the rows that may have to make room.
+    pub(super) in_line: bool,
+    pub(super) older: Option<RowId>,
+    pub(super) newer: Option<RowId>,
+    pub(super) rare: Option<Box<Rare>>,
 }
+
+/// What few guests have. Rows are many: it is kept apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Rare {
+    /// The open 0.1 session, where those count for nothing.
+    pub(crate) legacy: Option<ConnId>,
+    /// Who proved itself under the name while a session stands.
+    pub(crate) contender: Option<ConnId>,
+    pub(crate) refusals: u64,
+    pub(crate) takeovers: u64,
+    pub(super) takeover_times: VecDeque<Time>,
+    /// The row's own, for one-shot proofs.
+    pub(super) timer: Option<TimerId>,
+}
+
+static NOTHING: Rare = Rare {
+    legacy: None,
+    contender: None,
+    refusals: 0,
+    takeovers: 0,
+    takeover_times: VecDeque::new(),
+    timer: None,
+};
 
 /// Where a row's 0.1 record stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,7 +87,6 @@ pub(crate) struct RecordState {
     /// The wall time that was last handed to the shell.
     pub(crate) written: Option<WallTime>,
     pub(crate) written_at: Option<Time>,
-    pub(crate) queued: Option<Urgency>,
 }
 
 /// Every table is full.
@@ -71,28 +96,27 @@ pub(crate) struct Full;
 /// All rows, and who has a token.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Guests {
-    pub(super) by_name: BTreeMap<GuestName, RowId>,
-    pub(super) rows: Vec<Option<Row>>,
+    pub(super) names: Names,
+    pub(super) rows: Pages<Option<Row>>,
     pub(super) free: Vec<RowId>,
     /// Every name that has, or ever had (`None`), a token.
     pub(super) tokens: BTreeMap<GuestName, Option<Key>>,
-    /// Rows in the order in which they became idle, with the stamp that makes
-    /// an entry void once the row was used again.
-    pub(super) idle: VecDeque<(RowId, u64)>,
-    pub(super) stamps: u64,
+    /// Unconfigured rows in the order in which they became idle: the ends of the
+    /// list. Whoever has a session again leaves it when it is next seen.
+    pub(super) line: (Option<RowId>, Option<RowId>),
 }
 
 impl Guests {
     pub(crate) fn find(&self, name: &GuestName) -> Option<RowId> {
-        self.by_name.get(name).copied()
+        self.names.find(|row| self.compare(row, name)).ok().and_then(|place| self.names.get(place))
     }
 
     pub(crate) fn get(&self, id: RowId) -> Option<&Row> {
-        self.rows.get(id.0 as usize)?.as_ref()
+        self.rows.get(id.index())?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, id: RowId) -> Option<&mut Row> {
-        self.rows.get_mut(id.0 as usize)?.as_mut()
+        self.rows.get_mut(id.index())?.as_mut()
     }
 
     #[cfg(feature = "model")]
@@ -101,17 +125,24 @@ impl Guests {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_name.len()
+        self.names.len()
     }
 
     /// The first row whose name comes after `last`.
     pub(crate) fn after(&self, last: Option<&GuestName>) -> Option<RowId> {
-        let lower = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_name.range::<GuestName, _>((lower, Bound::Unbounded)).next().map(|(_, id)| *id)
+        match last {
+            Some(last) => self.names.after(|row| self.compare(row, last)),
+            None => self.names.iter().next(),
+        }
+    }
+
+    fn compare(&self, id: RowId, name: &GuestName) -> Ordering {
+        // Every row in the order exists.
+        self.get(id).map_or(Ordering::Less, |row| row.name.as_bytes().cmp(name.as_bytes()))
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = RowId> {
-        self.by_name.values().copied()
+        self.names.iter()
     }
 
     /// `None`: never had a token. `Some(None)`: it was taken away.
@@ -146,13 +177,11 @@ impl Guests {
             return Err(Full);
         }
         let row = Row {
-            name,
+            name: ShortName::new(&name),
             configured: false,
             standing: Standing::Absent,
             session: None,
             since: Time::ZERO,
-            legacy: None,
-            contender: None,
             evidence: None,
             proven: false,
             authenticated: false,
@@ -166,27 +195,28 @@ impl Guests {
             remote: None,
             rtt_us: None,
             handshakes: 0,
-            refusals: 0,
-            takeovers: 0,
             capabilities: Capabilities::default(),
             record: RecordState::default(),
-            takeover_times: None,
             announced: Verdict::waiting(Reason::NeverSeen),
-            timer: None,
-            idle_stamp: 0,
+            queued: None,
+            in_line: false,
+            older: None,
+            newer: None,
+            rare: None,
         };
         let id = match self.free.pop() {
             Some(id) => {
-                self.rows[id.0 as usize] = Some(row);
+                self.rows[id.index()] = Some(row);
                 id
             }
             None => {
                 self.rows.push(Some(row));
-                // Bounded by `max_guests`.
-                RowId((self.rows.len() - 1) as u32)
+                RowId::new(self.rows.len() - 1)
             }
         };
-        self.by_name.insert(name, id);
+        if let Err(place) = self.names.find(|row| self.compare(row, &name)) {
+            self.names.insert(place, id);
+        }
         self.mark_idle(id);
         cx.notify(Notice::Verdict(id));
         Ok(id)
@@ -194,9 +224,13 @@ impl Guests {
 
     /// Deletes a row. Its session must have ended.
     pub(crate) fn remove(&mut self, cx: &mut Cx, id: RowId) {
-        let Some(row) = self.rows.get_mut(id.0 as usize).and_then(Option::take) else { return };
-        self.by_name.remove(&row.name);
-        if let Some(timer) = row.timer {
+        let Some(name) = self.get(id).map(Row::name) else { return };
+        if let Ok(place) = self.names.find(|row| self.compare(row, &name)) {
+            self.names.remove(place);
+        }
+        self.leave_line(id);
+        let row = self.rows.get_mut(id.index()).and_then(Option::take);
+        if let Some(timer) = row.and_then(|row| row.rare?.timer) {
             cx.timers.remove(timer);
         }
         self.free.push(id);
@@ -204,40 +238,57 @@ impl Guests {
 
     /// The row has no session from now on.
     pub(crate) fn mark_idle(&mut self, id: RowId) {
-        self.stamps += 1;
-        let stamp = self.stamps;
-        if let Some(row) = self.get_mut(id) {
-            row.idle_stamp = stamp;
+        self.leave_line(id);
+        let last = self.line.1;
+        let Some(row) = self.get_mut(id).filter(|row| !row.configured) else { return };
+        (row.in_line, row.older) = (true, last);
+        match last.and_then(|last| self.get_mut(last)) {
+            Some(before) => before.newer = Some(id),
+            None => self.line.0 = Some(id),
         }
-        self.idle.push_back((id, stamp));
-        if self.idle.len() > 2 * self.rows.len() + 64 {
-            let rows = &self.rows;
-            self.idle.retain(|(id, stamp)| is_idle(rows, *id, *stamp));
+        self.line.1 = Some(id);
+    }
+
+    fn leave_line(&mut self, id: RowId) {
+        let Some(row) = self.get_mut(id).filter(|row| row.in_line) else { return };
+        row.in_line = false;
+        let (older, newer) = (row.older.take(), row.newer.take());
+        match older.and_then(|older| self.get_mut(older)) {
+            Some(row) => row.newer = newer,
+            None => self.line.0 = newer,
+        }
+        match newer.and_then(|newer| self.get_mut(newer)) {
+            Some(row) => row.older = older,
+            None => self.line.1 = older,
+        }
+    }
+
+    /// Other rows are configured now: those leave the line, and who no longer is
+    /// goes to its end.
+    pub(crate) fn line_up(&mut self) {
+        for id in self.ids().collect::<Vec<_>>() {
+            match self.get(id) {
+                Some(row) if row.configured => self.leave_line(id),
+                Some(row) if !row.in_line && row.has_no_session() => self.mark_idle(id),
+                Some(_) | None => {}
+            }
         }
     }
 
     fn drop_one_idle(&mut self, cx: &mut Cx) -> bool {
-        let mut kept = Vec::new();
-        let mut found = None;
-        while let Some((id, stamp)) = self.idle.pop_front() {
-            if !is_idle(&self.rows, id, stamp) {
-                continue;
+        let mut next = self.line.0;
+        while let Some((id, row)) = next.and_then(|id| Some((id, self.get(id)?))) {
+            next = row.newer;
+            if !row.has_no_session() {
+                self.leave_line(id);
+            } else if row.handshaking == 0 {
+                self.remove(cx, id);
+                return true;
             }
-            // A handshake may come to nothing: its row stays in line.
-            if self.get(id).is_some_and(|row| row.configured || row.handshaking > 0) {
-                kept.push((id, stamp));
-                continue;
-            }
-            found = Some(id);
-            break;
+            // A handshake may come to nothing: its row stays in line. There are no
+            // more of these than half-open connections.
         }
-        for entry in kept.into_iter().rev() {
-            self.idle.push_front(entry);
-        }
-        if let Some(id) = found {
-            self.remove(cx, id);
-        }
-        found.is_some()
+        false
     }
 
     /// Takes the present verdict as announced: what a start finds is no change.
@@ -251,14 +302,14 @@ impl Guests {
     /// Says so if the verdict changed, and arms the row's own timer if time
     /// alone can change it (sessions have their connection's timer).
     pub(crate) fn announce(&mut self, cx: &mut Cx, id: RowId) {
-        let Some(row) = self.rows.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(row) = self.rows.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let now = cx.at();
         let facts = row.facts(&cx.config, now);
         let verdict = liveness::judge(&facts, cx.config.window, cx.stall.as_ref(), now);
         if row.standing == Standing::OneShot
             && let Some(at) = liveness::next_change(&facts, cx.config.window, None, now)
         {
-            let timer = *row.timer.get_or_insert_with(|| cx.timers.insert(TimerKey::Row(id)));
+            let timer = *row.rare_mut().timer.get_or_insert_with(|| cx.timers.insert(TimerKey::Row(id)));
             cx.timers.arm(timer, at, crate::boundary::Wakeup::OneShot);
         }
         let passing = |reason| matches!(reason, Some(Reason::Handshaking | Reason::Refused));
@@ -273,7 +324,7 @@ impl Guests {
             reason: verdict.reason,
             age_ms: row.evidence.map(|evidence| millis(now.since(evidence.at))),
         };
-        let name = row.name;
+        let name = row.name();
         cx.event(Some(name), fact);
         cx.notify(Notice::Verdict(id));
     }
@@ -285,18 +336,11 @@ impl Guests {
     }
 
     /// What `status` judges of every row at `now`, in the order of the rows.
-    pub(crate) fn glances(&self, cx: &Cx, now: Now) -> impl Iterator<Item = Glance<'_>> {
+    pub(crate) fn glances(&self, cx: &Cx, now: Now) -> impl Iterator<Item = Glance> {
         let stall = cx.stall_seen(now).or(cx.stall);
         let now = now.boot.max(cx.at());
         self.rows.iter().flatten().map(move |row| row.glance(cx, now, stall.as_ref()))
     }
-}
-
-/// Whether the row has had no session since it got that stamp.
-fn is_idle(rows: &[Option<Row>], id: RowId, stamp: u64) -> bool {
-    rows[id.0 as usize]
-        .as_ref()
-        .is_some_and(|row| row.idle_stamp == stamp && row.session.is_none() && row.legacy.is_none())
 }
 
 impl Row {
@@ -327,10 +371,40 @@ impl Row {
         self.standing = Standing::Ended(departure);
     }
 
+    pub(crate) fn name(&self) -> GuestName {
+        self.name.unpack()
+    }
+
+    /// Its session's number; the last one's when there is none now.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.epoch.map(|epoch| Epoch(epoch.get()))
+    }
+
+    pub(crate) fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = NonZeroU64::new(epoch.0);
+    }
+
+    fn has_no_session(&self) -> bool {
+        self.session.is_none() && self.rare().legacy.is_none()
+    }
+
+    pub(crate) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(|| Box::new(NOTHING.clone()))
+    }
+
+    /// Where its link comes from.
+    pub(crate) fn set_remote(&mut self, transport: Transport, remote: Remote) {
+        (self.transport, self.remote) = (Some(transport), Some(Packed::new(remote)));
+    }
+
     /// Another connection took the name over.
     pub(crate) fn note_takeover(&mut self, config: &crate::config::BrokerConfig, now: Time) {
-        self.takeovers += 1;
-        let times = self.takeover_times.get_or_insert_default();
+        let Rare { takeovers, takeover_times: times, .. } = self.rare_mut();
+        *takeovers += 1;
         times.push_back(now);
         if times.len() > usize::from(config.takeover_max) + 1 {
             times.pop_front();
@@ -338,10 +412,9 @@ impl Row {
     }
 
     fn is_contested(&self, config: &crate::config::BrokerConfig, now: Time) -> bool {
-        self.takeover_times.as_ref().is_some_and(|times| {
-            times.len() > usize::from(config.takeover_max)
-                && times.front().is_some_and(|first| now.since(*first) <= config.takeover_period)
-        })
+        let times = &self.rare().takeover_times;
+        times.len() > usize::from(config.takeover_max)
+            && times.front().is_some_and(|first| now.since(*first) <= config.takeover_period)
     }
 
     /// The verdict at `now`, and what it was computed from.
@@ -354,15 +427,15 @@ impl Row {
         (facts, verdict)
     }
 
-    fn glance(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> Glance<'_> {
+    fn glance(&self, cx: &Cx, now: Time, stall: Option<&Stall>) -> Glance {
         let (facts, verdict) = self.judge(cx, now, stall);
         Glance {
-            name: &self.name,
+            name: self.name(),
             state: verdict.state,
             reason: verdict.reason,
             proof_at: facts.evidence.map(|evidence| evidence.at),
             session: self.session,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             proven: self.proven,
         }
     }
@@ -378,7 +451,7 @@ impl Row {
             warnings.push(Warning::NameConflict);
         }
         GuestStatus {
-            name: self.name,
+            name: self.name(),
             state: verdict.state,
             reachable: verdict.state == State::Reachable,
             reason: verdict.reason,
@@ -390,14 +463,14 @@ impl Row {
             session_age_ms: self.session.map(|_| millis(now.since(self.since))),
             window_ms: Some(millis(cx.config.window)),
             interval_ms: Some(millis(cx.config.interval)),
-            epoch: self.epoch,
+            epoch: self.epoch(),
             boot: self.boot,
             transport: self.transport,
-            remote: self.remote,
+            remote: self.remote.as_ref().map(Packed::unpack),
             rtt_us: self.rtt_us.map(u64::from),
             handshakes: self.handshakes,
-            refusals: self.refusals,
-            takeovers: self.takeovers,
+            refusals: self.rare().refusals,
+            takeovers: self.rare().takeovers,
             capabilities: self.capabilities.clone(),
             peers: Vec::new(),
             attachment: None,

@@ -42,9 +42,9 @@ impl Links {
 
     fn on_hello(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, line: &[u8]) {
         let Some(link) = self.table.get(conn) else { return };
-        let (transport, remote) = (link.transport, link.remote);
+        let (transport, remote) = (link.transport, link.remote());
         let hello = match Hello::parse(line) {
-            Ok(hello) => hello,
+            Ok(hello) => Hello { capabilities: cx.shared(hello.capabilities), ..hello },
             Err(failure) => return self.refuse(cx, guests, conn, failure),
         };
         let name = hello.name;
@@ -61,12 +61,8 @@ impl Links {
             // A revoked name answers like any other: with a key nobody has.
             let key = key.cloned().unwrap_or_else(|| fresh_key(cx));
             let guest = hello.nonce.unwrap_or(Nonce([0; 16]));
-            let transcript = Transcript::new(&name, &nonce, &guest, epoch, line);
-            Keys {
-                expected: transcript.guest_proof(&key),
-                answer: transcript.broker_proof(&key),
-                session: transcript.session_key(&key),
-            }
+            let (expected, answer, session) = Transcript::new(&name, &nonce, &guest, epoch, line).keys(&key);
+            Keys { expected, answer, session }
         });
         let auth = if keys.is_some() { Auth::Hmac } else { Auth::None };
         let attempt =
@@ -119,7 +115,7 @@ impl Links {
     /// Ends the attempt and writes it down; the connection is the caller's.
     pub(crate) fn fail(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, failure: Failure) {
         let Some(link) = self.table.get_mut(conn) else { return };
-        let (transport, remote) = (link.transport, link.remote);
+        let (transport, remote) = (link.transport, link.remote());
         let stage = core::mem::replace(&mut link.stage, Stage::Hello { since: cx.at() });
         let (guest, capabilities, row) = match stage {
             Stage::Proving(attempt) => (Some(attempt.hello.name), attempt.hello.capabilities, attempt.row),
@@ -130,7 +126,7 @@ impl Links {
             self.end_attempt(guests, id, conn);
             let refused = !matches!(failure, Failure::Disconnected | Failure::Shutdown);
             if let Some(row) = guests.get_mut(id).filter(|_| refused) {
-                row.refusals += 1;
+                row.rare_mut().refusals += 1;
                 row.refused = true;
             }
             guests.announce(cx, id);
@@ -141,24 +137,26 @@ impl Links {
     pub(crate) fn end_attempt(&mut self, guests: &mut Guests, id: RowId, conn: ConnId) {
         let Some(row) = guests.get_mut(id) else { return };
         row.handshaking = row.handshaking.saturating_sub(1);
-        if row.contender == Some(conn) {
-            row.contender = None;
+        if row.rare().contender == Some(conn) {
+            row.rare_mut().contender = None;
             if let Some(incumbent) = row.session.and_then(|conn| self.table.get_mut(conn))
                 && let Some(session) = &mut incumbent.session
             {
-                session.conflict = None;
+                session.forget_conflict();
             }
         }
     }
 
     /// A token was issued or revoked: handshakes begun before can't end well.
     pub(crate) fn abort_handshakes(&mut self, cx: &mut Cx, guests: &mut Guests, name: &GuestName) {
-        let begun = self.table.ids().filter(|conn| {
+        let begun = self.door.waiting.iter().copied().filter(|conn| {
             self.table.get(*conn).is_some_and(
                 |link| matches!(&link.stage, Stage::Proving(attempt) if attempt.hello.name == *name),
             )
         });
-        for conn in begun.collect::<alloc::vec::Vec<_>>() {
+        let mut begun = begun.collect::<alloc::vec::Vec<_>>();
+        begun.sort_unstable();
+        for conn in begun {
             self.refuse(cx, guests, conn, Failure::TokenRequired);
         }
     }

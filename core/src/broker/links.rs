@@ -10,6 +10,7 @@ use crate::broker::door::Door;
 use crate::broker::facts::{RowId, TimerKey};
 use crate::broker::guests::Guests;
 use crate::broker::session::Session;
+use crate::endpoint::Packed;
 use crate::event::{Failure, SessionEnd};
 use crate::id::{ConnId, Epoch, Nonce};
 use crate::link::inbox::{Inbox, LINE_MAX, RESYNC};
@@ -23,26 +24,33 @@ use crate::timers::TimerId;
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     pub(crate) transport: Transport,
-    pub(crate) remote: Remote,
-    pub(crate) room: usize,
-    pub(super) capacity: usize,
-    pub(super) inbox: Inbox,
-    /// The inbox lies with the byte loop: what it holds is void.
+    pub(super) remote: Packed,
+    pub(super) room: u32,
+    pub(super) capacity: u32,
+    /// What arrived and isn't consumed; nothing while all comes in whole pieces.
+    pub(super) inflow: Option<Box<Inflow>>,
+    /// The inflow lies with the byte loop: what it holds is void.
     pub(super) inbox_void: bool,
-    /// Bytes that wait until there is room for what they may cause.
-    pub(super) held: Vec<u8>,
     pub(super) paused: bool,
     /// Serial: the rest of this line is dropped, it is too long.
     pub(super) skipping: bool,
     pub(crate) timer: TimerId,
     pub(crate) stage: Stage,
-    pub(crate) session: Option<Box<Session>>,
+    pub(crate) session: Option<Session>,
     /// Since when something could not be sent for want of room.
     pub(crate) blocked_since: Option<Time>,
     /// Serial: the old session ends then, unless a new `ok` comes before.
     pub(crate) reset_by: Option<Time>,
     /// Its place in the door's list.
     pub(crate) half_open: Option<u32>,
+}
+
+/// What arrived on a link and isn't consumed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inflow {
+    pub(super) inbox: Inbox,
+    /// Bytes that wait until there is room for what they may cause.
+    pub(super) held: Vec<u8>,
 }
 
 /// Where a link stands.
@@ -67,7 +75,7 @@ pub(crate) struct Attempt {
     pub(crate) nonce: Nonce,
     pub(crate) epoch: Epoch,
     pub(crate) keys: Option<Keys>,
-    /// The name's row, if it had one.
+    /// The name's row, if it had one. It stays while it counts this attempt.
     pub(crate) row: Option<RowId>,
     /// It proved itself; the incumbent has until then to do so too.
     pub(crate) conflict_until: Option<Time>,
@@ -104,21 +112,41 @@ impl Link {
         self.room < self.capacity / 3
     }
 
+    pub(crate) fn remote(&self) -> Remote {
+        self.remote.unpack()
+    }
+
+    /// Free bytes in the shell's send buffer.
+    pub(crate) const fn room(&self) -> usize {
+        self.room as usize
+    }
+
+    /// So many bytes were transmitted: never more than there was room for.
+    pub(crate) const fn spend(&mut self, bytes: usize) {
+        self.room -= bytes as u32;
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        self.inflow.get_or_insert_default().held.extend_from_slice(bytes);
+    }
+
     pub(crate) fn in_frames(&self) -> bool {
         matches!(self.stage, Stage::Frames)
     }
 
     /// Appends a line or a piece of phase A.
     pub(crate) fn transmit(&mut self, cx: &mut Cx, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.room < SMALL {
+        if self.room() < SMALL {
             self.blocked_since.get_or_insert(cx.now.boot);
             return;
         }
-        self.room -= cx.out.transmit(conn, write);
+        self.spend(cx.out.transmit(conn, write));
     }
 
     pub(crate) fn void_inbox(&mut self) {
-        self.inbox.clear();
+        if let Some(inflow) = &mut self.inflow {
+            inflow.inbox.clear();
+        }
         self.inbox_void = true;
     }
 }
@@ -145,12 +173,11 @@ impl Links {
         let stage = if serial { Stage::Idle } else { Stage::Hello { since: cx.at() } };
         let mut link = Link {
             transport,
-            remote,
-            room,
-            capacity: room,
-            inbox: Inbox::default(),
+            remote: Packed::new(remote),
+            room: clamped(room),
+            capacity: clamped(room),
+            inflow: None,
             inbox_void: false,
-            held: Vec::new(),
             paused: false,
             skipping: false,
             timer: cx.timers.insert(TimerKey::Link(conn)),
@@ -173,7 +200,7 @@ impl Links {
     pub(crate) fn on_bytes(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, bytes: &[u8]) {
         let Some(link) = self.table.get_mut(conn) else { return };
         if link.paused {
-            link.held.extend_from_slice(bytes);
+            link.hold(bytes);
             return;
         }
         self.consume(cx, guests, conn, bytes);
@@ -182,13 +209,14 @@ impl Links {
 
     pub(crate) fn on_writable(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, room: usize) {
         let Some(link) = self.table.get_mut(conn) else { return };
-        link.room = room;
+        link.room = clamped(room);
         if room >= SMALL {
             link.blocked_since = None;
         }
         if link.paused && !link.is_crowded() {
             link.paused = false;
-            let held = core::mem::take(&mut link.held);
+            let held = link.inflow.as_mut().map(|inflow| core::mem::take(&mut inflow.held));
+            let held = held.unwrap_or_default();
             cx.out.read(Source::Conn(conn), usize::MAX);
             self.consume(cx, guests, conn, &held);
         }
@@ -200,7 +228,7 @@ impl Links {
     pub(crate) fn on_finished(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
         let Some(link) = self.table.get(conn) else { return };
         if matches!(link.stage, Stage::Hello { .. } | Stage::Proving(_))
-            && !link.inbox.unfinished().is_empty()
+            && link.inflow.as_ref().is_some_and(|inflow| !inflow.inbox.is_at_boundary())
         {
             self.consume(cx, guests, conn, b"\n");
         }
@@ -273,14 +301,16 @@ impl Links {
     /// Bytes without a resynchronisation byte.
     fn consume_clean(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, mut input: &[u8]) {
         let Some(link) = self.table.get_mut(conn) else { return };
-        let mut inbox = core::mem::take(&mut link.inbox);
+        let mut inflow = link.inflow.take();
+        let mut whole = Inbox::default();
+        let inbox = inflow.as_mut().map_or(&mut whole, |inflow| &mut inflow.inbox);
         while !input.is_empty() {
             let Some(link) = self.table.get_mut(conn) else { return };
             if core::mem::take(&mut link.inbox_void) {
                 inbox.clear();
             }
             if link.is_crowded() {
-                link.held.extend_from_slice(input);
+                link.hold(input);
                 if !core::mem::replace(&mut link.paused, true) {
                     cx.out.read(Source::Conn(conn), 0);
                 }
@@ -334,7 +364,15 @@ impl Links {
                 let frame_by = now + cx.config.frame_timeout;
                 session.frame_by = unfinished.then(|| session.frame_by.unwrap_or(frame_by));
             }
-            link.inbox = inbox;
+            // What was held meanwhile came after what is unfinished.
+            let held = link.inflow.take().map(|inflow| inflow.held);
+            link.inflow = inflow.or_else(|| {
+                (held.is_some() || !whole.is_at_boundary())
+                    .then(|| Box::new(Inflow { inbox: whole, held: Vec::new() }))
+            });
+            if let (Some(inflow), Some(held)) = (&mut link.inflow, held) {
+                inflow.held.extend_from_slice(&held);
+            }
         }
     }
 
@@ -343,7 +381,9 @@ impl Links {
         let Some(link) = self.table.get_mut(conn) else { return };
         cx.out.discard(conn);
         link.void_inbox();
-        link.held.clear();
+        if let Some(inflow) = &mut link.inflow {
+            inflow.held.clear();
+        }
         link.skipping = false;
         if matches!(link.stage, Stage::Proving(_)) {
             self.fail(cx, guests, conn, Failure::Disconnected);
@@ -433,21 +473,11 @@ impl Links {
             cx.timers.arm_by(timer, at, why);
         }
     }
+}
 
-    /// A stall was noticed, or proofs have to be younger from now on: everybody
-    /// is challenged at once, and judged anew.
-    pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
-        let now = cx.at();
-        for conn in self.table.ids().collect::<Vec<_>>() {
-            let Some(link) = self.table.get_mut(conn) else { continue };
-            if let Some(session) = &mut link.session {
-                if !session.is_legacy() {
-                    session.next_challenge = now;
-                }
-                cx.timers.arm_by(link.timer, now, Wakeup::Session);
-            }
-        }
-    }
+/// Room as a link keeps it. A shell has far less than this.
+fn clamped(room: usize) -> u32 {
+    u32::try_from(room).unwrap_or(u32::MAX)
 }
 
 fn greet(out: &mut Vec<u8>) {

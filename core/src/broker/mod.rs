@@ -1,6 +1,7 @@
 //! The broker's engine: routes inputs to the machines and facts between them.
 
 mod bus;
+mod changes;
 mod claim;
 mod clients;
 pub(crate) mod commands;
@@ -13,6 +14,7 @@ mod fingerprint;
 pub(crate) mod guests;
 mod handshake;
 mod links;
+mod names;
 #[cfg(feature = "model")]
 mod obligations;
 mod records;
@@ -143,7 +145,7 @@ impl Broker {
 
     /// What [`Broker::status`] judges of every guest at `now`, without allocating:
     /// for checks after every event. In an order of its own, not by name.
-    pub fn glances(&self, now: Now) -> impl Iterator<Item = Glance<'_>> {
+    pub fn glances(&self, now: Now) -> impl Iterator<Item = Glance> {
         #[cfg(feature = "planted")]
         let now = self.cx.config.clock(now);
         self.guests.glances(&self.cx, now)
@@ -180,6 +182,7 @@ impl Broker {
                 row.configured = true;
             }
         }
+        self.guests.line_up();
     }
 
     fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) {
@@ -249,7 +252,8 @@ impl Broker {
     fn end_name(&mut self, name: &GuestName, why: SessionEnd) {
         let Self { cx, guests, links, .. } = self;
         links.abort_handshakes(cx, guests, name);
-        let conns = guests.find(name).and_then(|id| guests.get(id)).map(|row| [row.session, row.legacy]);
+        let conns =
+            guests.find(name).and_then(|id| guests.get(id)).map(|row| [row.session, row.rare().legacy]);
         for conn in conns.into_iter().flatten().flatten() {
             links.end_session_with_bye(cx, guests, conn, why);
         }
@@ -325,10 +329,11 @@ impl Engine for Broker {
         #[cfg(feature = "planted")]
         let now = self.cx.config.clock(now);
         let seen = self.cx.stall_seen(now);
-        let late = self.cx.timers.next().map(|next| now.boot.since(next.at));
-        let suspended = now.suspended.saturating_sub(self.cx.now.suspended);
+        let before = self.cx.now;
         self.cx.advance(now);
-        if let (Some(stall), Some(late)) = (seen, late) {
+        if let (Some(stall), Some(deadline)) = (seen, self.cx.timers.next()) {
+            let late = now.boot.since(deadline.at);
+            let suspended = now.suspended.saturating_sub(before.suspended);
             self.cx.note_stall(stall, late, suspended);
             self.links.challenge_everybody(&mut self.cx);
         }
@@ -395,6 +400,7 @@ impl Broker {
         #[cfg(feature = "planted")]
         let config = BrokerConfig { planted: cx.config.planted, ..config };
         cx.config = BrokerConfig { identity, ..config };
+        cx.linger = cx.config.linger();
         cx.event(None, Fact::BrokerReloaded);
         if stricter {
             links.challenge_everybody(cx);

@@ -133,7 +133,7 @@ impl Broker {
         {
             let facts = row.facts(config, now);
             if let Some(at) = liveness::next_change(&facts, config.window, cx.stall.as_ref(), now) {
-                owes("a verdict").of(row.name).unless_armed(armed, at)?;
+                owes("a verdict").of(row.name()).unless_armed(armed, at)?;
             }
         }
         Ok(())
@@ -145,20 +145,20 @@ impl Broker {
         let mut handshaking = 0;
         for row in guests.rows() {
             handshaking += row.handshaking;
-            let owes = |what| Unguarded::new(what).of(row.name);
+            let owes = |what| Unguarded::new(what).of(row.name());
             if row.standing == Standing::OneShot {
                 let facts = row.facts(&cx.config, cx.at());
                 if let Some(at) = liveness::next_change(&facts, cx.config.window, None, cx.at()) {
-                    let armed = row.timer.and_then(|timer| cx.timers.armed(timer));
+                    let armed = row.rare().timer.and_then(|timer| cx.timers.armed(timer));
                     owes("a one-shot proof's end").unless_armed(armed, at)?;
                 }
             }
-            for conn in row.session.into_iter().chain(row.legacy) {
+            for conn in row.session.into_iter().chain(row.rare().legacy) {
                 let open = links.table.get(conn).is_some_and(|link| link.session.is_some());
                 owes("an open session").on(conn).unless(open)?;
             }
             owes("an open session").unless((row.standing == Standing::Open) == row.session.is_some())?;
-            if let Some(conn) = row.contender {
+            if let Some(conn) = row.rare().contender {
                 let stage = links.table.get(conn).map(|link| &link.stage);
                 let waits =
                     matches!(stage, Some(Stage::Proving(attempt)) if attempt.conflict_until.is_some());
@@ -191,7 +191,7 @@ impl Counted {
     fn add(&mut self, link: &Link) {
         let counts = matches!(&link.stage, Stage::Proving(attempt) if attempt.row.is_some());
         self.handshakes += usize::from(counts);
-        self.questions += link.session.as_ref().map_or(0, |session| session.questions);
+        self.questions += link.session.as_ref().map_or(0, |session| usize::from(session.questions));
     }
 }
 

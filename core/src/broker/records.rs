@@ -45,14 +45,14 @@ impl Records {
         if seconds(row.last_wall) == seconds(row.record.written) || row.evidence.is_none() {
             return;
         }
-        match (row.record.queued, urgency) {
+        match (row.queued, urgency) {
             (None, Urgency::Transition) | (Some(Urgency::Refresh), Urgency::Transition) => {
                 self.transitions.push_back(id);
             }
             (None, Urgency::Refresh) => self.refreshes.push_back(id),
             (Some(_), _) => return,
         }
-        row.record.queued = Some(urgency);
+        row.queued = Some(urgency);
         self.prune(guests);
     }
 
@@ -64,7 +64,7 @@ impl Records {
         }
         let mut kept = BTreeSet::new();
         self.refreshes.retain(|id| {
-            let queued = guests.get(*id).and_then(|row| row.record.queued);
+            let queued = guests.get(*id).and_then(|row| row.queued);
             queued == Some(Urgency::Refresh) && kept.insert(*id)
         });
     }
@@ -86,7 +86,7 @@ impl Records {
                 break;
             }
             let Some((id, urgency)) = self.pop() else { break };
-            let Some(row) = guests.get_mut(id).filter(|row| row.record.queued == Some(urgency)) else {
+            let Some(row) = guests.get_mut(id).filter(|row| row.queued == Some(urgency)) else {
                 continue;
             };
             let free_at = row.record.written_at.map_or(now, |at| at + cx.config.record_interval);
@@ -98,13 +98,13 @@ impl Records {
                 postponed = Some(postponed.map_or(free_at, |at| at.min(free_at)));
                 continue;
             }
-            row.record.queued = None;
+            row.queued = None;
             let Some(wall) = row.last_wall else { continue };
             row.record.written = Some(wall);
             row.record.written_at = Some(now);
             self.second.1 += 1;
             let record = Record {
-                vm: row.name,
+                vm: row.name(),
                 timestamp: wall.unix_seconds(),
                 capabilities: row.capabilities.clone(),
             };

@@ -1,5 +1,6 @@
 //! Phase B: challenges and proofs, and how a session ends.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -23,25 +24,46 @@ pub(crate) struct Session {
     pub(crate) row: Option<RowId>,
     pub(crate) epoch: Epoch,
     pub(crate) next_challenge: Time,
-    /// The challenge that decides a conflict, outside the usual limit.
-    pub(crate) conflict: Option<Challenge>,
     /// When the unfinished frame must be whole.
     pub(crate) frame_by: Option<Time>,
     /// The newest proof (0.1: heartbeat), or the begin.
     pub(crate) heard: Time,
-    /// 0.1 subscriptions.
-    pub(crate) topics: Vec<String>,
-    /// Unanswered questions of the guest.
-    pub(crate) questions: usize,
     pub(super) since: Time,
-    pub(super) challenges: [Option<Challenge>; 4],
+    /// The newest challenge, until it is answered.
+    pub(super) newest: Option<Challenge>,
     pub(super) last_seq: u64,
+    pub(super) seal: Option<Box<Seal>>,
+    /// Nothing of it, for almost every session at almost every time.
+    pub(super) rare: Option<Box<Rare>>,
+    /// Unanswered questions of the guest.
+    pub(crate) questions: u16,
     pub(super) strikes: u8,
-    pub(super) late_answered: Option<Time>,
-    pub(super) key: Option<SessionKey>,
-    pub(super) received: u64,
-    pub(super) sent: u64,
+    /// It is challenged together with everybody else; the challenge after that
+    /// falls anywhere in the interval again.
+    pub(super) in_step: bool,
     pub(super) legacy: bool,
+}
+
+/// What few sessions have. Sessions are many, and idle: it is kept apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Rare {
+    /// The challenge that decides a conflict, outside the usual limit.
+    pub(super) conflict: Option<Challenge>,
+    /// Challenges before the newest that may still be answered.
+    pub(super) older: [Option<Challenge>; 3],
+    pub(super) late_answered: Option<Time>,
+    /// 0.1 subscriptions.
+    pub(super) topics: Vec<String>,
+}
+
+static NOTHING: Rare = Rare { conflict: None, older: [None; 3], late_answered: None, topics: Vec::new() };
+
+/// What tags the frames of a keyed session, and how many there were each way.
+#[derive(Clone, Debug)]
+pub(crate) struct Seal {
+    key: SessionKey,
+    received: u64,
+    sent: u64,
 }
 
 /// A challenge that may still be answered.
@@ -56,15 +78,15 @@ pub(crate) struct Challenge {
 const STRIKES: u8 = 3;
 
 /// Most unanswered questions of one guest.
-pub(crate) const QUESTIONS_MAX: usize = 16;
+pub(crate) const QUESTIONS_MAX: u16 = 16;
 
 impl Session {
     /// The first challenge falls anywhere in the interval, so that guests that
     /// arrive together are not asked together for ever.
     pub(crate) fn new(cx: &mut Cx, row: RowId, epoch: Epoch, key: Option<SessionKey>) -> Self {
-        let interval = cx.config.interval;
-        let next_challenge = cx.at() + (interval - cx.entropy.jitter(interval));
-        Self { key, next_challenge, ..Self::blank(cx, Some(row), epoch, false) }
+        let next_challenge = anywhere_in_the_interval(cx);
+        let seal = key.map(|key| Box::new(Seal { key, received: 0, sent: 0 }));
+        Self { seal, next_challenge, ..Self::blank(cx, Some(row), epoch, false) }
     }
 
     pub(crate) fn legacy(cx: &Cx, row: Option<RowId>, epoch: Epoch) -> Self {
@@ -76,19 +98,16 @@ impl Session {
             row,
             epoch,
             next_challenge: Time::MAX,
-            conflict: None,
             frame_by: None,
             heard: cx.at(),
-            topics: Vec::new(),
-            questions: 0,
             since: cx.at(),
-            challenges: [None; 4],
+            newest: None,
             last_seq: 0,
+            seal: None,
+            rare: None,
+            questions: 0,
             strikes: 0,
-            late_answered: None,
-            key: None,
-            received: 0,
-            sent: 0,
+            in_step: false,
             legacy,
         }
     }
@@ -100,16 +119,32 @@ impl Session {
     /// The earliest of its own deadlines; the verdict's is the row's.
     pub(crate) fn deadline(&self, cx: &Cx, link: &Link) -> Time {
         let config = &cx.config;
-        let silence = if self.legacy { config.legacy_heartbeat_timeout } else { config.linger() };
+        let silence = if self.legacy { config.legacy_heartbeat_timeout } else { cx.linger };
         let slow = link.blocked_since.map(|since| since + config.window);
         // While a serial stream shakes hands again, keepalives wait.
         let challenge = link.in_frames().then_some(self.next_challenge);
         [self.frame_by, slow, challenge].into_iter().flatten().fold(self.heard + silence, Time::min)
     }
 
+    pub(crate) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(|| Box::new(NOTHING.clone()))
+    }
+
+    /// The conflict is decided.
+    pub(crate) fn forget_conflict(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.conflict = None;
+        }
+    }
+
     fn take(&mut self, seq: u64) -> Option<Challenge> {
-        let slot = self.challenges.iter_mut().find(|slot| slot.is_some_and(|kept| kept.seq == seq))?;
-        slot.take()
+        let asked = |slot: &mut Challenge| slot.seq == seq;
+        let older = self.rare.iter_mut().flat_map(|rare| &mut rare.older);
+        core::iter::once(&mut self.newest).chain(older).find_map(|slot| slot.take_if(asked))
     }
 
     fn issue(&mut self, nonce: Nonce, sent_at: Time) -> Challenge {
@@ -118,10 +153,30 @@ impl Session {
     }
 
     fn keep(&mut self, challenge: Challenge) {
-        let slot = self.challenges.iter_mut().min_by_key(|slot| slot.map_or(0, |kept| kept.seq));
-        if let Some(slot) = slot {
-            *slot = Some(challenge);
+        let before = self.newest.replace(challenge);
+        self.rare.take_if(|rare| rare.is_nothing());
+        if before.is_some() {
+            let older = self.rare_mut().older.iter_mut();
+            if let Some(oldest) = older.min_by_key(|slot| slot.map_or(0, |kept| kept.seq)) {
+                *oldest = before;
+            }
         }
+    }
+}
+
+/// A time within one interval from now, never now itself.
+fn anywhere_in_the_interval(cx: &mut Cx) -> Time {
+    let interval = cx.config.interval;
+    cx.at() + (interval - cx.entropy.jitter(interval))
+}
+
+impl Rare {
+    fn is_nothing(&self) -> bool {
+        let Self { conflict, older, late_answered, topics } = self;
+        conflict.is_none()
+            && older.iter().all(Option::is_none)
+            && late_answered.is_none()
+            && topics.is_empty()
     }
 }
 
@@ -139,27 +194,29 @@ impl Links {
         if !link.in_frames() {
             return false;
         }
-        let Some(session) = &mut link.session else { return false };
+        if link.session.is_none() {
+            return false;
+        }
         let limit = if serial { SERIAL_FRAME_MAX } else { FRAME_MAX };
         if most + TAG_DIGITS + 1 > limit {
             return false;
         }
-        if link.room < most + 64 {
+        if link.room() < most + 64 {
             let since = *link.blocked_since.get_or_insert(cx.now.boot);
             cx.timers.arm_by(link.timer, since + cx.config.window, Wakeup::Session);
             return false;
         }
-        let count = session.sent;
-        session.sent += 1;
-        let key = session.key.as_ref();
-        let tag_length = key.map_or(0, |_| TAG_DIGITS);
-        link.room -= cx.out.transmit(conn, |out| {
+        let seal = link.session.as_mut().and_then(|session| session.seal.as_deref_mut());
+        let tag_length = seal.as_ref().map_or(0, |_| TAG_DIGITS);
+        let sent = cx.out.transmit(conn, |out| {
             append_frame(out, serial, tag_length, write, |out, json| {
-                if let Some(key) = key {
-                    key.append_tag(Direction::ToGuest, count, json, out);
+                if let Some(seal) = seal {
+                    seal.key.append_tag(Direction::ToGuest, seal.sent, json, out);
+                    seal.sent += 1;
                 }
             });
         });
+        link.spend(sent);
         true
     }
 
@@ -177,10 +234,26 @@ impl Links {
         sent.then_some(challenge)
     }
 
+    /// A stall was noticed, or proofs have to be younger from now on: everybody
+    /// is challenged at once, and judged anew.
+    pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
+        let now = cx.at();
+        for conn in self.table.ids().collect::<Vec<_>>() {
+            let Some(link) = self.table.get_mut(conn) else { continue };
+            if let Some(session) = &mut link.session {
+                if !session.is_legacy() {
+                    session.next_challenge = now;
+                    session.in_step = true;
+                }
+                cx.timers.arm_by(link.timer, now, Wakeup::Session);
+            }
+        }
+    }
+
     pub(crate) fn challenge_incumbent(&mut self, cx: &mut Cx, conn: ConnId) {
         let challenge = self.challenge(cx, conn);
         if let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) {
-            session.conflict = challenge;
+            session.rare_mut().conflict = challenge;
         }
     }
 
@@ -195,12 +268,13 @@ impl Links {
     pub(crate) fn on_frame(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, payload: &[u8]) {
         let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) else { return };
         session.frame_by = None;
-        let count = session.received;
-        session.received += 1;
-        let json = match &session.key {
+        let json = match &mut session.seal {
             None => payload,
-            Some(key) => match key.open(Direction::ToBroker, count, payload) {
-                Ok(json) => json,
+            Some(seal) => match seal.key.open(Direction::ToBroker, seal.received, payload) {
+                Ok(json) => {
+                    seal.received += 1;
+                    json
+                }
                 Err(_) => return self.end_session_with_bye(cx, guests, conn, SessionEnd::BadMac),
             },
         };
@@ -229,13 +303,13 @@ impl Links {
     fn on_keepalive(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, seq: u64, proof: &Nonce) {
         let now = cx.at();
         let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut()) else { return };
-        let deciding = session.conflict.filter(|challenge| challenge.seq == seq);
+        let deciding = session.rare().conflict.filter(|challenge| challenge.seq == seq);
         let Some(mut challenge) = deciding.or_else(|| session.take(seq)) else {
             if (1..=session.last_seq).contains(&seq) {
                 cx.statistics.late_proofs += 1;
                 let second = core::time::Duration::from_secs(1);
-                if session.late_answered.is_none_or(|last| now.since(last) >= second) {
-                    session.late_answered = Some(now);
+                if session.rare().late_answered.is_none_or(|last| now.since(last) >= second) {
+                    session.rare_mut().late_answered = Some(now);
                     self.challenge_and_keep(cx, conn);
                 }
                 return;
@@ -252,7 +326,7 @@ impl Links {
         session.heard = now;
         let row = session.row;
         if deciding.is_some() {
-            session.conflict = None;
+            session.forget_conflict();
         }
         let Some(id) = row else { return };
         let mut contender = None;
@@ -267,7 +341,7 @@ impl Links {
                     Some(WallTime::from_unix_millis(cx.now.wall.unix_millis().saturating_sub_unsigned(age)));
             }
             row.handshakes += 1;
-            contender = row.contender.filter(|_| deciding.is_some());
+            contender = row.rare().contender.filter(|_| deciding.is_some());
         }
         guests.announce(cx, id);
         cx.notify(Notice::Evidence(id, Urgency::Refresh));
@@ -291,7 +365,7 @@ impl Links {
         let Some(link) = self.table.get(conn) else { return };
         let Some(session) = &link.session else { return };
         let config = &cx.config;
-        let silence = if session.legacy { config.legacy_heartbeat_timeout } else { config.linger() };
+        let silence = if session.legacy { config.legacy_heartbeat_timeout } else { cx.linger };
         let end = if session.heard + silence <= now {
             Some(if session.legacy { SessionEnd::HeartbeatTimeout } else { SessionEnd::Stale })
         } else if link.blocked_since.is_some_and(|since| since + config.window <= now) {
@@ -311,7 +385,11 @@ impl Links {
                 && let Some(session) = &mut link.session
                 && !(planted!(cx.config, ChallengeHotLoop) && link.blocked_since.is_some())
             {
-                session.next_challenge = now + cx.config.interval;
+                session.next_challenge = if core::mem::take(&mut session.in_step) {
+                    anywhere_in_the_interval(cx)
+                } else {
+                    now + cx.config.interval
+                };
             }
         }
         if let Some(row) = row {
@@ -345,7 +423,7 @@ impl Links {
         guests.announce(cx, id);
         cx.notify(Notice::Evidence(id, Urgency::Transition));
         // A broker that leaves lets nobody in any more.
-        let contender = guests.get(id).and_then(|row| row.contender).filter(|_| !cx.draining);
+        let contender = guests.get(id).and_then(|row| row.rare().contender).filter(|_| !cx.draining);
         if let Some(contender) = contender {
             self.establish(cx, guests, contender);
         }
@@ -363,19 +441,19 @@ impl Links {
         let session = link.session.take()?;
         link.reset_by = None;
         link.blocked_since = None;
-        if !session.topics.is_empty() {
+        if !session.rare().topics.is_empty() {
             self.subscribers.retain(|other| *other != conn);
         }
         let lasted_ms = millis(cx.at().since(session.since));
         let row = session.row.and_then(|id| guests.get_mut(id));
         cx.event(
-            row.as_ref().map(|row| row.name),
+            row.as_ref().map(|row| row.name()),
             Fact::SessionClosed { epoch: session.epoch, reason: why, lasted_ms },
         );
         cx.notify(Notice::Lost(conn));
         let row = row?;
-        if row.legacy == Some(conn) {
-            row.legacy = None;
+        if row.rare().legacy == Some(conn) {
+            row.rare_mut().legacy = None;
         }
         if row.session == Some(conn) {
             row.end(match why {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::broker::cx::Cx;
 use crate::broker::facts::RowId;
-use crate::broker::guests::Guests;
+use crate::broker::guests::{Guests, Row};
 use crate::control::reply::{Limits, TokenState};
 use crate::event::{Cursor, Event};
 use crate::id::{GuestName, RequestId};
@@ -79,7 +79,7 @@ impl Names {
         match self {
             Self::All(last) => {
                 let id = guests.after(last.as_ref())?;
-                *last = guests.get(id).map(|row| row.name);
+                *last = guests.get(id).map(Row::name);
                 Some(id)
             }
             Self::Listed(names, index) => loop {
@@ -139,12 +139,18 @@ impl Walk {
             Body::Status { names, reachable, .. } => match next_row(names, cx, guests) {
                 Some(row) => {
                     *reachable += u64::from(row.reachable);
-                    item(&mut self.count, out, &row)
+                    next_item(&mut self.count, out);
+                    row.append(out);
+                    true
                 }
                 None => false,
             },
             Body::Waited { names } => match next_row(names, cx, guests) {
-                Some(row) => item(&mut self.count, out, &row),
+                Some(row) => {
+                    next_item(&mut self.count, out);
+                    row.append(out);
+                    true
+                }
                 None => false,
             },
             Body::Tokens { last } => match guests.token_after(last.as_ref()) {
@@ -248,12 +254,16 @@ fn next_row(names: &mut Names, cx: &Cx, guests: &Guests) -> Option<GuestStatus> 
 }
 
 fn item(count: &mut u64, out: &mut Vec<u8>, value: &impl serde::Serialize) -> bool {
+    next_item(count, out);
+    append_json(out, value);
+    true
+}
+
+fn next_item(count: &mut u64, out: &mut Vec<u8>) {
     if *count > 0 {
         out.push(b',');
     }
     *count += 1;
-    append_json(out, value);
-    true
 }
 
 fn broker_status(cx: &Cx, guests: u64, reachable: u64) -> BrokerStatus {

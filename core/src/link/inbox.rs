@@ -55,7 +55,7 @@ impl Inbox {
         limit: usize,
     ) -> Result<Option<&'a [u8]>, LineTooLong> {
         self.recycle();
-        let end = input.iter().position(|&byte| byte == b'\n');
+        let end = line_end(input);
         let taken = end.map_or(input.len(), |end| end + 1);
         if self.partial.len() + taken > limit || (end.is_none() && self.partial.len() + taken >= limit) {
             return Err(LineTooLong { limit });
@@ -134,6 +134,14 @@ impl Inbox {
             self.partial.shrink_to(KEPT);
         }
     }
+}
+
+/// Where the first line ends. Looking for it in pieces is several times as fast
+/// as byte by byte: `contains` looks at words.
+fn line_end(input: &[u8]) -> Option<usize> {
+    const PIECE: usize = 64;
+    let piece = input.chunks(PIECE).position(|piece| piece.contains(&b'\n'))? * PIECE;
+    input[piece..].iter().position(|&byte| byte == b'\n').map(|end| piece + end)
 }
 
 fn announced(bytes: &[u8]) -> Result<Option<usize>, BadLength> {

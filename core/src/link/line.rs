@@ -1,7 +1,6 @@
 //! The lines of phase A.
 
 use alloc::vec::Vec;
-use core::str::FromStr;
 use core::time::Duration;
 
 use crate::auth::Proof;
@@ -64,34 +63,38 @@ impl Hello {
     /// # Errors
     /// [`Failure::BadLine`] or [`Failure::BadName`].
     pub fn parse(line: &[u8]) -> Result<Self, Failure> {
-        let text = str::from_utf8(line).map_err(|_| Failure::BadLine)?;
-        let mut words = text.split(' ').filter(|word| !word.is_empty());
-        if !words.next().is_some_and(|word| word.eq_ignore_ascii_case("hello")) {
+        if str::from_utf8(line).is_err() {
+            return Err(Failure::BadLine);
+        }
+        let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+        if !words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"hello")) {
             return Err(Failure::BadLine);
         }
         let name = words.next().ok_or(Failure::BadLine)?;
         // castra 0.1 guests may leave the prefix out.
         let name =
-            GuestName::from_str(name.strip_prefix("vm:").unwrap_or(name)).map_err(|_| Failure::BadName)?;
-        let (mut list, mut boot, mut nonce, mut once) = (Vec::new(), None, None, false);
+            GuestName::from_bytes(name.strip_prefix(b"vm:").unwrap_or(name)).map_err(|_| Failure::BadName)?;
+        let (mut boot, mut nonce, mut once) = (None, None, false);
+        // There is one list of capabilities; some say them in more.
+        let (mut list, mut more) = (None, Vec::new());
         for word in words {
-            match word.split_once('=') {
-                Some((key, value)) if key.eq_ignore_ascii_case("capabilities") => {
-                    list.extend(value.split(','))
+            match split_once(word) {
+                Some((key, value)) if key.eq_ignore_ascii_case(b"capabilities") => match list {
+                    None => list = Some(value),
+                    Some(_) => more.push(value),
+                },
+                Some((b"boot", value)) => boot = Some(hex::decode(value).map_err(|_| Failure::BadLine)?),
+                Some((b"nonce", value)) => {
+                    nonce = Some(Nonce(hex::decode(value).map_err(|_| Failure::BadLine)?));
                 }
-                Some(("boot", value)) => {
-                    boot = Some(hex::decode(value.as_bytes()).map_err(|_| Failure::BadLine)?);
-                }
-                Some(("nonce", value)) => nonce = Some(value.parse().map_err(|_| Failure::BadLine)?),
-                None if word == "once" => once = true,
+                None if word == b"once" => once = true,
                 Some(_) | None => {}
             }
         }
+        let list = list.iter().chain(&more).flat_map(|value| value.split(|byte| *byte == b','));
         // What the protocol itself asks is never what the bound drops.
-        list.sort_by_key(|word| {
-            ![PROOF_V1, BUS_V1, HOST_BUS].iter().any(|own| own.eq_ignore_ascii_case(word))
-        });
-        let capabilities = Capabilities::collect(list.into_iter());
+        let own = list.clone().filter(|word| is_own(word));
+        let capabilities = Capabilities::gather(own.chain(list.clone().filter(|word| !is_own(word))));
         Ok(Self { name, capabilities, boot, nonce, once })
     }
 
@@ -115,6 +118,16 @@ impl Hello {
             out.extend_from_slice(b" once");
         }
     }
+}
+
+fn is_own(capability: &[u8]) -> bool {
+    [PROOF_V1, BUS_V1, HOST_BUS].iter().any(|own| own.as_bytes().eq_ignore_ascii_case(capability))
+}
+
+/// `KEY=VALUE`.
+fn split_once(word: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = word.iter().position(|byte| *byte == b'=')?;
+    Some((&word[..at], &word[at + 1..]))
 }
 
 /// The broker's challenge.

@@ -160,7 +160,7 @@ impl World {
         let glances: Vec<_> = self.broker.glances(self.now).collect();
         assert_eq!(glances.len(), status.len());
         for glance in glances {
-            let row = &status[glance.name];
+            let row = &status[&glance.name];
             assert_eq!((glance.state, glance.reason), (row.state, row.reason), "of {}", row.name);
             let age = glance.proof_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap());
             assert_eq!(age, row.last_handshake_age_ms);

@@ -90,7 +90,7 @@ pub(crate) struct Witness {
 
 impl Row {
     /// Whether the broker says of it what it said after the last event.
-    fn says(&self, glance: &Glance<'_>) -> bool {
+    fn says(&self, glance: &Glance) -> bool {
         self.known
             && self.state == Some(glance.state)
             && self.reason == glance.reason
@@ -243,7 +243,7 @@ impl Witness {
         let mut seen = 0;
         for glance in broker.glances(now) {
             seen += 1;
-            let Some(index) = number(glance.name).filter(|index| *index < self.rows.len()) else {
+            let Some(index) = number(&glance.name).filter(|index| *index < self.rows.len()) else {
                 continue;
             };
             self.outcome.checks += 1;
@@ -262,14 +262,14 @@ impl Witness {
     /// Rows that the operator had removed, or that made room.
     fn forget_all_but(&mut self, broker: &Broker) {
         let mut kept = vec![false; self.rows.len()];
-        let rows = broker.glances(self.now).filter_map(|glance| number(glance.name));
+        let rows = broker.glances(self.now).filter_map(|glance| number(&glance.name));
         rows.for_each(|index| kept.get_mut(index).into_iter().for_each(|kept| *kept = true));
         for (row, _) in self.rows.iter_mut().zip(kept).filter(|(_, kept)| !kept) {
             row.forget();
         }
     }
 
-    fn row(&mut self, index: usize, glance: &Glance<'_>, now: Time) {
+    fn row(&mut self, index: usize, glance: &Glance, now: Time) {
         let reachable = glance.state == State::Reachable;
         let owner = if self.rows[index].says(glance) {
             self.excuse(index, glance, now);
@@ -286,7 +286,7 @@ impl Witness {
     }
 
     /// A row says something else than after the last event. Returns who is behind it now.
-    fn news(&mut self, index: usize, glance: &Glance<'_>, now: Time) -> Option<Owner> {
+    fn news(&mut self, index: usize, glance: &Glance, now: Time) -> Option<Owner> {
         let before = self.rows[index];
         if before.state != Some(glance.state) || before.reason != glance.reason {
             if let Some(reason) = glance.reason {
@@ -320,7 +320,7 @@ impl Witness {
     }
 
     /// The incarnation at the other end of the session.
-    fn owner_behind(&self, index: usize, glance: &Glance<'_>, before: Row) -> Option<Owner> {
+    fn owner_behind(&self, index: usize, glance: &Glance, before: Row) -> Option<Owner> {
         match glance.session {
             Some(conn) if glance.epoch == before.epoch && Some(conn) == before.session => before.owner,
             Some(conn) => self.owner_of(conn),
@@ -330,7 +330,7 @@ impl Witness {
     }
 
     /// A row's proof time changed: was there a proof?
-    fn proof(&mut self, index: usize, glance: &Glance<'_>, before: Row, owner: Option<Owner>) {
+    fn proof(&mut self, index: usize, glance: &Glance, before: Row, owner: Option<Owner>) {
         let Some(proof_at) = glance.proof_at else { return };
         // A proof, and behind it what ends the session.
         let session = glance.session.or(before.session);
@@ -363,7 +363,7 @@ impl Witness {
         }
     }
 
-    fn reachable(&mut self, index: usize, glance: &Glance<'_>, owner: Option<Owner>, now: Time) {
+    fn reachable(&mut self, index: usize, glance: &Glance, owner: Option<Owner>, now: Time) {
         if !glance.proven {
             // A claim, which the operator chose to believe.
             return;

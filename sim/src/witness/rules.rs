@@ -10,7 +10,7 @@ use crate::net::Heard;
 
 impl Witness {
     /// Truth rule 1: evidence is an echo of a challenge, dated from its sending.
-    pub(super) fn echo(&mut self, index: usize, glance: &Glance<'_>, proof_at: Time) {
+    pub(super) fn echo(&mut self, index: usize, glance: &Glance, proof_at: Time) {
         let conn = match (glance.session, self.cause) {
             (Some(conn), _) | (None, Cause::Bytes(conn)) => conn,
             (None, Cause::Tick { .. } | Cause::Other) => return,
@@ -26,7 +26,7 @@ impl Witness {
     }
 
     /// Truth rule 4: a broker that did not run blames nobody, and excuses for one window.
-    pub(super) fn excuse(&mut self, index: usize, glance: &Glance<'_>, now: Time) {
+    pub(super) fn excuse(&mut self, index: usize, glance: &Glance, now: Time) {
         let heard = self.rows[index].heard;
         let times = (self.window, self.interval);
         match (glance.reason, glance.proof_at) {
