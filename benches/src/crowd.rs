@@ -379,11 +379,17 @@ impl Crowd {
             let count = guest.sent;
             guest.sent += 1;
             let digits = guest.key.as_ref().map_or(0, |_| TAG_DIGITS);
-            append_frame(&mut frame, false, digits, |out| append_proof(out, seq, &nonce), |out, json| {
-                if let Some(key) = &guest.key {
-                    key.append_tag(Direction::ToBroker, count, json, out);
-                }
-            });
+            append_frame(
+                &mut frame,
+                false,
+                digits,
+                |out| append_proof(out, seq, &nonce),
+                |out, json| {
+                    if let Some(key) = &guest.key {
+                        key.append_tag(Direction::ToBroker, count, json, out);
+                    }
+                },
+            );
             let blocked = guest.room < ROOM / 2;
             if blocked {
                 guest.room = ROOM;

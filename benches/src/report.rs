@@ -157,8 +157,9 @@ pub fn cost_table(documents: &[Value]) -> String {
 /// The documents of [`Series::document`], as a table of how long an operation takes.
 #[must_use]
 pub fn latency_table(documents: &[Value]) -> String {
-    let mut text =
-        String::from("server      rounds      p50      p99      max   p99 - yardstick's (all in µs)  handshakes/s beside\n");
+    let mut text = String::from(
+        "server      rounds      p50      p99      max   p99 - yardstick's (all in µs)  handshakes/s beside\n",
+    );
     let yardstick = documents.first().map_or(f64::NAN, |document| number(document, "/latency_us/p99"));
     for document in documents {
         let number = |pointer: &str| number(document, pointer);

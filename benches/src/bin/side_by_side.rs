@@ -17,6 +17,7 @@ use castra_benches::report::{Sample, Series, cost_table, latency_table};
 use castra_benches::script::{Script, guest_names};
 use castra_benches::server::{Cpu, Server, find_program};
 use castra_benches::silence::{Lateness, Silence};
+use castra_benches::steady::{self, Steady};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
@@ -120,6 +121,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             contender.client.round(Pressure::time(WARM_UP, args.concurrency), &stop)?;
         }
     }
+    let machine = (args.bench == Bench::Close).then(Steady::start);
     for round in 1..=args.rounds {
         for contender in &mut contenders {
             let sample = contender.round(args, &stop)?;
@@ -137,12 +139,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let yardstick = &contenders[0].series;
     let documents: Vec<_> = contenders.iter().map(|contender| contender.series.document(yardstick)).collect();
-    print(args, &documents);
-    for (_, table) in contenders.iter().filter_map(|contender| contender.server.turns_told()) {
-        if !args.json {
-            print!("{table}");
-        }
-    }
+    let turns = contenders.iter().find_map(|contender| contender.server.turns_told());
+    print(args, &documents, turns.zip(machine.map(Steady::end)));
     Ok(())
 }
 
@@ -160,6 +158,7 @@ fn silence(args: &Args, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
         window: 3 * interval,
     };
     let server = Server::measured_broker(&castra, &args.cadence(3))?;
+    let machine = Steady::start();
     let mut found = Lateness::default();
     for round in 1..=args.rounds {
         found.add(&silence.round(&server, stop)?);
@@ -169,24 +168,36 @@ fn silence(args: &Args, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
             eprintln!("round {round}: {} guests called stale so far", found.told());
         }
     }
+    let machine = machine.end();
     let (document, table) = server.turns_told().unwrap_or_default();
     if args.json {
-        println!("{}", json!({"bench": "silence", "silence": found.document(&silence), "turns": document}));
+        println!(
+            "{}",
+            json!({"bench": "silence", "silence": found.document(&silence), "turns": document, "steady": machine})
+        );
     } else {
-        print!("{}{table}", found.table(&silence));
+        print!("{}{table}{}", found.table(&silence), steady::line(&machine));
     }
     Ok(())
 }
 
-fn print(args: &Args, documents: &[Value]) {
+fn print(args: &Args, documents: &[Value], turns: Option<((Value, String), Value)>) {
     let name = args.bench.to_possible_value().map(|value| value.get_name().to_owned());
     if args.json {
-        println!("{}", json!({"bench": name, "servers": documents}));
+        let mut document = json!({"bench": name, "servers": documents});
+        if let Some(((turns, _), machine)) = turns {
+            document["turns"] = turns;
+            document["steady"] = machine;
+        }
+        println!("{document}");
         return;
     }
     match args.bench {
         Bench::Handshake | Bench::Keepalive => print!("{}", cost_table(documents)),
         Bench::Close | Bench::Silence => print!("{}", latency_table(documents)),
+    }
+    if let Some(((_, turns), machine)) = turns {
+        print!("{turns}{}", steady::line(&machine));
     }
 }
 
