@@ -27,8 +27,13 @@ pub(crate) fn append(out: &mut alloc::vec::Vec<u8>, bytes: &[u8]) {
     out.resize(start + 2 * bytes.len(), 0);
     let (pairs, _) = out[start..].as_chunks_mut::<2>();
     for (pair, &byte) in pairs.iter_mut().zip(bytes) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        *pair = [letter(byte >> 4), letter(byte & 15)];
     }
+}
+
+/// The digit of a value below 16. Without a table, so that many are done at once.
+const fn letter(value: u8) -> u8 {
+    value + b'0' + if value > 9 { b'a' - b'0' - 10 } else { 0 }
 }
 
 /// Reads exactly `2 × N` lower-case hex digits.

@@ -232,7 +232,10 @@ impl Nonce {
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         use subtle::ConstantTimeEq;
-        self.0.ct_eq(&other.0).into()
+        // As numbers: byte by byte takes eight times as long.
+        let (ours, theirs) = (u128::from_ne_bytes(self.0), u128::from_ne_bytes(other.0));
+        let difference = ours ^ theirs;
+        ((difference >> 64) as u64 | difference as u64).ct_eq(&0).into()
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Records {
     pub(super) second: (Time, u32),
     pub(super) timer: TimerId,
     pub(super) failing: bool,
+    /// Nothing that waits may be written before then.
+    rest: Time,
 }
 
 impl Records {
@@ -36,6 +38,7 @@ impl Records {
             second: (Time::ZERO, 0),
             timer: cx.timers.insert(TimerKey::Records),
             failing: false,
+            rest: Time::ZERO,
         }
     }
 
@@ -53,6 +56,7 @@ impl Records {
             (Some(_), _) => return,
         }
         row.queued = Some(urgency);
+        self.rest = Time::ZERO;
         self.prune(guests);
     }
 
@@ -72,7 +76,7 @@ impl Records {
     /// Writes what may be written now; arms the timer for the rest.
     pub(crate) fn pump(&mut self, cx: &mut Cx, guests: &mut Guests, everything: bool) {
         let now = cx.at();
-        if self.transitions.is_empty() && self.refreshes.is_empty() {
+        if (self.transitions.is_empty() && self.refreshes.is_empty()) || (now < self.rest && !everything) {
             return;
         }
         if now.since(self.second.0) >= Duration::from_secs(1) {
@@ -111,6 +115,7 @@ impl Records {
             let effect = cx.out.effect(Effect::WriteRecord(Box::new(record)));
             self.writing.insert(effect, id);
         }
+        self.rest = postponed.unwrap_or(Time::ZERO);
         if let Some(at) = postponed {
             cx.timers.arm_by(self.timer, at, Wakeup::Record);
         }
