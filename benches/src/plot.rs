@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::growth::{COSTS, Row, base};
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 790.0;
 const HEIGHT: f64 = 430.0;
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 520.0;
