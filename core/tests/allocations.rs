@@ -222,7 +222,7 @@ impl Crowd {
     }
 
     fn given(&mut self, input: Input<'_, BrokerConfig>) {
-        self.now.boot = self.now.boot + Duration::from_micros(300);
+        self.now.boot = self.now.boot + Duration::from_micros(10);
         self.broker.sent.clear();
         self.broker.room = ROOM;
         self.broker.handle(self.now, input);
@@ -302,7 +302,7 @@ fn a_handshake_allocates_a_small_exact_number_of_times() {
 #[test]
 fn an_idle_guest_takes_little_memory() {
     const GUESTS: usize = 10_000;
-    for (key, bound) in [(None, 460), (Some(key()), 640)] {
+    for (key, bound) in [(None, 430), (Some(key()), 790)] {
         let before = LIVE.get();
         let mut crowd = Crowd::new(0, key.clone());
         let empty = LIVE.get().wrapping_sub(before);

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::num::NonZeroU32;
 
 use crate::boundary::{Remote, Source, Wakeup};
 use crate::broker::cx::Cx;
@@ -48,9 +49,9 @@ impl Links {
         if link.half_open.is_some() {
             return;
         }
-        // Bounded by the shell's connection table.
-        link.half_open = Some(self.door.waiting.len() as u32);
         self.door.waiting.push(conn);
+        // Bounded by the shell's connection table.
+        link.half_open = NonZeroU32::new(self.door.waiting.len() as u32);
         if self.door.waiting.len() >= cx.config.half_open_max && !planted!(cx.config, HalfOpenUnbounded) {
             if !core::mem::replace(&mut self.door.shut, true) {
                 cx.out.read(Source::LinkDoor, 0);
@@ -66,9 +67,10 @@ impl Links {
         }
     }
 
-    pub(crate) fn leave_door_slot(&mut self, cx: &mut Cx, slot: u32) {
-        self.door.waiting.swap_remove(slot as usize);
-        if let Some(moved) = self.door.waiting.get(slot as usize)
+    pub(crate) fn leave_door_slot(&mut self, cx: &mut Cx, slot: NonZeroU32) {
+        let index = slot.get() as usize - 1;
+        self.door.waiting.swap_remove(index);
+        if let Some(moved) = self.door.waiting.get(index)
             && let Some(link) = self.table.get_mut(*moved)
         {
             link.half_open = Some(slot);

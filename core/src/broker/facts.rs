@@ -22,8 +22,10 @@ impl RowId {
     }
 }
 
-/// A command's number; on the wire, the id of its ping.
+/// A command's number; on the wire, the id of its ping. Aligned so that timers'
+/// keys, of which there is one a guest, are smaller.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(Rust, packed(4))]
 pub(crate) struct CommandId(pub(crate) u64);
 
 /// Whose deadline it is.

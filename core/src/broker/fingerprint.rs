@@ -315,7 +315,7 @@ impl Session {
             rare: _,
             questions,
             strikes,
-            in_step,
+            at_once,
             legacy,
         } = self;
         let Rare { conflict, older: _, late_answered, topics } = self.rare();
@@ -328,7 +328,7 @@ impl Session {
         canon.word(topics.len() as u64 + u64::from(*questions));
         canon.word(u64::from(*strikes));
         canon.maybe(late_answered.filter(|at| !canon.is_older(*at, SECOND)));
-        canon.flag(*in_step);
+        canon.flag(*at_once);
         canon.flag(*legacy);
         for challenge in self.answerable() {
             let Challenge { seq, nonce: _, sent_at } = challenge;

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use crate::auth::{Proof, SessionKey};
 use crate::boundary::{CloseReason, Origin, Remote, Source, Transport, Wakeup};
@@ -41,8 +42,8 @@ pub(crate) struct Link {
     pub(crate) blocked_since: Option<Time>,
     /// Serial: the old session ends then, unless a new `ok` comes before.
     pub(crate) reset_by: Option<Time>,
-    /// Its place in the door's list.
-    pub(crate) half_open: Option<u32>,
+    /// Its place in the door's list, counted from 1.
+    pub(crate) half_open: Option<NonZeroU32>,
 }
 
 /// What arrived on a link and isn't consumed.

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::auth::{Direction, SessionKey, TAG_DIGITS};
 use crate::boundary::{CloseReason, Wakeup};
@@ -15,7 +16,7 @@ use crate::id::{ConnId, Epoch, Nonce};
 use crate::link::inbox::{FRAME_MAX, SERIAL_FRAME_MAX, append_frame};
 use crate::link::message::{self, GuestFrame};
 use crate::liveness::{Departure, Evidence};
-use crate::time::{Time, WallTime, millis};
+use crate::time::{Time, WallTime, millis, nanos};
 
 /// One session. A 0.1 session has neither challenges nor a key.
 #[derive(Clone, Debug)]
@@ -38,9 +39,8 @@ pub(crate) struct Session {
     /// Unanswered questions of the guest.
     pub(crate) questions: u16,
     pub(super) strikes: u8,
-    /// It is challenged together with everybody else; the challenge after that
-    /// falls anywhere in the interval again.
-    pub(super) in_step: bool,
+    /// A challenge is due, whatever `next_challenge` says.
+    pub(super) at_once: bool,
     pub(super) legacy: bool,
 }
 
@@ -84,7 +84,8 @@ impl Session {
     /// The first challenge falls anywhere in the interval, so that guests that
     /// arrive together are not asked together for ever.
     pub(crate) fn new(cx: &mut Cx, row: RowId, epoch: Epoch, key: Option<SessionKey>) -> Self {
-        let next_challenge = anywhere_in_the_interval(cx);
+        let interval = cx.config.interval;
+        let next_challenge = cx.at() + (interval - cx.entropy.jitter(interval));
         let seal = key.map(|key| Box::new(Seal { key, received: 0, sent: 0 }));
         Self { seal, next_challenge, ..Self::blank(cx, Some(row), epoch, false) }
     }
@@ -107,7 +108,7 @@ impl Session {
             rare: None,
             questions: 0,
             strikes: 0,
-            in_step: false,
+            at_once: false,
             legacy,
         }
     }
@@ -141,6 +142,16 @@ impl Session {
         }
     }
 
+    /// Asks now; from then on it goes on as before, at the same point of the
+    /// interval: guests that are asked together once are not asked together for ever.
+    fn challenge_at_once(&mut self, now: Time, interval: Duration) {
+        let period = nanos(interval).max(1);
+        let (due, asked) = (self.next_challenge.as_nanos(), now.as_nanos());
+        let ahead = if due > asked { (due - asked) % period } else { period - (asked - due) % period };
+        self.at_once = true;
+        self.next_challenge = now + Duration::from_nanos(if ahead == 0 { period } else { ahead });
+    }
+
     fn take(&mut self, seq: u64) -> Option<Challenge> {
         let asked = |slot: &mut Challenge| slot.seq == seq;
         let older = self.rare.iter_mut().flat_map(|rare| &mut rare.older);
@@ -162,12 +173,6 @@ impl Session {
             }
         }
     }
-}
-
-/// A time within one interval from now, never now itself.
-fn anywhere_in_the_interval(cx: &mut Cx) -> Time {
-    let interval = cx.config.interval;
-    cx.at() + (interval - cx.entropy.jitter(interval))
 }
 
 impl Rare {
@@ -242,8 +247,7 @@ impl Links {
             let Some(link) = self.table.get_mut(conn) else { continue };
             if let Some(session) = &mut link.session {
                 if !session.is_legacy() {
-                    session.next_challenge = now;
-                    session.in_step = true;
+                    session.challenge_at_once(now, cx.config.interval);
                 }
                 cx.timers.arm_by(link.timer, now, Wakeup::Session);
             }
@@ -307,7 +311,7 @@ impl Links {
         let Some(mut challenge) = deciding.or_else(|| session.take(seq)) else {
             if (1..=session.last_seq).contains(&seq) {
                 cx.statistics.late_proofs += 1;
-                let second = core::time::Duration::from_secs(1);
+                let second = Duration::from_secs(1);
                 if session.rare().late_answered.is_none_or(|last| now.since(last) >= second) {
                     session.rare_mut().late_answered = Some(now);
                     self.challenge_and_keep(cx, conn);
@@ -379,17 +383,16 @@ impl Links {
             return self.end_session_with_bye(cx, guests, conn, end);
         }
         let row = session.row;
-        if session.next_challenge <= now && link.in_frames() {
+        if (session.at_once || session.next_challenge <= now) && link.in_frames() {
             self.challenge_and_keep(cx, conn);
             if let Some(link) = self.table.get_mut(conn)
                 && let Some(session) = &mut link.session
                 && !(planted!(cx.config, ChallengeHotLoop) && link.blocked_since.is_some())
             {
-                session.next_challenge = if core::mem::take(&mut session.in_step) {
-                    anywhere_in_the_interval(cx)
-                } else {
-                    now + cx.config.interval
-                };
+                session.at_once = false;
+                if session.next_challenge <= now {
+                    session.next_challenge = now + cx.config.interval;
+                }
             }
         }
         if let Some(row) = row {
