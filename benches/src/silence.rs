@@ -225,3 +225,54 @@ impl Default for Lateness {
         Self { told: histogram(), seen: histogram(), beside: Vec::new(), errors: BTreeMap::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castra_core::event::Cursor;
+    use castra_core::status::State;
+    use castra_core::time::WallTime;
+
+    const SILENCE: Silence = Silence {
+        guests: 10,
+        silent: 2,
+        concurrency: 1,
+        rate: 1.0,
+        interval: Duration::from_secs(1),
+        window: Duration::from_secs(3),
+    };
+
+    fn stale(guest: &str, age_ms: u64) -> Event {
+        let reason = Some(Reason::Stale);
+        let fact =
+            Fact::VerdictChanged { from: State::Reachable, to: State::Waiting, reason, age_ms: Some(age_ms) };
+        let guest = Some(guest.parse().expect("a name"));
+        Event {
+            cursor: Cursor { incarnation: 1, number: 1 },
+            at: WallTime::from_unix_millis(50_000),
+            guest,
+            fact,
+        }
+    }
+
+    #[test]
+    fn lateness_is_the_age_less_the_window_and_then_the_way_to_the_client() {
+        let mut lateness = Lateness::default();
+        let read = UNIX_EPOCH + Duration::from_millis(50_004);
+        lateness.take(&stale("stays-00009", 3002), read, &SILENCE);
+        lateness.take(&stale("stays-00008", 3000), read, &SILENCE);
+        let document = lateness.document(&SILENCE);
+        assert_eq!(lateness.told(), 2);
+        assert_eq!(document["told_ms_after_window"], json!({"p50": 0, "p99": 2, "max": 2}));
+        assert_eq!(document["seen_ms_after_window"], json!({"p50": 4, "p99": 6, "max": 6}));
+        assert_eq!(document["errors"], json!({}));
+    }
+
+    #[test]
+    fn a_guest_that_answers_and_is_called_stale_is_an_error() {
+        let mut lateness = Lateness::default();
+        lateness.take(&stale("stays-00007", 3002), UNIX_EPOCH, &SILENCE);
+        lateness.take(&stale("comes-00001", 3002), UNIX_EPOCH, &SILENCE);
+        assert_eq!((lateness.told(), lateness.errors.values().sum::<u64>()), (0, 1));
+    }
+}

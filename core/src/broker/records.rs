@@ -26,7 +26,7 @@ pub(crate) struct Records {
     pub(super) timer: TimerId,
     pub(super) failing: bool,
     /// Nothing that waits may be written before then.
-    rest: Time,
+    pub(super) rest: Time,
 }
 
 impl Records {
