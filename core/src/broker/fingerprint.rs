@@ -355,9 +355,7 @@ impl Commands {
 
 impl Records {
     fn canonical(&self, canon: &mut Canon, now: Time, rows: &[Option<usize>]) {
-        // When they rest follows from the rows and the second.
-        let Self { transitions, refreshes, writing, second: (second, count), timer: _, failing, rest: _ } =
-            self;
+        let Self { transitions, refreshes, writing, second: (second, count), timer: _, failing } = self;
         let numbers = transitions.iter().chain(refreshes).chain(writing.values());
         canon.word((transitions.len() as u64) << 16 | refreshes.len() as u64);
         for row in numbers {
