@@ -1,6 +1,5 @@
 //! L1, no hanging wait, as a property of every state: whatever an engine owes has
 //! an armed timer, no later than its bound. For checks after every event.
-#![expect(clippy::result_large_err, reason = "it names the guest inline, and only a broken engine pays")]
 
 use core::fmt;
 use core::time::Duration;

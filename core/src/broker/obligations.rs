@@ -1,5 +1,4 @@
 //! What the broker owes, and whether it would be woken for it.
-#![expect(clippy::result_large_err, reason = "it names the guest inline, and only a broken engine pays")]
 
 use core::time::Duration;
 
