@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use castra_core::id::GuestName;
@@ -96,26 +97,35 @@ pub fn round(server: &Server, is_broker: bool, crowd: &Crowd, stop: &AtomicBool)
     let names = guest_names("leaves-", crowd.closes);
     let leaving = names.iter().map(|name| join(target, name)).collect::<io::Result<Vec<_>>>()?;
     let mut watcher = if is_broker { Watcher::broker(server, &names)? } else { Watcher::yardstick(server)? };
+    server.turns("connects")?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let answers = scope.spawn(|| held.answer(&stay, 10 * crowd.duration + PATIENCE, &over));
-        let churn = scope.spawn(|| {
-            let mut client = Client::new(target, Script::link(guest_names("comes-", 10_000)));
-            let rate = Some(crowd.rate);
-            let duration = 10 * crowd.duration;
-            client.round(Pressure { rate, duration, ..Pressure::time(duration, crowd.concurrency) }, &over)
-        });
+        let churn = scope.spawn(|| churn(target, crowd.rate, crowd.concurrency, 10 * crowd.duration, &over));
         let measured = measure(leaving, &names, &mut watcher, crowd, stop);
         over.store(true, Ordering::Relaxed);
         let mut round = measured?;
-        for (who, others) in [("stays", answers.join()), ("comes", churn.join())] {
-            let others = others.map_err(|_| io::Error::other("a client panicked"))??;
-            for (what, count) in others.errors {
-                *round.errors.entry(format!("{who}: {what}")).or_default() += count;
-            }
-        }
+        round.errors_of("stays", &joined(answers)?);
+        round.went_on_beside(&joined(churn)?);
+        server.turns("closes")?;
         Ok(round)
     })
+}
+
+/// Others come and go until it is over.
+pub(crate) fn churn(
+    target: SocketAddr,
+    rate: f64,
+    concurrency: usize,
+    most: Duration,
+    over: &AtomicBool,
+) -> io::Result<Round> {
+    let mut client = Client::new(target, Script::link(guest_names("comes-", 10_000)));
+    client.round(Pressure { rate: Some(rate), ..Pressure::time(most, concurrency) }, over)
+}
+
+pub(crate) fn joined(thread: ScopedJoinHandle<'_, io::Result<Round>>) -> io::Result<Round> {
+    thread.join().map_err(|_| io::Error::other("a client panicked"))?
 }
 
 fn measure(

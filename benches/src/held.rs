@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ const CONCURRENCY: usize = 64;
 pub struct Held {
     poll: Poll,
     guests: Vec<Option<Guest>>,
+    silent: Range<usize>,
     out: Vec<u8>,
     round: Round,
 }
@@ -47,7 +49,8 @@ impl Held {
     pub fn connect(target: SocketAddr, script: &Script, stop: &AtomicBool) -> io::Result<Self> {
         let count = script.guests();
         let guests = (0..count).map(|_| None).collect();
-        let mut held = Self { poll: Poll::new()?, guests, out: Vec::new(), round: Round::new() };
+        let mut held =
+            Self { poll: Poll::new()?, guests, silent: 0..0, out: Vec::new(), round: Round::new() };
         let mut events = Events::with_capacity(1024);
         let (mut begun, mut through) = (0, 0);
         let mut end = Instant::now() + PATIENCE;
@@ -99,6 +102,9 @@ impl Held {
             self.wait(&mut events, left.min(BEAT))?;
             for event in &events {
                 let index = event.token().0;
+                if self.silent.contains(&index) {
+                    continue;
+                }
                 let Some(guest) = self.guests[index].as_mut() else { continue };
                 if let Err(what) = guest.advance(script, &mut self.out, &mut self.round) {
                     self.round.error(what);
@@ -108,6 +114,11 @@ impl Held {
         }
         self.round.elapsed = began.elapsed();
         Ok(std::mem::take(&mut self.round))
+    }
+
+    /// These read and answer nothing any more. Their connections stay.
+    pub fn silence(&mut self, guests: Range<usize>) {
+        self.silent = guests;
     }
 
     fn wait(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {

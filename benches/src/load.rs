@@ -45,6 +45,8 @@ pub struct Round {
     pub elapsed: Duration,
     /// Of the ones that went well, in nanoseconds.
     pub latency: Histogram<u64>,
+    /// Handshakes per second that went on beside it.
+    pub beside: Option<f64>,
 }
 
 /// A client with a place in the script, kept from round to round.
@@ -90,13 +92,26 @@ impl Round {
     #[must_use]
     pub fn new() -> Self {
         let latency = Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds that a histogram can have");
-        Self { done: 0, errors: BTreeMap::new(), elapsed: Duration::ZERO, latency }
+        Self { done: 0, errors: BTreeMap::new(), elapsed: Duration::ZERO, latency, beside: None }
     }
 
     /// Counts one that went well.
     pub fn done(&mut self, took: Duration) {
         self.done += 1;
         self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// `churn` went on meanwhile.
+    pub fn went_on_beside(&mut self, churn: &Self) {
+        self.beside = Some(churn.done as f64 / churn.elapsed.as_secs_f64());
+        self.errors_of("comes", churn);
+    }
+
+    /// Takes the errors of `others` over, under their name.
+    pub fn errors_of(&mut self, who: &str, others: &Self) {
+        for (what, count) in &others.errors {
+            *self.errors.entry(format!("{who}: {what}")).or_default() += count;
+        }
     }
 
     /// Counts one that didn't.

@@ -89,6 +89,8 @@ impl Series {
             let _ = latency.add(&sample.round.latency);
         }
         let latency = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
+        let beside: Vec<f64> = self.samples.iter().filter_map(|sample| sample.round.beside).collect();
+        let beside = (!beside.is_empty()).then(|| median(beside));
         let minima = least(&costs) / least(&theirs);
         json!({
             "server": self.server,
@@ -106,6 +108,7 @@ impl Series {
                 "minima": minima,
                 "paired_min": least(&paired), "paired_median": median(paired),
             },
+            "beside_per_second": beside,
             "errors": errors,
         })
     }
@@ -154,20 +157,22 @@ pub fn cost_table(documents: &[Value]) -> String {
 /// The documents of [`Series::document`], as a table of how long an operation takes.
 #[must_use]
 pub fn latency_table(documents: &[Value]) -> String {
-    let mut text =
-        String::from("server      rounds      p50      p99      max   p99 - yardstick's (all in µs)\n");
+    let mut text = String::from(
+        "server      rounds      p50      p99      max   p99 - yardstick's (all in µs)  handshakes/s beside\n",
+    );
     let yardstick = documents.first().map_or(f64::NAN, |document| number(document, "/latency_us/p99"));
     for document in documents {
         let number = |pointer: &str| number(document, pointer);
         let _ = writeln!(
             text,
-            "{:11} {:6} {:8.0} {:8.0} {:8.0} {:8.0}",
+            "{:11} {:6} {:8.0} {:8.0} {:8.0} {:8.0} {:36.0}",
             document["server"].as_str().unwrap_or_default(),
             number("/rounds"),
             number("/latency_us/p50"),
             number("/latency_us/p99"),
             number("/latency_us/max"),
             number("/latency_us/p99") - yardstick,
+            number("/beside_per_second"),
         );
     }
     append_errors(&mut text, documents);

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use castra_core::auth::Key;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::load::PATIENCE;
+use crate::turns::Turns;
 
 /// A server that listens, on the loopback. Dropping it ends it.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Server {
     child: Child,
     address: SocketAddr,
     state: Option<TempDir>,
+    turns: Option<Mutex<Turns>>,
 }
 
 /// CPU time of a process by thread, in nanoseconds since each began.
@@ -49,8 +52,8 @@ impl Server {
         if let Some(interval) = keepalive {
             command.args(["--keepalive", &interval.as_millis().to_string()]);
         }
-        let (child, line) = start(&mut command)?;
-        let mut server = Self { child, address: nowhere(), state: None };
+        let (child, line) = start(&mut command, Stdio::null())?;
+        let mut server = Self { child, address: nowhere(), state: None, turns: None };
         server.address = line.parse().map_err(|_| said(program, &line))?;
         Ok(server)
     }
@@ -60,12 +63,31 @@ impl Server {
     /// # Errors
     /// It can't be started.
     pub fn broker(program: &Path, args: &[String]) -> io::Result<Self> {
+        Self::any_broker(program, args, false)
+    }
+
+    /// The same, and it says how long its turns take, which costs it a little.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn measured_broker(program: &Path, args: &[String]) -> io::Result<Self> {
+        Self::any_broker(program, args, true)
+    }
+
+    fn any_broker(program: &Path, args: &[String], measured: bool) -> io::Result<Self> {
         let state = state_dir()?;
         let mut command = Command::new(program);
         command.args(["broker", "--json", "--listen", "tcp:127.0.0.1:0", "--state-dir"]).arg(state.path());
         command.args(["--die-with-parent", &std::process::id().to_string()]).args(args);
-        let (child, line) = start(&mut command)?;
-        let mut server = Self { child, address: nowhere(), state: Some(state) };
+        let (mut turns, mut errors) = (None, Stdio::null());
+        if measured {
+            command.env("CASTRA_TRACE", "castra::turns=debug").env("NO_COLOR", "1");
+            let file = tempfile::tempfile()?;
+            errors = file.try_clone()?.into();
+            turns = Some(Mutex::new(Turns::new(file)));
+        }
+        let (child, line) = start(&mut command, errors)?;
+        let mut server = Self { child, address: nowhere(), state: Some(state), turns };
         let ready: Value = serde_json::from_str(&line)?;
         let address = ready["listen"][0].as_str().and_then(|address| address.strip_prefix("tcp:"));
         server.address = address.and_then(|text| text.parse().ok()).ok_or_else(|| said(program, &line))?;
@@ -94,7 +116,7 @@ impl Server {
         let mut command = Command::new(program);
         command.arg("-c").arg(&configuration).stdin(Stdio::null());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let mut server = Self { child, address, state: Some(state) };
+        let mut server = Self { child, address, state: Some(state), turns: None };
         let end = Instant::now() + PATIENCE;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -126,6 +148,22 @@ impl Server {
     /// It is gone, or the kernel keeps no such figures.
     pub fn cpu(&self) -> io::Result<Cpu> {
         Cpu::of(self.pid())
+    }
+
+    /// What it said of its turns since this was asked last belongs to this phase.
+    ///
+    /// # Errors
+    /// What it said can't be read.
+    pub fn turns(&self, phase: &'static str) -> io::Result<()> {
+        let Some(turns) = &self.turns else { return Ok(()) };
+        turns.lock().unwrap_or_else(PoisonError::into_inner).phase(phase)
+    }
+
+    /// All that it said of its turns, if it does: a document, and the same for people.
+    #[must_use]
+    pub fn turns_told(&self) -> Option<(Value, String)> {
+        let turns = self.turns.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((turns.document(), turns.table()))
     }
 
     /// A client of its control socket.
@@ -237,8 +275,8 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// Starts a server that says on its first line where it is.
-fn start(command: &mut Command) -> io::Result<(Child, String)> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+fn start(command: &mut Command, errors: Stdio) -> io::Result<(Child, String)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
     let mut child = command.spawn()?;
     let mut line = String::new();
     if let Some(out) = child.stdout.take() {

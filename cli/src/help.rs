@@ -245,6 +245,28 @@ Defaults: the broker's own window and interval, 5 guests, network lan.
 Example:
   castra sim measure --window 6s --interval 2s --network lossy";
 
+pub(crate) const BENCH: &str = "\
+Puts a broker under load by real agents, and measures what it costs. Without --against, a broker \
+of its own is started in a temporary directory, with its log and events on, and ended afterwards.
+
+What there is:
+  handshake  guests connect, prove themselves and hang up; a handshake is two round trips
+  keepalive  guests stay and answer challenges
+  idle       guests stay: what each costs in memory, and all of them in processor time
+  status     guests stay while `castra status --json` is run again and again
+  restart    guests stay; the broker is killed and started again, and all of them return
+
+How to read it: latencies are those of the agents, who share the machine with the broker here. \
+Processor time is the broker's own, of all its threads; it is counted for a broker of our own \
+and with --pid. Quote ratios of figures that were measured side by side: on a shared machine, \
+times alone mean little.
+
+Without --rate, each of --concurrency places begins its next handshake when the last one ended, \
+so a slow broker is asked less. With --rate, handshakes begin on time whatever became of the \
+earlier ones, and latency counts from when one was due.
+
+Exit codes: 0 measured; 1 failures happened, or it was interrupted; 3 nobody could be proven.";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,25 +317,3 @@ mod tests {
         }
     }
 }
-
-pub(crate) const BENCH: &str = "\
-Puts a broker under load by real agents, and measures what it costs. Without --against, a broker \
-of its own is started in a temporary directory, with its log and events on, and ended afterwards.
-
-What there is:
-  handshake  guests connect, prove themselves and hang up; a handshake is two round trips
-  keepalive  guests stay and answer challenges
-  idle       guests stay: what each costs in memory, and all of them in processor time
-  status     guests stay while `castra status --json` is run again and again
-  restart    guests stay; the broker is killed and started again, and all of them return
-
-How to read it: latencies are those of the agents, who share the machine with the broker here. \
-Processor time is the broker's own, of all its threads; it is counted for a broker of our own \
-and with --pid. Quote ratios of figures that were measured side by side: on a shared machine, \
-times alone mean little.
-
-Without --rate, each of --concurrency places begins its next handshake when the last one ended, \
-so a slow broker is asked less. With --rate, handshakes begin on time whatever became of the \
-earlier ones, and latency counts from when one was due.
-
-Exit codes: 0 measured; 1 failures happened, or it was interrupted; 3 nobody could be proven.";

@@ -16,6 +16,8 @@ use castra_benches::raise_descriptor_limit;
 use castra_benches::report::{Sample, Series, cost_table, latency_table};
 use castra_benches::script::{Script, guest_names};
 use castra_benches::server::{Cpu, Server, find_program};
+use castra_benches::silence::{Lateness, Silence};
+use castra_benches::steady::{self, Steady};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
@@ -39,15 +41,18 @@ struct Args {
     /// Handshakes under way at once
     #[arg(long, value_name = "C", default_value = "32")]
     concurrency: usize,
-    /// keepalive: how often each guest is challenged
-    #[arg(long, value_name = "MILLIS", default_value = "200")]
-    interval: u64,
-    /// close: handshakes per second meanwhile
+    /// How often each guest is challenged (keepalive: 200, silence: 1000, close: 5000)
+    #[arg(long, value_name = "MILLIS")]
+    interval: Option<u64>,
+    /// close, silence: handshakes per second meanwhile
     #[arg(long, value_name = "N", default_value = "1000")]
     rate: f64,
-    /// close: links closed in a round
+    /// Links closed, or guests gone silent, in a round
     #[arg(long, value_name = "N", default_value = "100")]
     closes: usize,
+    /// silence: all guests go silent
+    #[arg(long)]
+    all: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -67,6 +72,8 @@ enum Bench {
     Keepalive,
     /// From the end of a link until the server shows it
     Close,
+    /// From the end of a silent guest's window until the broker says so; no other server
+    Silence,
 }
 
 /// A server, and its place in the comparison.
@@ -82,8 +89,10 @@ struct Contender {
 const WITHOUT_MOSQUITTO: &str = "mosquitto is not installed: apt-get install mosquitto";
 /// Before anything counts.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// After a round: a server notices the last closes.
+/// After a round: a server notices the last closes …
 const SETTLE: Duration = Duration::from_millis(50);
+/// … and those of a crowd.
+const SETTLE_CROWD: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -103,12 +112,16 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     raise_descriptor_limit()?;
+    if args.bench == Bench::Silence {
+        return silence(args, &stop);
+    }
     let mut contenders = contenders(args)?;
     for contender in &mut contenders {
         if args.bench == Bench::Handshake {
             contender.client.round(Pressure::time(WARM_UP, args.concurrency), &stop)?;
         }
     }
+    let machine = (args.bench == Bench::Close).then(Steady::start);
     for round in 1..=args.rounds {
         for contender in &mut contenders {
             let sample = contender.round(args, &stop)?;
@@ -126,50 +139,86 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let yardstick = &contenders[0].series;
     let documents: Vec<_> = contenders.iter().map(|contender| contender.series.document(yardstick)).collect();
-    print(args, &documents);
+    let turns = contenders.iter().find_map(|contender| contender.server.turns_told());
+    print(args, &documents, turns.zip(machine.map(Steady::end)));
     Ok(())
 }
 
-fn print(args: &Args, documents: &[Value]) {
+/// The broker alone: the yardstick has no window.
+fn silence(args: &Args, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
+    let (castra, _) = programs(args)?;
+    let guests = args.guests.unwrap_or(2000);
+    let interval = Duration::from_millis(args.interval());
+    let silence = Silence {
+        guests,
+        silent: if args.all { guests } else { args.closes },
+        concurrency: args.concurrency,
+        rate: args.rate,
+        interval,
+        window: 3 * interval,
+    };
+    let server = Server::measured_broker(&castra, &args.cadence(3))?;
+    let machine = Steady::start();
+    let mut found = Lateness::default();
+    for round in 1..=args.rounds {
+        found.add(&silence.round(&server, stop)?);
+        std::thread::sleep(SETTLE_CROWD);
+        server.turns("ends")?;
+        if !args.json {
+            eprintln!("round {round}: {} guests called stale so far", found.told());
+        }
+    }
+    let machine = machine.end();
+    let (document, table) = server.turns_told().unwrap_or_default();
+    if args.json {
+        println!(
+            "{}",
+            json!({"bench": "silence", "silence": found.document(&silence), "turns": document, "steady": machine})
+        );
+    } else {
+        print!("{}{table}{}", found.table(&silence), steady::line(&machine));
+    }
+    Ok(())
+}
+
+fn print(args: &Args, documents: &[Value], turns: Option<((Value, String), Value)>) {
     let name = args.bench.to_possible_value().map(|value| value.get_name().to_owned());
     if args.json {
-        println!("{}", json!({"bench": name, "servers": documents}));
+        let mut document = json!({"bench": name, "servers": documents});
+        if let Some(((turns, _), machine)) = turns {
+            document["turns"] = turns;
+            document["steady"] = machine;
+        }
+        println!("{document}");
         return;
     }
     match args.bench {
         Bench::Handshake | Bench::Keepalive => print!("{}", cost_table(documents)),
-        Bench::Close => print!("{}", latency_table(documents)),
+        Bench::Close | Bench::Silence => print!("{}", latency_table(documents)),
+    }
+    if let Some(((_, turns), machine)) = turns {
+        print!("{turns}{}", steady::line(&machine));
     }
 }
 
 /// The yardstick is the first.
 fn contenders(args: &Args) -> Result<Vec<Contender>, Box<dyn Error>> {
-    let beside = std::env::current_exe()?;
-    let beside = beside.parent().unwrap_or(Path::new("."));
-    let castra = args.castra.clone().unwrap_or_else(|| beside.join("castra"));
-    let yardstick = beside.join("yardstick");
-    for (program, package) in [(&castra, "castra"), (&yardstick, "castra-benches")] {
-        if !program.is_file() {
-            let program = program.display();
-            return Err(format!("{program} is missing: cargo build --release -p {package}").into());
-        }
-    }
+    let (castra, yardstick) = programs(args)?;
     let guests = args.guests.unwrap_or(if args.bench == Bench::Handshake { 1000 } else { 2000 });
     let names = guest_names("guest-", guests);
     let link = Script::link(names.clone());
     let (keepalive, options) = match args.bench {
         Bench::Handshake => (None, vec![]),
-        Bench::Keepalive => {
-            let (interval, window) = (args.interval, args.interval * 10);
-            let options = ["--interval", &format!("{interval}ms"), "--window", &format!("{window}ms")];
-            (Some(Duration::from_millis(interval)), options.map(str::to_owned).to_vec())
-        }
+        Bench::Keepalive => (Some(Duration::from_millis(args.interval())), args.cadence(10)),
         // The broker's own interval; those that leave don't answer before they do.
-        Bench::Close => (Some(Duration::from_secs(5)), vec!["--window".into(), "60s".into()]),
+        Bench::Close | Bench::Silence => (Some(Duration::from_millis(args.interval())), args.cadence(12)),
     };
     let server = Server::yardstick(&yardstick, keepalive)?;
     let mut all = vec![Contender::new("yardstick", server, link.clone())];
-    let server = Server::broker(&castra, &options)?;
+    let server = match args.bench {
+        Bench::Close => Server::measured_broker(&castra, &options)?,
+        _ => Server::broker(&castra, &options)?,
+    };
     all.push(Contender { is_broker: true, ..Contender::new("broker", server, link) });
     if args.bench == Bench::Handshake {
         let server = Server::broker(&castra, &options)?;
@@ -186,6 +235,39 @@ fn contenders(args: &Args) -> Result<Vec<Contender>, Box<dyn Error>> {
         }
     }
     Ok(all)
+}
+
+/// `castra` and the yardstick.
+fn programs(args: &Args) -> Result<(PathBuf, PathBuf), Box<dyn Error>> {
+    let beside = std::env::current_exe()?;
+    let beside = beside.parent().unwrap_or(Path::new("."));
+    let castra = args.castra.clone().unwrap_or_else(|| beside.join("castra"));
+    let yardstick = beside.join("yardstick");
+    for (program, package) in [(&castra, "castra"), (&yardstick, "castra-benches")] {
+        if !program.is_file() {
+            let program = program.display();
+            return Err(format!("{program} is missing: cargo build --release -p {package}").into());
+        }
+    }
+    Ok((castra, yardstick))
+}
+
+impl Args {
+    /// In milliseconds.
+    fn interval(&self) -> u64 {
+        self.interval.unwrap_or(match self.bench {
+            Bench::Handshake | Bench::Close => 5000,
+            Bench::Keepalive => 200,
+            Bench::Silence => 1000,
+        })
+    }
+
+    /// Options of a broker whose window is so many intervals.
+    fn cadence(&self, intervals: u64) -> Vec<String> {
+        let (interval, window) = (self.interval(), self.interval() * intervals);
+        let options = ["--interval", &format!("{interval}ms"), "--window", &format!("{window}ms")];
+        options.map(str::to_owned).to_vec()
+    }
 }
 
 impl Contender {
@@ -209,7 +291,7 @@ impl Contender {
             Bench::Keepalive => {
                 let mut held = Held::connect(self.server.address(), &self.script, stop)?;
                 // Until the challenges have found their places.
-                held.answer(&self.script, 3 * Duration::from_millis(args.interval), stop)?;
+                held.answer(&self.script, 3 * Duration::from_millis(args.interval()), stop)?;
                 let start = self.server.cpu()?;
                 let round = held.answer(&self.script, duration, stop)?;
                 Sample::new(round, &start, &self.server.cpu()?)
@@ -223,8 +305,12 @@ impl Contender {
                     closes: args.closes,
                 };
                 let round = close::round(&self.server, self.is_broker, &crowd, stop)?;
-                self.sample(round, &start)?
+                let sample = self.sample(round, &start)?;
+                std::thread::sleep(SETTLE_CROWD);
+                self.server.turns("ends")?;
+                sample
             }
+            Bench::Silence => unreachable!("it has no contenders"),
         };
         Ok(sample)
     }

@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         if matches!(self.phase, Phase::Over) { Directive::Stop } else { Directive::Go }
     }
 
-    fn step(&mut self, now: Now, tally: &mut Tally) -> Result<(), Failure> {
+    fn step(&mut self, now: Now, tally: &Tally) -> Result<(), Failure> {
         match &self.phase {
             Phase::Gathering => {
                 self.progress.show(tally.up as u64, || "gathering".to_owned());

@@ -355,7 +355,7 @@ impl Commands {
 
 impl Records {
     fn canonical(&self, canon: &mut Canon, now: Time, rows: &[Option<usize>]) {
-        let Self { transitions, refreshes, writing, second: (second, count), timer: _, failing, rest } = self;
+        let Self { transitions, refreshes, writing, second: (second, count), timer: _, failing } = self;
         let numbers = transitions.iter().chain(refreshes).chain(writing.values());
         canon.word((transitions.len() as u64) << 16 | refreshes.len() as u64);
         for row in numbers {
@@ -366,8 +366,6 @@ impl Records {
         canon.maybe(counts.then_some(*second));
         canon.word(if counts { u64::from(*count) } else { 0 });
         canon.flag(*failing);
-        // What is over keeps nobody waiting.
-        canon.maybe((*rest > now).then_some(*rest));
     }
 }
 

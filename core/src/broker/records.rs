@@ -25,8 +25,6 @@ pub(crate) struct Records {
     pub(super) second: (Time, u32),
     pub(super) timer: TimerId,
     pub(super) failing: bool,
-    /// Nothing that waits may be written before then.
-    pub(super) rest: Time,
 }
 
 impl Records {
@@ -38,7 +36,6 @@ impl Records {
             second: (Time::ZERO, 0),
             timer: cx.timers.insert(TimerKey::Records),
             failing: false,
-            rest: Time::ZERO,
         }
     }
 
@@ -56,7 +53,6 @@ impl Records {
             (Some(_), _) => return,
         }
         row.queued = Some(urgency);
-        self.rest = Time::ZERO;
         self.prune(guests);
     }
 
@@ -76,7 +72,7 @@ impl Records {
     /// Writes what may be written now; arms the timer for the rest.
     pub(crate) fn pump(&mut self, cx: &mut Cx, guests: &mut Guests, everything: bool) {
         let now = cx.at();
-        if (self.transitions.is_empty() && self.refreshes.is_empty()) || (now < self.rest && !everything) {
+        if self.transitions.is_empty() && self.refreshes.is_empty() {
             return;
         }
         if now.since(self.second.0) >= Duration::from_secs(1) {
@@ -115,7 +111,6 @@ impl Records {
             let effect = cx.out.effect(Effect::WriteRecord(Box::new(record)));
             self.writing.insert(effect, id);
         }
-        self.rest = postponed.unwrap_or(Time::ZERO);
         if let Some(at) = postponed {
             cx.timers.arm_by(self.timer, at, Wakeup::Record);
         }

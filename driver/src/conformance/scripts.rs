@@ -292,7 +292,7 @@ pub fn a_burst_is_accepted_in_batches_and_within_credit<W: World>() {
     assert_eq!(it.shell.engine().opened().len(), 3);
     assert!(it.next.more);
     it.act([Act::Read(Source::LinkDoor, usize::MAX)]);
-    assert_eq!(it.shell.engine().opened().len(), 3 + 64);
+    assert_eq!(it.shell.engine().opened().len(), 3 + 16);
     it.until("all accepted", |it| it.shell.engine().opened().len() == PEERS);
     drop(peers);
 }

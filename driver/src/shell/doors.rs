@@ -9,7 +9,7 @@ use castra_core::time::Time;
 use crate::net::ListenerId;
 
 /// Most connections taken from one listener per turn.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 16;
 /// How long a listener rests after an error that trying again at once can't cure.
 const REST: Duration = Duration::from_millis(100);
 /// Connections kept free for local clients, so that a flood of links never

@@ -1,4 +1,4 @@
-//! Writing: one write per connection and turn, last words, and their bound.
+//! Writing: at most one write per connection and turn, last words, and their bound.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use castra_core::id::ConnId;
 use castra_core::time::Now;
 
 use super::slots::Stage;
-use super::{READ_MAX, Shell};
+use super::{READ_MAX, Shell, WRITES_PER_TURN};
 use crate::net::{Net, Received};
 use crate::work::Work;
 
@@ -15,14 +15,11 @@ use crate::work::Work;
 const LAST_READS: usize = 4;
 
 impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
-    /// One write for each connection that has something to say.
+    /// One write for each connection that has something to say, as far as this turn goes.
     pub(super) fn flush(&mut self, now: Now) {
-        let mut dirty = std::mem::take(&mut self.ports.dirty);
-        for conn in dirty.drain(..) {
+        for _ in 0..self.ports.dirty.len().min(WRITES_PER_TURN) {
+            let Some(conn) = self.ports.dirty.pop_front() else { break };
             self.flush_one(now, conn);
-        }
-        if self.ports.dirty.is_empty() {
-            self.ports.dirty = dirty;
         }
         while self.ports.closing.front().is_some_and(|(until, _)| *until <= now.boot) {
             if let Some((_, conn)) = self.ports.closing.pop_front() {

@@ -46,8 +46,15 @@ use crate::work::{Done, Job, JobId, Outcome, Work};
 
 /// Most bytes read from one connection per turn.
 pub const READ_MAX: usize = 64 * 1024;
-/// Most connections read per turn; the others keep their place in the line.
-const READS_PER_TURN: usize = 64;
+/// Most connections read per turn, and …
+const READS_PER_TURN: usize = 24;
+/// … written to; the others keep their place in the line. With [`doors::BATCH`]
+/// accepts this bounds what the kernel is asked for in one turn: some 10 µs for
+/// each of them, less than a millisecond in all. Reads and accepts together ask
+/// for fewer writes than this, so that the line doesn't grow with them.
+const WRITES_PER_TURN: usize = 48;
+
+const _: () = assert!(READS_PER_TURN + doors::BATCH <= WRITES_PER_TURN);
 
 /// What a shell is told at start.
 #[derive(Clone, Debug)]

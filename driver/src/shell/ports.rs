@@ -43,7 +43,7 @@ pub(crate) struct Ports<N, W> {
     /// Connections that can be read now, each once.
     pub(crate) ready: VecDeque<ConnId>,
     /// Connections with something to flush, each once.
-    pub(crate) dirty: Vec<ConnId>,
+    pub(crate) dirty: VecDeque<ConnId>,
     /// Closing connections that could not flush, with the time of giving up.
     pub(crate) closing: VecDeque<(Time, ConnId)>,
     pub(crate) pending: VecDeque<Pending>,
@@ -64,7 +64,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             sink: options.log_prefix.map(Sink::new),
             observed: options.observe.then(Vec::new),
             ready: VecDeque::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             closing: VecDeque::new(),
             pending: VecDeque::new(),
             stopped: false,
@@ -200,7 +200,7 @@ impl<N: Net, W: Work> Ports<N, W> {
     pub(crate) fn soil(&mut self, conn: ConnId) {
         let Some(slot) = self.slots.get(conn) else { return };
         if !std::mem::replace(&mut slot.flags.dirty, true) {
-            self.dirty.push(conn);
+            self.dirty.push_back(conn);
         }
     }
 

@@ -11,8 +11,8 @@ use castra_core::time::{Now, Time, WallTime};
 use crate::work::Append;
 
 /// Lines leave when this many bytes wait: a batch costs two switches between
-/// threads, which a few thousand lines share …
-const BATCH_BYTES: usize = 256 * 1024;
+/// threads, which some hundreds of lines share …
+const BATCH_BYTES: usize = 64 * 1024;
 /// … or when the oldest has waited this long.
 const BATCH_DELAY: Duration = Duration::from_millis(50);
 /// Lines waiting to be written, in bytes, before new ones are dropped and counted.

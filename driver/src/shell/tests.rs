@@ -229,6 +229,34 @@ fn a_full_table_leaves_room_for_local_clients() {
 }
 
 #[test]
+fn a_turn_reads_and_writes_only_so_many_and_the_others_have_their_turn() {
+    const PEERS: usize = 100;
+    let mut it = Harness::<MemoryWorld, MemoryNet>::new();
+    let mut peers: Vec<_> = (0..PEERS).map(|_| it.connection()).collect();
+    it.quiet();
+    for (peer, _) in &mut peers {
+        peer.write(b"in").expect("room");
+    }
+    let mut turns = Vec::new();
+    it.until("all read", |it| {
+        let read = peers.iter().filter(|(_, conn)| !it.shell.engine().read(*conn).is_empty()).count();
+        turns.push(read);
+        read == PEERS
+    });
+    assert_eq!(turns, [0, 24, 48, 72, 96, PEERS]);
+    it.quiet();
+
+    let mut heard = Vec::new();
+    it.act(peers.iter().map(|(_, conn)| Act::Transmit(*conn, b"out".to_vec())).collect::<Vec<_>>());
+    while heard.iter().sum::<usize>() < PEERS {
+        assert!(heard.len() < 3 && it.next.more == (heard.len() < 2), "{heard:?}");
+        heard.push(peers.iter_mut().filter_map(|(peer, _)| peer.read(&mut [0; 8]).ok()).count());
+        it.turn();
+    }
+    assert_eq!(heard, [48, 48, 4]);
+}
+
+#[test]
 fn a_drain_closes_the_doors_for_links() {
     let mut it = Harness::<MemoryWorld, MemoryNet>::new();
     let (_peer, _) = it.connection();
