@@ -278,7 +278,10 @@ fn the_appended_json_of_each_kind_is_that_of_serde() {
         for guest in [None, Some("devbox".parse().unwrap())] {
             let event = Event { guest, ..event(fact.clone()) };
             let mut json = Vec::new();
-            event.append_json(&event.at.to_string(), &mut json);
+            event.append_json(None, &mut json);
+            let mut shared = Vec::new();
+            event.append_json(Some(&event.at.to_string()), &mut shared);
+            assert_eq!(json, shared);
             assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&event).unwrap());
         }
     }

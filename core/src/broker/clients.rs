@@ -378,7 +378,7 @@ impl Follow {
             self.next += 1;
             if self.filter.admits(event) {
                 append_head(out, None, event.fact.kind());
-                append_json(out, event);
+                event.append_json(None, out);
                 out.extend_from_slice(b"}\n");
                 return true;
             }

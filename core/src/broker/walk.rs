@@ -173,7 +173,9 @@ impl Walk {
                     _ if *next > *until || self.count >= *limit => false,
                     Some((number, event)) => {
                         *next = number + 1;
-                        item(&mut self.count, out, event)
+                        next_item(&mut self.count, out);
+                        event.append_json(None, out);
+                        true
                     }
                     None => {
                         *next = (*next + 256).min(*until + 1);

@@ -94,11 +94,15 @@ impl Event {
     }
 
     /// Appends the JSON form, as [`serde::Serialize`] gives it. `at` is
-    /// [`Event::at`] as text, which many events share.
-    pub fn append_json(&self, at: &str, out: &mut Vec<u8>) {
+    /// [`Event::at`] as text, if the caller has it: many events share one.
+    pub fn append_json(&self, at: Option<&str>, out: &mut Vec<u8>) {
         let mut json = Line(out);
         json.text(r#"{"cursor":""#).number(self.cursor.incarnation).text("-").number(self.cursor.number);
-        json.text(r#"","at":""#).text(at);
+        json.text(r#"","at":""#);
+        match at {
+            Some(at) => json.text(at),
+            None => json.shown(self.at),
+        };
         if let Some(guest) = &self.guest {
             json.text(r#"","guest":""#).bytes(guest.as_bytes());
         }

@@ -57,7 +57,7 @@ impl Sink {
         }
         event.append_line(log);
         log.push(b'\n');
-        event.append_json(stamp, events);
+        event.append_json(Some(stamp), events);
         events.push(b'\n');
         append_attempt(event, handshakes);
     }
