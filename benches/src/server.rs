@@ -160,10 +160,16 @@ impl Server {
     }
 
     /// All that it said of its turns, if it does: a document, and the same for people.
-    #[must_use]
-    pub fn turns_told(&self) -> Option<(Value, String)> {
-        let turns = self.turns.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((turns.document(), turns.table()))
+    ///
+    /// # Errors
+    /// It should, and told of none: a first turn is always longer than all before it.
+    pub fn turns_told(&self) -> io::Result<Option<(Value, String)>> {
+        let Some(turns) = &self.turns else { return Ok(None) };
+        let turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.is_empty() {
+            return Err(io::Error::other("the broker told nothing of its turns: is its trace still read?"));
+        }
+        Ok(Some((turns.document(), turns.table())))
     }
 
     /// A client of its control socket.

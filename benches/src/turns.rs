@@ -71,6 +71,12 @@ impl Turns {
         Ok(())
     }
 
+    /// Whether it told of no turn at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.phases.iter().all(|phase| phase.turns.is_empty())
+    }
+
     /// The longest of each phase and in all, as a document.
     #[must_use]
     pub fn document(&self) -> Value {

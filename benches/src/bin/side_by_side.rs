@@ -139,7 +139,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let yardstick = &contenders[0].series;
     let documents: Vec<_> = contenders.iter().map(|contender| contender.series.document(yardstick)).collect();
-    let turns = contenders.iter().find_map(|contender| contender.server.turns_told());
+    let turns =
+        contenders.iter().find_map(|contender| contender.server.turns_told().transpose()).transpose()?;
     print(args, &documents, turns.zip(machine.map(Steady::end)));
     Ok(())
 }
@@ -169,7 +170,7 @@ fn silence(args: &Args, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
         }
     }
     let machine = machine.end();
-    let (document, table) = server.turns_told().unwrap_or_default();
+    let (document, table) = server.turns_told()?.ok_or("the broker was not asked for its turns")?;
     if args.json {
         println!(
             "{}",

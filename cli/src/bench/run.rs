@@ -170,7 +170,10 @@ impl<'a> Run<'a> {
                 let done = self.done(tally);
                 let unit = self.kind.unit();
                 self.progress.show(done, || format!("{:.0} {unit}/s", done as f64 / spent));
-                let everybody = self.kind == Kind::Restart && tally.up == self.args.guests as usize;
+                // Whoever has not noticed yet that the broker was killed still counts as up.
+                let everybody = self.kind == Kind::Restart
+                    && done >= u64::from(self.args.guests)
+                    && tally.up == self.args.guests as usize;
                 if everybody || (self.kind != Kind::Restart && now.boot >= until) {
                     self.end(now, tally);
                 } else if matches!(self.kind, Kind::Handshake { .. } | Kind::Restart) {
@@ -284,8 +287,12 @@ impl<'a> Run<'a> {
             failures.entry(reason).and_modify(|after| *after -= count);
         }
         if self.kind == Kind::Restart {
-            // The links that the killed broker left behind.
-            failures.remove("disconnected");
+            // Each guest lost the link that the killed broker left behind; whatever
+            // else ended was a failure.
+            let links = u64::from(self.args.guests);
+            failures
+                .entry("disconnected".to_owned())
+                .and_modify(|count| *count = count.saturating_sub(links));
         }
         failures.retain(|_, count| *count > 0);
         // A restart's processes are two: the second one's figures would mean nothing against the first's.
