@@ -50,6 +50,7 @@ impl Disk {
             incarnation: self.incarnation,
             tokens: self.tokens.iter().map(|(name, key)| (*name, key.clone())).collect(),
             last_seen: self.records.iter().map(|(name, at)| (*name, *at)).collect(),
+            ..Restored::default()
         }
     }
 

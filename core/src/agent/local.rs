@@ -264,6 +264,7 @@ impl Local {
             GuestRequestKind::Status => "status",
             GuestRequestKind::Wait => "waited",
             GuestRequestKind::PingGuest => "pong",
+            GuestRequestKind::Restore => "restored",
         };
         self.conclude(cx, pending, |client, cx| {
             client.send(cx.out, |bytes| {

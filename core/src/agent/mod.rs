@@ -23,6 +23,7 @@ use crate::entropy::Entropy;
 use crate::event::{Cursor, Event, Fact};
 use crate::id::ConnId;
 use crate::link::message::GuestRequest;
+use crate::peers::RestoredInbox;
 use crate::queue::Outbox;
 use crate::time::{Now, Time};
 use link::Link;
@@ -98,9 +99,10 @@ trait Upstream {
 impl Agent {
     /// An agent that dials at once: drain it before the first [`Engine::handle`].
     #[must_use]
-    pub fn new(config: AgentConfig, entropy: Entropy, now: Now) -> Self {
+    pub fn new(config: AgentConfig, restored: RestoredInbox, entropy: Entropy, now: Now) -> Self {
         #[cfg(feature = "model")]
         let longest = obligations::Longest::new(&config);
+        let _ = restored;
         let mut agent = Self {
             config,
             entropy,

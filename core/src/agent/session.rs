@@ -112,7 +112,7 @@ impl Session {
                 }
                 // An unknown type is not answered: two ends that answer each
                 // other's errors never stop.
-                Ok(BrokerFrame::Pong { .. } | BrokerFrame::Unknown) => Answer::Nothing,
+                Ok(BrokerFrame::Pong { .. } | BrokerFrame::Peer(_) | BrokerFrame::Unknown) => Answer::Nothing,
             };
             match answer {
                 Answer::Nothing => {}

@@ -179,6 +179,9 @@ impl Commands {
                 None => self.answer(cx, clients, asker, Err(problem(ErrorCode::InvalidRequest, ""))),
             },
             GuestRequestKind::PingGuest => self.ping(cx, clients, guests, asker, name, timeout),
+            GuestRequestKind::Restore => {
+                self.answer(cx, clients, asker, Err(problem(ErrorCode::Refused, "")))
+            }
         }
     }
 

@@ -82,6 +82,16 @@ impl Broker {
                 }
                 commands.store(cx, clients, asker, StoreOp::Forget { guest }, timeout);
             }
+            Command::ListPeers { .. }
+            | Command::RegisterPeer { .. }
+            | Command::UnregisterPeer { .. }
+            | Command::SendToPeer { .. }
+            | Command::Inbox { .. }
+            | Command::Restore { .. }
+            | Command::PeerAnswer { .. }
+            | Command::Hold { .. } => {
+                clients.error(conn, id, &problem(ErrorCode::UnknownMethod, "there are no peers yet"));
+            }
             Command::Reload => commands.reload(cx, asker, timeout),
             Command::Shutdown => {
                 clients.reply(conn, id, "shutting_down", &Empty {});

@@ -54,6 +54,8 @@ pub struct Restored {
     pub tokens: Vec<(GuestName, Option<Key>)>,
     /// Wall time of the newest proof known of each name.
     pub last_seen: Vec<(GuestName, WallTime)>,
+    /// Peers and their messages.
+    pub peers: crate::peers::RestoredPeers,
 }
 
 /// The broker: who is reachable, and why not.

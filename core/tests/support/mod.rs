@@ -19,6 +19,7 @@ use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::Fact;
 use castra_core::id::{ConnId, EffectId, Epoch, Nonce};
+use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Engine, Input, Output};
 
@@ -78,7 +79,7 @@ impl World {
     pub fn with(config: AgentConfig, entropy: Entropy) -> Self {
         let start = Time::from_millis(1000);
         let mut world = Self {
-            agent: Agent::new(config, entropy, now(start)),
+            agent: Agent::new(config, RestoredInbox::default(), entropy, now(start)),
             now: start,
             log: Vec::new(),
             wait: None,
