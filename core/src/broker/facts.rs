@@ -86,7 +86,7 @@ pub(crate) enum Urgency {
 
 /// Why a row is never dropped to make room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Keep(u8);
+pub(crate) struct Keep(pub(super) u8);
 
 impl Keep {
     /// Named by the operator.
