@@ -18,9 +18,9 @@ mod names;
 #[cfg(feature = "model")]
 mod obligations;
 mod records;
-mod ring;
+pub(crate) mod ring;
 mod session;
-mod walk;
+pub(crate) mod walk;
 
 use alloc::vec::Vec;
 
