@@ -4,6 +4,7 @@
 //! neither. A message is a record too, and has one fate. The bytes:
 //! `docs/PROTOCOL.md`, section 17.
 
+mod ledger;
 mod settings;
 pub mod wire;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::id::GuestName;
 use crate::time::WallTime;
 
+pub use ledger::Ledger;
 pub use settings::{InboxSettings, PeerSettings};
 
 /// The capability of an agent that takes part: without a `peer_policy` frame its
