@@ -317,7 +317,7 @@ fn restore(
     let last_seen = read_records(handshakes, warnings).map_err(file_error(handshakes))?;
     Ok((
         store,
-        Restored { incarnation: found.incarnation, tokens: found.tokens, last_seen, ..Restored::default() },
+        Restored { incarnation: found.incarnation, tokens: found.tokens, last_seen, peers: found.peers },
     ))
 }
 

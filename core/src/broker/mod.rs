@@ -21,9 +21,9 @@ mod peers;
 mod questions;
 mod records;
 mod restore;
-mod ring;
+pub(crate) mod ring;
 mod session;
-mod walk;
+pub(crate) mod walk;
 
 use alloc::vec::Vec;
 

@@ -6,6 +6,7 @@
 
 mod consent;
 pub(crate) mod lanes;
+mod ledger;
 pub(crate) mod machine;
 pub(crate) mod mailbox;
 #[cfg(feature = "model")]
@@ -27,6 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::id::GuestName;
 use crate::time::WallTime;
 
+pub use ledger::Ledger;
 pub use settings::{InboxSettings, PeerSettings};
 
 /// The capability of an agent that takes part: without a `peer_policy` frame its
