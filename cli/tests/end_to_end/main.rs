@@ -4,6 +4,7 @@
 mod broker_stops;
 mod commands;
 mod compatibility;
+mod console;
 mod impostors;
 mod liveness;
 mod misbehaviour;

@@ -4,6 +4,7 @@ mod control;
 mod link;
 mod process;
 mod proxy;
+mod terminal;
 mod watch;
 
 use std::ffi::OsStr;
@@ -20,6 +21,7 @@ pub(crate) use control::{Control, at};
 pub(crate) use link::{Keyed, Link, Stream};
 pub(crate) use process::{Process, Ran, until, wall_ms};
 pub(crate) use proxy::{Proxy, join, raw_pty};
+pub(crate) use terminal::Terminal;
 pub(crate) use watch::{Watch, Yardstick};
 
 /// What a step that has no bound of its own may take on a busy machine.
