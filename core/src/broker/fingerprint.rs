@@ -226,6 +226,7 @@ impl Links {
 impl Link {
     fn canonical(&self, canon: &mut Canon, cx: &Cx, conn: ConnId) {
         let Self {
+            generation: _,
             transport,
             remote: _,
             room,

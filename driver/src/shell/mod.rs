@@ -280,7 +280,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 None => return,
                 Some(Pending::Writable(conn)) => {
                     if let Some(slot) = self.ports.slots.get(conn).filter(|slot| slot.is_open()) {
-                        let room = SEND_BUFFER - slot.unsent();
+                        let room = SEND_BUFFER - slot.unsent().len();
                         slot.room = room as u32;
                         self.feed(now, Input::Writable { conn, room });
                     }
