@@ -138,7 +138,6 @@ impl Row {
             boot,
             transport: _,
             remote: _,
-            rtt_us: _,
             handshakes: _,
             capabilities: _,
             record: RecordState { written, written_at },

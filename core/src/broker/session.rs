@@ -339,7 +339,6 @@ impl Links {
             // Challenges are answered in any order: an older one doesn't make the guest older.
             if row.evidence.is_none_or(|newest| challenge.sent_at >= newest.at) {
                 row.evidence = Some(Evidence { at: challenge.sent_at, received: now });
-                row.rtt_us = u32::try_from(now.since(challenge.sent_at).as_micros()).ok();
                 let age = millis(now.since(challenge.sent_at));
                 row.last_wall =
                     Some(WallTime::from_unix_millis(cx.now.wall.unix_millis().saturating_sub_unsigned(age)));
