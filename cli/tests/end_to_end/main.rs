@@ -7,6 +7,7 @@ mod compatibility;
 mod impostors;
 mod liveness;
 mod misbehaviour;
+mod peers_crash;
 mod recordings;
 mod service;
 mod support;
