@@ -82,7 +82,8 @@ impl ConfigFile {
             if config.start.as_ref().is_some_and(|command| command.trim().is_empty()) {
                 let table = text.find(guest.as_str()).unwrap_or(0);
                 let at = text[table..].find("start").map_or(table, |at| table + at);
-                let what = format!("the start command of {guest} is empty: leave it out, or say what starts it");
+                let what =
+                    format!("the start command of {guest} is empty: leave it out, or say what starts it");
                 return Err(wrong(at, what));
             }
         }
@@ -175,7 +176,8 @@ mod tests {
              [guests.\"a.b\"]\nstart = '''\nfirst\nsecond\n'''\n",
         )
         .expect("a file");
-        let base = BrokerConfig { guests: vec!["devbox".parse().expect("a name")], ..BrokerConfig::default() };
+        let base =
+            BrokerConfig { guests: vec!["devbox".parse().expect("a name")], ..BrokerConfig::default() };
         let config = file.applied_to(&base);
         let names = |names: &[GuestName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         assert_eq!(names(&config.guests), "devbox a.b builder");
@@ -192,7 +194,10 @@ mod tests {
             ("\n[guest.devbox]\n", "line 2: unknown field `guest`, expected `guests`"),
             ("window = 5\n", "line 1: unknown field `window`, expected `guests`"),
             ("[guests.a]\nstart = 5\n", "line 2: invalid type: integer `5`, expected a string"),
-            ("[guests.a]\n[guests.b]\nstart = ' '\n", "line 3: the start command of b is empty: leave it out"),
+            (
+                "[guests.a]\n[guests.b]\nstart = ' '\n",
+                "line 3: the start command of b is empty: leave it out",
+            ),
             ("[guests.a]\n[guests.a]\n", "line 2: duplicate key"),
         ] {
             let error = read(text).expect_err(text);

@@ -91,7 +91,10 @@ fn a_command_that_fails_is_told_with_its_last_words() {
     assert!(silent.starts_with("exited 4, and wrote nothing to /"), "{silent}");
     assert_eq!(it.run("killed"), Err("was ended by signal 9; its last line: before".to_owned()));
     let absent = it.run("absent").expect_err("it failed");
-    assert!(absent.starts_with("exited 127; its last line: ") && absent.contains("/no/such/program"), "{absent}");
+    assert!(
+        absent.starts_with("exited 127; its last line: ") && absent.contains("/no/such/program"),
+        "{absent}"
+    );
     let unknown = it.run("unknown").expect_err("no command");
     assert!(unknown.contains("no start command"), "{unknown}");
     // What a run before this one said is not this one's.
@@ -108,7 +111,10 @@ fn a_last_line_without_an_end_is_cut() {
 
 #[test]
 fn a_command_that_goes_on_is_left_alone_after_a_while_started_once_and_buried() {
-    let it = Fixture::new(&[("devbox", "echo $$ > \"$CASTRA_STATE_DIR/pid\"; while [ ! -e \"$CASTRA_STATE_DIR/go\" ]; do sleep 0.02; done")]);
+    let it = Fixture::new(&[(
+        "devbox",
+        "echo $$ > \"$CASTRA_STATE_DIR/pid\"; while [ ! -e \"$CASTRA_STATE_DIR/go\" ]; do sleep 0.02; done",
+    )]);
     it.start("devbox", Duration::from_millis(50));
     assert_eq!(it.end(), Ok(()));
     it.until(|| it.directory.path().join("pid").exists() && !it.read("pid").is_empty());

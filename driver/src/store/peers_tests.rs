@@ -221,7 +221,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         .prop_map(|(guest, policy)| Change::SetPolicy { guest, policy });
     let fate = (0..6_u64, 0..3_i64).prop_map(|(number, at)| {
         let at = WallTime::from_unix_millis(at);
-        let fate = if number % 2 == 0 { Fate::Delivered { at } } else { Fate::Expired { at, why: Expiry::Ttl } };
+        let fate =
+            if number % 2 == 0 { Fate::Delivered { at } } else { Fate::Expired { at, why: Expiry::Ttl } };
         Change::SetFate { number, fate }
     });
     prop_oneof![
