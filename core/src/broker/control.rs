@@ -82,16 +82,14 @@ impl Broker {
                 }
                 commands.store(cx, clients, asker, StoreOp::Forget { guest }, timeout);
             }
+            Command::Restore { guest } => commands.restore(cx, clients, guests, asker, guest, timeout),
             Command::ListPeers { .. }
             | Command::RegisterPeer { .. }
             | Command::UnregisterPeer { .. }
             | Command::SendToPeer { .. }
             | Command::Inbox { .. }
-            | Command::Restore { .. }
             | Command::PeerAnswer { .. }
-            | Command::Hold { .. } => {
-                clients.error(conn, id, &problem(ErrorCode::UnknownMethod, "there are no peers yet"));
-            }
+            | Command::Hold { .. } => self.on_peer_request(conn, id, command, timeout),
             Command::Reload => commands.reload(cx, asker, timeout),
             Command::Shutdown => {
                 clients.reply(conn, id, "shutting_down", &Empty {});

@@ -4,9 +4,19 @@
 //! neither. A message is a record too, and has one fate. The bytes:
 //! `docs/PROTOCOL.md`, section 17.
 
+mod consent;
+pub(crate) mod lanes;
 mod ledger;
+pub(crate) mod machine;
+pub(crate) mod mailbox;
+#[cfg(feature = "model")]
+mod obligations;
+pub(crate) mod post;
+pub(crate) mod registry;
+pub(crate) mod requests;
 mod settings;
 pub mod wire;
+mod writes;
 
 use alloc::boxed::Box;
 use alloc::string::String;
