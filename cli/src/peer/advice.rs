@@ -28,7 +28,8 @@ pub(super) fn failure(error: ClientError, method: &str, about: &About) -> Failur
     let ClientError::Refused(body) = &error else { return error.into() };
     let code = body.code;
     // Whoever wrote the message may have said it already.
-    let advice = advice(code, method, about).filter(|_| !body.message.contains("`castra "));
+    let said = ["castra ", "castra.toml"].iter().any(|word| body.message.contains(word));
+    let advice = advice(code, method, about).filter(|_| !said);
     let exit = match code {
         // Here it is a verdict: nothing was done, and later it may be.
         ErrorCode::Busy => Exit::No,
@@ -50,13 +51,10 @@ fn advice(code: ErrorCode, method: &str, about: &About) -> Option<String> {
         ErrorCode::Unknown | ErrorCode::UnknownGuest => {
             "`castra status` lists all guests, and inside a guest `castra peers` those it knows".into()
         }
-        ErrorCode::Ambiguous => "give the whole name; `castra status` lists all guests".into(),
-        ErrorCode::Itself => "name another guest".into(),
         ErrorCode::NotPeer => format!("`castra peer link {pair}` makes them peers"),
         ErrorCode::Rejected => {
             "it may be unknown, or would not; on the host, `castra events --kind 'peer.*'` says why".into()
         }
-        ErrorCode::Busy => "nothing was done; try again in a moment".into(),
         ErrorCode::Full => format!(
             "what waits must be delivered or expire first; on the host, `castra peers {}` shows it, and `castra \
              broker --queue-messages` and `--queue-bytes` set how much may wait",
