@@ -29,7 +29,7 @@ pub(super) fn failure(error: ClientError, method: &str, about: &About) -> Failur
     let code = body.code;
     // Whoever wrote the message may have said it already.
     let said = ["castra ", "castra.toml"].iter().any(|word| body.message.contains(word));
-    let advice = advice(code, method, about).filter(|_| !said);
+    let advice = advice(code, method, about).filter(|_| !said || code == ErrorCode::Full);
     let exit = match code {
         // Here it is a verdict: nothing was done, and later it may be.
         ErrorCode::Busy => Exit::No,
