@@ -76,7 +76,12 @@ fn a_broker_killed_at_any_moment_loses_no_relation_and_no_message() {
         same_on_both_sides(&mut world.control(), &one, &other, told.linked);
         for (from, to) in [(&one, &other), (&other, &one)] {
             let empty = until(PATIENCE, || queued(&world, from, to) == 0);
-            assert!(empty, "{from} to {to}: {} messages wait for ever\n{}", queued(&world, from, to), world.log());
+            assert!(
+                empty,
+                "{from} to {to}: {} messages wait for ever\n{}",
+                queued(&world, from, to),
+                world.log()
+            );
         }
         for name in [&one, &other] {
             inbox_is_right(&world, name, told, &mut sum);
@@ -203,11 +208,16 @@ fn queued(world: &World, from: &str, to: &str) -> u64 {
 fn inbox_is_right(world: &World, name: &str, told: &Told, sum: &mut BTreeMap<String, usize>) {
     let mut agent = Control::connect(&world.path(&format!("{name}.sock")));
     let data = agent.ask("inbox", &json!({})).unwrap().unwrap();
-    let ids: Vec<_> = data["messages"].as_array().unwrap().iter().map(|line| line["id"].as_str().unwrap()).collect();
+    let ids: Vec<_> =
+        data["messages"].as_array().unwrap().iter().map(|line| line["id"].as_str().unwrap()).collect();
     let once: BTreeSet<_> = ids.iter().copied().collect();
     assert_eq!(once.len(), ids.len(), "a message is twice in the inbox of {name}");
     for (id, message) in told.messages.iter().filter(|(_, message)| message.to == name && message.due) {
-        assert!(once.contains(id.as_str()), "{id} is lost (delivered: {}): {name} has it not", message.delivered);
+        assert!(
+            once.contains(id.as_str()),
+            "{id} is lost (delivered: {}): {name} has it not",
+            message.delivered
+        );
     }
     let known = |id: &&&str| told.messages.get(**id).is_some_and(|message| message.to == name);
     assert_eq!(ids.iter().filter(known).count(), ids.len(), "{name} got what nobody sent it");

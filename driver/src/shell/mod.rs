@@ -181,9 +181,14 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     pub fn reload(&mut self, now: Now, config: Option<E::Config>) {
         self.ports.work.submit(JobId::Reopen, Job::Reopen);
         if let Some(config) = config {
-            self.feed(now, Input::Reload(Box::new(config)));
-            self.settle(now);
+            self.configure(now, config);
         }
+    }
+
+    /// Hands a configuration to the engine.
+    pub fn configure(&mut self, now: Now, config: E::Config) {
+        self.feed(now, Input::Reload(Box::new(config)));
+        self.settle(now);
     }
 
     /// Writes a line of the shell's own into the log.
@@ -317,8 +322,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 }
             }
             (JobId::Reopen, Outcome::Finished(Err(error))) => {
-                let text = format!("log files could not be opened again: {}", error.message);
-                self.ports.log(now, Level::Error, &text);
+                self.ports.log(now, Level::Error, &error.message);
             }
             (JobId::Reopen | JobId::Append, _) => {}
         }
