@@ -12,10 +12,11 @@ use castra_core::auth::Key;
 use castra_core::capabilities::Capabilities;
 use castra_core::config::{AgentConfig, Identity};
 use castra_core::event::{Event, Fact, LinkEnd};
+use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
 
 use crate::Context;
-use crate::args::{Agent, AgentOrder, AsGuest};
+use crate::args::{Agent, AgentOrder};
 use crate::client::{self, ClientError, shown};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
@@ -37,10 +38,10 @@ const LAST_LINES: Duration = Duration::from_millis(200);
 const FIRMWARE_TOKEN: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/castra/token/raw";
 
 pub(crate) fn run(cx: &mut Context, args: &Agent) -> Outcome {
-    match (args.order, &args.guest) {
-        (Some(order), _) => tell(cx, order),
-        (None, Some(guest)) => serve(cx, guest),
-        (None, None) => Err(Failure::usage("an agent needs --name NAME and --connect ADDRESS")),
+    match (args.order, args.name, &args.connect) {
+        (Some(order), ..) => tell(cx, order),
+        (None, Some(name), Some(connect)) => serve(cx, args, name, connect),
+        (None, ..) => Err(Failure::usage("an agent needs --name NAME and --connect ADDRESS")),
     }
 }
 
@@ -63,7 +64,7 @@ fn tell(cx: &mut Context, order: AgentOrder) -> Outcome {
 }
 
 /// Is the agent.
-fn serve(cx: &Context, args: &AsGuest) -> Outcome {
+fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) -> Outcome {
     let around = Surroundings::real();
     let config = AgentConfig {
         capabilities: capabilities(&args.capabilities)?,
@@ -76,15 +77,15 @@ fn serve(cx: &Context, args: &AsGuest) -> Outcome {
         }),
         // The driver fills in the rest, the boot id included.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
-        ..AgentConfig::new(args.name)
+        ..AgentConfig::new(name)
     };
     args.child.apply()?;
-    let socket = if args.once { None } else { socket(cx, args, &around)? };
+    let socket = if args.once { None } else { socket(cx, &name, &around)? };
     let options = AgentOptions {
         config,
-        connect: args.connect.clone(),
+        connect: connect.clone(),
         socket,
-        inbox: inbox(args, &around),
+        inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),
     };
     if args.once {
@@ -267,19 +268,19 @@ fn capabilities(words: &[String]) -> Result<Capabilities, Failure> {
 }
 
 /// Where the guest's messages are kept: only a place that was asked for must do.
-fn inbox(args: &AsGuest, around: &Surroundings<'_>) -> Option<InboxPlace> {
-    match &args.inbox {
-        Some(directory) => Some(InboxPlace { directory: directory.clone(), required: true }),
-        None => around.inbox_dir(&args.name).map(|directory| InboxPlace { directory, required: false }),
+fn inbox(given: Option<&Path>, name: &GuestName, around: &Surroundings<'_>) -> Option<InboxPlace> {
+    match given {
+        Some(directory) => Some(InboxPlace { directory: directory.to_owned(), required: true }),
+        None => around.inbox_dir(name).map(|directory| InboxPlace { directory, required: false }),
     }
 }
 
 /// Where the agent listens; nowhere when the default place can't be had.
-fn socket(cx: &Context, args: &AsGuest, around: &Surroundings<'_>) -> Result<Option<PathBuf>, Failure> {
+fn socket(cx: &Context, name: &GuestName, around: &Surroundings<'_>) -> Result<Option<PathBuf>, Failure> {
     if let Some(path) = &cx.global.socket {
         return Ok(Some(path.clone()));
     }
-    let path = around.agent_socket(&args.name)?;
+    let path = around.agent_socket(name)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     match DirBuilder::new().recursive(true).mode(0o700).create(folder) {
         Ok(()) => Ok(Some(path)),

@@ -354,15 +354,6 @@ pub(crate) struct Settings {
     pub(crate) handshake_dir: Option<PathBuf>,
 }
 
-#[derive(Args, Debug)]
-#[command(subcommand_negates_reqs = true)]
-pub(crate) struct Agent {
-    #[command(subcommand)]
-    pub(crate) order: Option<AgentOrder>,
-    #[command(flatten)]
-    pub(crate) guest: Option<AsGuest>,
-}
-
 /// What the agent that runs here can be told.
 #[derive(Subcommand, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AgentOrder {
@@ -372,15 +363,17 @@ pub(crate) enum AgentOrder {
     Resume(Json),
 }
 
-/// What an agent is told at start.
 #[derive(Args, Debug)]
-pub(crate) struct AsGuest {
+#[command(subcommand_negates_reqs = true)]
+pub(crate) struct Agent {
+    #[command(subcommand)]
+    pub(crate) order: Option<AgentOrder>,
     /// The guest's name: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: GuestName,
+    #[arg(long, value_name = "NAME", required = true)]
+    pub(crate) name: Option<GuestName>,
     /// The broker: tcp:HOST:PORT, unix:PATH, vsock:CID:PORT or serial:DEVICE
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) connect: ConnectAddress,
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) connect: Option<ConnectAddress>,
     /// Prove once that the guest is there, then stop
     #[arg(long)]
     pub(crate) once: bool,
