@@ -25,8 +25,20 @@ const NOW: Duration = Duration::ZERO;
 impl Broker {
     /// Writes this broker's state into `canon`, between two calls of `handle`.
     pub fn canonical(&self, canon: &mut Canon) {
-        let Self { cx, guests, links, clients, commands, records, drain, drain_timer: _, more, longest: _ } =
-            self;
+        let Self {
+            cx,
+            guests,
+            links,
+            clients,
+            commands,
+            records,
+            drain,
+            drain_timer: _,
+            sweeps,
+            allowance: _,
+            more,
+            longest: _,
+        } = self;
         links.introduce(canon);
         let rows = rows(guests, canon);
         cx.canonical(canon, &rows);
@@ -39,7 +51,8 @@ impl Broker {
         records.canonical(canon, cx.now.boot, &rows);
         canon.maybe(drain.map(|drain| drain.deadline));
         canon.flag(drain.is_some_and(|drain| drain.stopped));
-        canon.flag(*more);
+        // No small world has so much to do at one time that any of it is put off.
+        canon.flag(*more || !sweeps.is_done());
     }
 }
 

@@ -54,6 +54,10 @@ impl Broker {
         if self.drain.is_some_and(|drain| drain.stopped) {
             return Ok(());
         }
+        if !self.sweeps.is_done() {
+            // What is to be asked, judged and armed anew, all of it in calls at once.
+            return Unguarded::new("work put off").unless(self.more);
+        }
         let linger = self.cx.config.linger();
         let mut counted = Counted::default();
         for (conn, link) in self.links.table.iter() {

@@ -144,7 +144,7 @@ impl Session {
 
     /// Asks now; from then on it goes on as before, at the same point of the
     /// interval: guests that are asked together once are not asked together for ever.
-    fn challenge_at_once(&mut self, now: Time, interval: Duration) {
+    pub(super) fn challenge_at_once(&mut self, now: Time, interval: Duration) {
         let period = nanos(interval).max(1);
         let (due, asked) = (self.next_challenge.as_nanos(), now.as_nanos());
         let ahead = if due > asked { (due - asked) % period } else { period - (asked - due) % period };
@@ -237,21 +237,6 @@ impl Links {
             cx.statistics.challenges_blocked += 1;
         }
         sent.then_some(challenge)
-    }
-
-    /// A stall was noticed, or proofs have to be younger from now on: everybody
-    /// is challenged at once, and judged anew.
-    pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
-        let now = cx.at();
-        for conn in self.table.ids().collect::<Vec<_>>() {
-            let Some(link) = self.table.get_mut(conn) else { continue };
-            if let Some(session) = &mut link.session {
-                if !session.is_legacy() {
-                    session.challenge_at_once(now, cx.config.interval);
-                }
-                cx.timers.arm_by(link.timer, now, Wakeup::Session);
-            }
-        }
     }
 
     pub(crate) fn challenge_incumbent(&mut self, cx: &mut Cx, conn: ConnId) {
