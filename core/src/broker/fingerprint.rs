@@ -251,7 +251,6 @@ impl Link {
             stage,
             session,
             blocked_since,
-            reset_by,
             half_open,
         } = self;
         canon.word(*transport as u64);
@@ -266,7 +265,7 @@ impl Link {
             canon.flag(flag);
         }
         canon.maybe(*blocked_since);
-        canon.maybe(*reset_by);
+        canon.maybe(session.as_ref().and_then(|session| session.rare().reset_by));
         match stage {
             Stage::Idle => canon.word(0),
             Stage::Hello { since } => {
@@ -331,7 +330,7 @@ impl Session {
             at_once,
             legacy,
         } = self;
-        let Rare { conflict, older: _, late_answered, topics } = self.rare();
+        let Rare { conflict, older: _, late_answered, reset_by: _, topics } = self.rare();
         debug_assert!(seal.is_none(), "keys are not written down");
         canon.flag(row.is_some());
         canon.epoch(Some(*epoch));

@@ -107,7 +107,7 @@ impl Broker {
             owes("a handshake").unless_armed(armed, since + config.handshake_timeout)?;
             owes("a half-open connection's place").unless(link.half_open.is_some())?;
         }
-        if let Some(reset_by) = link.reset_by {
+        if let Some(reset_by) = link.session.as_ref().and_then(|session| session.rare().reset_by) {
             owes("a session begun anew").unless_armed(armed, reset_by)?;
             owes("a session begun anew").unless_within(reset_by, now, longest.handshake)?;
         }

@@ -52,11 +52,14 @@ pub(crate) struct Rare {
     /// Challenges before the newest that may still be answered.
     pub(super) older: [Option<Challenge>; 3],
     pub(super) late_answered: Option<Time>,
+    /// Serial: the session ends then, unless a new `ok` comes before.
+    pub(super) reset_by: Option<Time>,
     /// 0.1 subscriptions.
     pub(super) topics: Vec<String>,
 }
 
-static NOTHING: Rare = Rare { conflict: None, older: [None; 3], late_answered: None, topics: Vec::new() };
+static NOTHING: Rare =
+    Rare { conflict: None, older: [None; 3], late_answered: None, reset_by: None, topics: Vec::new() };
 
 /// What tags the frames of a keyed session, and how many there were each way.
 #[derive(Clone, Debug)]
@@ -177,10 +180,11 @@ impl Session {
 
 impl Rare {
     fn is_nothing(&self) -> bool {
-        let Self { conflict, older, late_answered, topics } = self;
+        let Self { conflict, older, late_answered, reset_by, topics } = self;
         conflict.is_none()
             && older.iter().all(Option::is_none)
             && late_answered.is_none()
+            && reset_by.is_none()
             && topics.is_empty()
     }
 }
@@ -426,7 +430,6 @@ impl Links {
     ) -> Option<RowId> {
         let link = self.table.get_mut(conn)?;
         let session = link.session.take()?;
-        link.reset_by = None;
         link.blocked_since = None;
         if !session.rare().topics.is_empty() {
             self.subscribers.retain(|other| *other != conn);
