@@ -17,6 +17,7 @@ use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::Fact;
 use castra_core::id::{ConnId, EffectId};
+use castra_core::peers::RestoredInbox;
 use castra_core::time::Now;
 use castra_core::{Agent, Engine, Input, Output};
 
@@ -141,7 +142,7 @@ fn guests_that_stay_answer_every_challenge() {
 fn a_real_agent_takes_it_for_a_broker_and_answers_its_challenges() {
     let yardstick = Yardstick::start(&["--keepalive", "50"]);
     let config = AgentConfig::new("devbox".parse().unwrap());
-    let agent = Agent::new(config, Entropy::seeded([7; 32]), Now::default());
+    let agent = Agent::new(config, RestoredInbox::default(), Entropy::seeded([7; 32]), Now::default());
     let mut guest = Guest { agent, stream: None, facts: vec![] };
     guest.go_up(&yardstick);
     // The handshake is over: whatever is sent now answers a challenge.

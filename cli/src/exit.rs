@@ -63,13 +63,19 @@ impl From<Exit> for ExitCode {
 impl From<ErrorCode> for Exit {
     fn from(code: ErrorCode) -> Self {
         match code {
-            ErrorCode::NotReachable => Self::No,
-            ErrorCode::InvalidRequest => Self::Usage,
+            ErrorCode::NotReachable | ErrorCode::Full => Self::No,
+            ErrorCode::InvalidRequest | ErrorCode::Itself | ErrorCode::Ambiguous | ErrorCode::TooLarge => {
+                Self::Usage
+            }
             ErrorCode::ShuttingDown => Self::Offline,
             ErrorCode::Timeout => Self::Timeout,
             // Busy is no verdict about a guest, so it must not look like one.
-            ErrorCode::Forbidden | ErrorCode::Refused | ErrorCode::Busy => Self::Refused,
-            ErrorCode::UnknownGuest => Self::Unknown,
+            ErrorCode::Forbidden
+            | ErrorCode::Refused
+            | ErrorCode::Rejected
+            | ErrorCode::NotPeer
+            | ErrorCode::Busy => Self::Refused,
+            ErrorCode::UnknownGuest | ErrorCode::Unknown => Self::Unknown,
             ErrorCode::UnknownMethod | ErrorCode::StorageFailed | ErrorCode::Internal => Self::Internal,
         }
     }

@@ -9,7 +9,8 @@ use crate::auth::Key;
 use crate::event::Event;
 use crate::id::{ConnId, EffectId, GuestName};
 use crate::legacy::Record;
-use crate::time::{Now, Time};
+use crate::peers::{Fate, Message, MessageId, Pair, Policy, Received, Relation};
+use crate::time::{Now, Time, WallTime};
 
 pub use crate::endpoint::{PeerCred, Remote, Transport};
 
@@ -186,6 +187,10 @@ pub enum Wakeup {
     Dial,
     /// Work was cut off at the turn's bound and goes on at once.
     More,
+    /// A guest that is asked to become a peer must have answered.
+    Offer,
+    /// A message must be sent again, or expires.
+    Mail,
 }
 
 /// What a connection is for.
@@ -257,6 +262,14 @@ pub enum Effect {
     WriteRecord(Box<Record>),
     /// Delete a castra 0.1 record file. One that is not there is a success.
     RemoveRecord(GuestName),
+    /// Run the guest's configured start command. Done when the command ended well,
+    /// or still runs at `deadline`; what it does after that is its own affair.
+    Start {
+        /// Whose.
+        guest: GuestName,
+        /// How long it is watched.
+        deadline: Time,
+    },
     /// Read the configuration and reopen the log files; a changed configuration
     /// also arrives as [`Input::Reload`], before the `Done`.
     Reload,
@@ -289,6 +302,51 @@ pub enum Change {
         /// Whose.
         guest: GuestName,
     },
+    /// What two guests are to each other; `None`: the record goes. Forgetting a
+    /// guest turns each [`Relation::Linked`] of it into [`Relation::Missing`], and a
+    /// missing one into nothing.
+    SetRelation {
+        /// Who.
+        pair: Pair,
+        /// What they are.
+        relation: Option<Relation>,
+    },
+    /// The guest's policy; [`Policy::Default`] has no record. Goes with the guest.
+    SetPolicy {
+        /// Whose.
+        guest: GuestName,
+        /// What.
+        policy: Policy,
+    },
+    /// The message's record: new, or in place of the one with its number. Its fate
+    /// is another record, which this doesn't touch.
+    SetMessage(Box<Message>),
+    /// What became of a message.
+    SetFate {
+        /// Which.
+        number: u64,
+        /// What.
+        fate: Fate,
+    },
+    /// A message's record and its fate go.
+    DropMessage {
+        /// Which.
+        number: u64,
+    },
+    /// Agent: a message is in the inbox.
+    SetReceived(Box<Received>),
+    /// Agent: a message left the inbox.
+    DropReceived {
+        /// Which.
+        number: u64,
+    },
+    /// Agent: the id was received then; `None`: it is remembered no more.
+    SetSeen {
+        /// Which.
+        id: MessageId,
+        /// When.
+        at: Option<WallTime>,
+    },
 }
 
 /// Why an effect failed.
@@ -308,6 +366,8 @@ pub struct EffectError {
 pub enum EffectErrorKind {
     /// Disk full, I/O error, damaged file.
     Storage,
+    /// A start command could not be run, or ended badly.
+    Command,
     /// Nobody answers there, or the address can't be used.
     Unreachable,
     /// The deadline passed.

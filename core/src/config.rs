@@ -7,6 +7,7 @@ use core::time::Duration;
 use crate::auth::Key;
 use crate::capabilities::Capabilities;
 use crate::id::GuestName;
+use crate::peers::{InboxSettings, PeerSettings};
 use crate::time::WallTime;
 
 /// What a broker is told at start, and again by a reload.
@@ -69,6 +70,8 @@ pub struct BrokerConfig {
     pub records_per_second: u32,
     /// Events kept for `events`.
     pub event_ring: usize,
+    /// Peers and their messages.
+    pub peers: PeerSettings,
     /// What the process is, for `info` and `status`.
     pub identity: Identity,
     /// The bug that is planted, if any.
@@ -183,6 +186,7 @@ impl Default for BrokerConfig {
             record_interval: Duration::from_secs(1),
             records_per_second: 50,
             event_ring: 8192,
+            peers: PeerSettings::default(),
             identity: Identity::default(),
             #[cfg(feature = "planted")]
             planted: None,
@@ -229,6 +233,8 @@ pub struct AgentConfig {
     pub wait_timeout: Duration,
     /// Default bound of `ping` and of everything else that asks the broker.
     pub ping_timeout: Duration,
+    /// The guest has an inbox and takes part; `None`: it has no peers' commands.
+    pub inbox: Option<InboxSettings>,
     /// What the process is.
     pub identity: Identity,
     /// The bug that is planted, if any.
@@ -259,6 +265,7 @@ impl AgentConfig {
             request_timeout_max: Duration::from_secs(24 * 3600),
             wait_timeout: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(2),
+            inbox: None,
             identity: Identity::default(),
             #[cfg(feature = "planted")]
             planted: None,

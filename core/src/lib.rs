@@ -101,6 +101,7 @@ mod liveness;
 #[cfg(feature = "model")]
 mod obligations;
 mod pages;
+pub mod peers;
 #[cfg(feature = "planted")]
 pub mod planted;
 mod queue;

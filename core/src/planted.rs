@@ -8,8 +8,7 @@
 //! bugs run beside each other.
 //!
 //! The promises that the bugs break have the names that they have in the
-//! simulation: S for safety, L for liveness. "Peer relation on one side only"
-//! is missing: there are no peers yet.
+//! simulation: S for safety, L for liveness.
 
 use core::fmt;
 use core::str::FromStr;
@@ -120,6 +119,14 @@ bugs! {
     /// Broker. A failed commit is taken for a successful one: memory changes, the caller is told
     /// `ok`, the disk knows nothing (S2).
     CommitFailureIgnored = "commit_failure_ignored",
+
+    // Peers.
+    /// Broker. A relation is remembered for one of its two guests only (P1: one sees the other, and
+    /// is not seen).
+    OneSidedPeer = "one_sided_peer",
+    /// Broker. A message is taken for delivered as soon as it is sent (P3: told `delivered`, never in
+    /// the inbox).
+    DeliveredWhenSent = "delivered_when_sent",
 
     // The shell.
     /// Shell. A slot's next connection has the id of its last: edges and deadlines of the old one

@@ -117,7 +117,7 @@ impl<K: Copy> Timers<K> {
     }
 
     /// When a timer fires; `None`: it isn't armed.
-    #[cfg(feature = "model")]
+    /// When it fires.
     pub(crate) fn armed(&self, id: TimerId) -> Option<Time> {
         let position = self.slots[id.0 as usize].position;
         self.heap.get(position as usize).map(|entry| entry.at)

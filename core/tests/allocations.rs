@@ -14,6 +14,7 @@ use castra_core::boundary::{CloseCause, Effect, Origin, PeerCred, Remote, Transp
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::entropy::Entropy;
 use castra_core::id::{ConnId, EffectId, Epoch, GuestName};
+use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Broker, Engine, Input, Output, Restored};
 
@@ -129,7 +130,7 @@ impl Pair {
         let config = BrokerConfig { records_per_second, ..BrokerConfig::default() };
         let broker = Side::new(Broker::new(config, restored, Entropy::seeded([7; 32]), now));
         let config = AgentConfig { token, ..AgentConfig::new(name) };
-        let agent = Side::new(Agent::new(config, Entropy::seeded([8; 32]), now));
+        let agent = Side::new(Agent::new(config, RestoredInbox::default(), Entropy::seeded([8; 32]), now));
         let mut pair = Self { broker, agent, now };
         pair.agent.drain();
         let (via, remote, room) = (Via::Link(Transport::Tcp), Remote::Unknown, ROOM);

@@ -10,6 +10,7 @@ use castra_core::boundary::{
 };
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::id::{ConnId, EffectId};
+use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::trace::{Ended, Outcome, Recorded, Replay, Seed, Sink, replay};
 use castra_core::{Agent, Broker, Engine, Input, Output, Restored};
@@ -32,6 +33,7 @@ fn restored() -> Restored {
         incarnation: 7,
         tokens: vec![("keyed".parse().unwrap(), Some(key)), ("gone".parse().unwrap(), None)],
         last_seen: vec![("devbox".parse().unwrap(), WallTime::from_unix_millis(1_795_000_000_123))],
+        ..Restored::default()
     }
 }
 
@@ -149,8 +151,9 @@ fn a_trace_is_replayed_byte_for_byte() {
     let mut agent_config = AgentConfig::new("devbox".parse().unwrap());
     agent_config.token = Some(TOKEN.parse().unwrap());
     let (sink, lines) = sink();
-    let mut agent = Recorded::agent(agent_config.clone(), Seed::Chosen(9), now(0), Some(sink));
-    let mut plain = Agent::new(agent_config, Seed::Chosen(9).entropy(), now(0));
+    let mut agent =
+        Recorded::agent(agent_config.clone(), RestoredInbox::default(), Seed::Chosen(9), now(0), Some(sink));
+    let mut plain = Agent::new(agent_config, RestoredInbox::default(), Seed::Chosen(9).entropy(), now(0));
     let (mut one, mut other) = (vec![], vec![]);
     let failed = || {
         let error = EffectError { kind: EffectErrorKind::Unreachable, message: "nobody".into() };

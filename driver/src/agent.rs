@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use castra_core::config::AgentConfig;
 use castra_core::event::{Event, Fact, LinkEnd};
+use castra_core::peers::RestoredInbox;
 use castra_core::trace::{Recorded, Seed};
 
 use crate::address::ConnectAddress;
@@ -104,7 +105,7 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let (recording, sink) = record.map(|path| record::start(&path, net.waker(), true)).transpose()?.unzip();
-    let engine = Recorded::agent(config, Seed::Seeded(seed), clock::now(), sink);
+    let engine = Recorded::agent(config, RestoredInbox::default(), Seed::Seeded(seed), clock::now(), sink);
     let shell_options = ShellOptions {
         doors,
         dial: Some(connect),

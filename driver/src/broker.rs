@@ -315,7 +315,10 @@ fn restore(
         ));
     }
     let last_seen = read_records(handshakes, warnings).map_err(file_error(handshakes))?;
-    Ok((store, Restored { incarnation: found.incarnation, tokens: found.tokens, last_seen }))
+    Ok((
+        store,
+        Restored { incarnation: found.incarnation, tokens: found.tokens, last_seen, peers: found.peers },
+    ))
 }
 
 fn describe(lock: &mut StateLock, holder: &Holder, warnings: &mut Vec<String>) {

@@ -9,6 +9,7 @@ use castra_core::Restored;
 use castra_core::auth::Key;
 use castra_core::boundary::{Change, EffectError, EffectErrorKind};
 use castra_core::id::GuestName;
+use castra_core::peers::Ledger;
 use castra_core::time::{Time, WallTime};
 use castra_driver::work::{Done, Job, JobId, Outcome, Work};
 
@@ -19,6 +20,7 @@ pub(crate) struct Disk {
     incarnation: u32,
     tokens: BTreeMap<GuestName, Option<Key>>,
     records: BTreeMap<GuestName, WallTime>,
+    peers: Ledger,
     jobs: VecDeque<(Time, JobId, Job)>,
     /// Commits fail.
     pub(crate) commits_fail_until: Time,
@@ -50,6 +52,7 @@ impl Disk {
             incarnation: self.incarnation,
             tokens: self.tokens.iter().map(|(name, key)| (*name, key.clone())).collect(),
             last_seen: self.records.iter().map(|(name, at)| (*name, *at)).collect(),
+            peers: self.peers.restored(),
         }
     }
 
@@ -63,6 +66,7 @@ impl Disk {
         self.incarnation = 0;
         self.tokens.clear();
         self.records.clear();
+        self.peers = Ledger::default();
         self.jobs.clear();
     }
 
@@ -150,6 +154,7 @@ impl Disk {
     }
 
     fn change(&mut self, change: Change) {
+        self.peers.apply(&change);
         match change {
             Change::Incarnation(incarnation) => self.incarnation = self.incarnation.max(incarnation),
             Change::SetToken { guest, key } => {

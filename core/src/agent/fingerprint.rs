@@ -2,6 +2,7 @@
 //! is named here: a new one can't be forgotten.
 
 use super::handshake::{Handshake, Stage};
+use super::inbox::{Arrived, Inbox, Offer, Writing};
 use super::link::{Link, State};
 use super::local::Local;
 use super::session::Session;
@@ -9,14 +10,26 @@ use super::wire::Wire;
 use super::{Agent, Life};
 use crate::config::AgentConfig;
 use crate::fingerprint::Canon;
+use crate::peers::Received;
 use crate::time::nanos;
 
 impl Agent {
     /// Writes this agent's state into `canon`, after the broker's, between two
     /// calls of `handle`.
     pub fn canonical(&self, canon: &mut Canon) {
-        let Self { config, entropy: _, out: _, now: _, events: _, ignored: _, link, local, life, longest: _ } =
-            self;
+        let Self {
+            config,
+            entropy: _,
+            out: _,
+            now: _,
+            events: _,
+            ignored: _,
+            link,
+            local,
+            inbox,
+            life,
+            longest: _,
+        } = self;
         canon.name(&config.name);
         match life {
             Life::Serving => canon.word(0),
@@ -28,7 +41,70 @@ impl Agent {
         debug_assert!(clients.is_empty(), "local clients are not written down");
         canon.word((clients.len() + pending.len()) as u64);
         canon.flag(*draining);
+        if let Some(inbox) = inbox {
+            inbox.canonical(canon);
+        }
     }
+}
+
+impl Inbox {
+    fn canonical(&self, canon: &mut Canon) {
+        let Self {
+            settings: _,
+            messages,
+            bytes: _,
+            last: _,
+            seen,
+            by_age: _,
+            arrived,
+            writing,
+            failing,
+            offers,
+            hold,
+            stated: (policy, held),
+        } = self;
+        canon.word(messages.len() as u64);
+        messages.iter().for_each(|message| write(canon, message));
+        canon.word(seen.len() as u64);
+        for (id, until) in seen {
+            canon.bytes(&id.0);
+            canon.time(*until);
+        }
+        canon.word(arrived.len() as u64);
+        for Arrived { message, tried } in arrived {
+            write(canon, message);
+            canon.flag(*tried);
+        }
+        canon.flag(writing.is_some());
+        if let Some(Writing { effect: _, messages, dropped, forgotten }) = writing {
+            canon.word(messages.len() as u64);
+            messages.iter().for_each(|message| write(canon, message));
+            canon.word(*dropped as u64);
+            canon.word(forgotten.len() as u64);
+            forgotten.iter().for_each(|id| canon.bytes(&id.0));
+        }
+        canon.flag(*failing);
+        canon.word(offers.len() as u64);
+        for Offer { id, from, until } in offers {
+            canon.word(*id);
+            canon.name(from);
+            canon.time(*until);
+        }
+        canon.flag(*hold);
+        canon.bytes(policy.as_str().as_bytes());
+        canon.flag(*held);
+    }
+}
+
+/// The times of a message and its place are for people only.
+fn write(canon: &mut Canon, message: &Received) {
+    let Received { number: _, id, from, from_authenticated, text, sent_at: _, delivered_at: _, wake } =
+        message;
+    canon.bytes(&id.0);
+    canon.name(from);
+    canon.flag(*from_authenticated);
+    canon.bytes(text.as_bytes());
+    canon.flag(*wake);
 }
 
 impl Link {

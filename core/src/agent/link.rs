@@ -20,14 +20,15 @@ use core::time::Duration;
 use super::handshake::{Failure, Handshake};
 use super::session::{End, Session};
 use super::wire::Wire;
-use super::{Context, LinkFact, Upstream};
+use super::{Context, LinkFact, Question, Upstream};
 use crate::backoff::Backoff;
 use crate::boundary::{CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Wakeup};
 use crate::config::AgentConfig;
 use crate::control::reply::{ErrorBody, ErrorCode, LinkInfo, Settings};
 use crate::event::{self, Escaped, Fact, LinkEnd};
 use crate::id::{ConnId, EffectId};
-use crate::link::message::{GuestRequest, append_goodbye, append_json};
+use crate::link::message::{append_goodbye, append_json};
+use crate::peers::wire::PeerRequest;
 use crate::time::{Time, millis};
 
 /// The link.
@@ -81,7 +82,8 @@ enum Why {
     Unproven,
 }
 
-type Facts<'a> = &'a mut dyn FnMut(&mut Context<'_>, LinkFact<'_>);
+/// Takes what the link tells; what it returns is said to the broker at once.
+pub(super) type Facts<'a> = &'a mut dyn FnMut(&mut Context<'_>, LinkFact<'_>) -> Option<PeerRequest>;
 
 /// Questions wait for room up to this many bytes; beyond it the broker is `busy`.
 const BACKLOG_MAX: usize = 256 * 1024;
@@ -138,7 +140,7 @@ impl Link {
                 };
                 let system = Some(event::shortened(&error.message, event::MESSAGE_MAX));
                 let loss = Loss { system, ..Loss::down(reason, &error.message) };
-                self.lose(cx, loss, &mut |_, _| {});
+                self.lose(cx, loss, &mut |_, _| None);
                 true
             }
             _ => false,
@@ -151,7 +153,7 @@ impl Link {
             match &mut self.state {
                 State::Handshaking { wire, handshake, .. } => match handshake.read(cx, wire, &mut input) {
                     None => {}
-                    Some(Ok(session)) => self.establish(cx, session),
+                    Some(Ok(session)) => self.establish(cx, session, facts),
                     Some(Err(failure)) => self.lose(cx, Loss::from(failure), facts),
                 },
                 State::Up { wire, session } => match session.read(cx, wire, &mut input, facts) {
@@ -265,7 +267,7 @@ impl Link {
         self.state = State::Handshaking { wire, handshake, deadline };
     }
 
-    fn establish(&mut self, cx: &mut Context<'_>, session: Session) {
+    fn establish(&mut self, cx: &mut Context<'_>, session: Session, facts: Facts<'_>) {
         let State::Handshaking { wire, .. } = core::mem::take(&mut self.state) else { return };
         self.attempt = 0;
         self.last_error = None;
@@ -281,6 +283,9 @@ impl Link {
             return;
         }
         self.state = State::Up { wire, session };
+        if let Some(first) = facts(cx, LinkFact::Up) {
+            self.tell(cx, &first);
+        }
     }
 
     /// Serial: the broker is out of step; starts again on the same stream.
@@ -379,18 +384,27 @@ impl Link {
 }
 
 impl Upstream for Link {
-    fn ask(&mut self, cx: &mut Context<'_>, request: &GuestRequest) -> Result<(), ErrorBody> {
+    fn ask(&mut self, cx: &mut Context<'_>, question: &Question) -> Result<(), ErrorBody> {
         let State::Up { wire, session } = &mut self.state else {
             let message = self.explain(cx.now.boot, self.last_error.as_deref());
             return Err(ErrorBody { code: ErrorCode::NotReachable, message });
         };
         let mut json = Vec::new();
-        append_json(&mut json, request);
+        let (code, advice) = match question {
+            Question::Guest(request) => {
+                append_json(&mut json, request);
+                (ErrorCode::InvalidRequest, "name fewer guests")
+            }
+            Question::Peer(request) => {
+                append_json(&mut json, request);
+                (ErrorCode::TooLarge, "say less")
+            }
+        };
         let most = wire.json_max(session.tags.is_some());
         if json.len() > most {
             let message =
-                format!("the question takes {} bytes, one frame holds {most}: name fewer guests", json.len());
-            return Err(ErrorBody { code: ErrorCode::InvalidRequest, message });
+                format!("the question takes {} bytes, one frame holds {most}: {advice}", json.len());
+            return Err(ErrorBody { code, message });
         }
         if wire.sender.waiting() + json.len() > BACKLOG_MAX {
             let message = "the broker does not read as fast as it is asked: try again".to_string();
@@ -398,6 +412,12 @@ impl Upstream for Link {
         }
         wire.send_frame(cx, session.tags.as_mut(), |bytes| bytes.extend_from_slice(&json));
         Ok(())
+    }
+
+    fn tell(&mut self, cx: &mut Context<'_>, request: &PeerRequest) {
+        if let State::Up { wire, session } = &mut self.state {
+            wire.send_frame(cx, session.tags.as_mut(), |bytes| append_json(bytes, request));
+        }
     }
 
     fn describe(&self, now: Time, config: &AgentConfig) -> (LinkInfo, Settings) {

@@ -1,12 +1,15 @@
 //! The agent's engine: one link to the broker, and local clients that ask over it.
 //!
 //! `link` dials, backs off and owns the connection; `handshake` and `session`
-//! read its two phases; `local` serves the clients. The machines don't call each
-//! other: the link reports [`LinkFact`]s, and `local` asks through [`Upstream`].
+//! read its two phases; `inbox` keeps what other guests said; `local` serves the
+//! clients. The machines don't call each other: the link reports [`LinkFact`]s,
+//! which [`route`] brings to whom they concern, and `local` asks through
+//! [`Upstream`] and [`Mailbox`].
 
 #[cfg(feature = "model")]
 mod fingerprint;
 mod handshake;
+mod inbox;
 mod link;
 mod local;
 #[cfg(feature = "model")]
@@ -14,19 +17,26 @@ mod obligations;
 mod session;
 mod wire;
 
+use alloc::collections::VecDeque;
+use alloc::string::String;
+
 use serde_json::value::RawValue;
 
-use crate::boundary::{CloseReason, Deadline, Engine, Input, Origin, Output, Via, Wakeup};
+use crate::boundary::{CloseReason, Deadline, EffectError, Engine, Input, Origin, Output, Via, Wakeup};
+use crate::broker::ring::Ring;
 use crate::config::AgentConfig;
 use crate::control::reply::{ErrorBody, ErrorCode, LinkInfo, Settings};
 use crate::entropy::Entropy;
 use crate::event::{Cursor, Event, Fact};
-use crate::id::ConnId;
+use crate::id::{ConnId, EffectId, GuestName};
 use crate::link::message::GuestRequest;
+use crate::peers::wire::{PeerFrame, PeerRequest};
+use crate::peers::{InboxSettings, Received, RestoredInbox};
 use crate::queue::Outbox;
 use crate::time::{Now, Time};
+use inbox::{Inbox, Incoming};
 use link::Link;
-use local::Local;
+use local::{Around, Local};
 
 /// The agent.
 #[derive(Clone, Debug)]
@@ -35,10 +45,12 @@ pub struct Agent {
     entropy: Entropy,
     out: Outbox,
     now: Now,
-    events: u64,
+    events: Events,
     ignored: u64,
     link: Link,
     local: Local,
+    /// Only in an agent that takes part.
+    inbox: Option<Inbox>,
     life: Life,
     #[cfg(feature = "model")]
     longest: obligations::Longest,
@@ -54,33 +66,59 @@ enum Life {
     Stopped,
 }
 
+/// What happened so far.
+#[derive(Clone, Debug, Default)]
+struct Events {
+    count: u64,
+    /// Tells this run's cursors from those of the last one; 0 without a ring.
+    incarnation: u32,
+    /// The newest, for clients that ask; in an agent that takes part.
+    ring: Option<Ring>,
+}
+
 /// What a machine works with while it handles something.
 struct Context<'a> {
     now: Now,
     config: &'a AgentConfig,
     entropy: &'a mut Entropy,
     out: &'a mut Outbox,
-    events: &'a mut u64,
+    events: &'a mut Events,
 }
 
 impl Context<'_> {
     fn event(&mut self, fact: Fact) {
-        *self.events += 1;
-        self.out.event(Event {
-            cursor: Cursor { incarnation: 0, number: *self.events },
+        self.events.count += 1;
+        let event = Event {
+            cursor: Cursor { incarnation: self.events.incarnation, number: self.events.count },
             at: self.now.wall,
             guest: Some(self.config.name),
             fact,
-        });
+        };
+        if let Some(ring) = &mut self.events.ring {
+            ring.push(&event);
+        }
+        self.out.event(event);
     }
 }
 
-/// What the link tells the local clients' machine.
+/// What the link tells the other machines.
 enum LinkFact<'a> {
+    /// There is a session.
+    Up,
     /// The session is over, and why: nothing that was asked will be answered.
     Lost(&'a str),
     /// The broker answered a request.
     Answer { id: u64, result: Result<&'a RawValue, ErrorCode> },
+    /// The broker told something of peers.
+    Peer(PeerFrame<'a>),
+}
+
+/// A question to the broker, with its number.
+enum Question {
+    /// About who is there.
+    Guest(GuestRequest),
+    /// About peers.
+    Peer(PeerRequest),
 }
 
 /// The link, as local clients need it.
@@ -89,32 +127,98 @@ trait Upstream {
     ///
     /// # Errors
     /// What to tell the client: there is no session, or it can't take the question.
-    fn ask(&mut self, cx: &mut Context<'_>, request: &GuestRequest) -> Result<(), ErrorBody>;
+    fn ask(&mut self, cx: &mut Context<'_>, question: &Question) -> Result<(), ErrorBody>;
+
+    /// Tells the broker something that has no answer, if there is a session.
+    fn tell(&mut self, cx: &mut Context<'_>, request: &PeerRequest);
 
     /// The link's state, for `info`.
     fn describe(&self, now: Time, config: &AgentConfig) -> (LinkInfo, Settings);
 }
 
+/// The inbox, as local clients need it.
+trait Mailbox {
+    /// Its bounds and times.
+    fn settings(&self) -> &InboxSettings;
+
+    /// The messages, by number.
+    fn kept(&self) -> &VecDeque<Received>;
+
+    /// Answers whoever waits to be a peer; what to tell the broker.
+    ///
+    /// # Errors
+    /// What to tell the client: nobody of that name waits.
+    fn answer(
+        &mut self,
+        name: &GuestName,
+        accept: bool,
+        reason: Option<String>,
+    ) -> Result<PeerRequest, ErrorBody>;
+
+    /// Whether nothing is to be registered from here; what to tell the broker.
+    fn hold(&mut self, hold: bool) -> Option<PeerRequest>;
+}
+
+/// Brings what the link tells to whom it concerns; what to say in return.
+fn route(
+    local: &mut Local,
+    inbox: &mut Option<Inbox>,
+    cx: &mut Context<'_>,
+    fact: LinkFact<'_>,
+) -> Option<PeerRequest> {
+    match fact {
+        LinkFact::Up => return inbox.as_mut()?.on_up(),
+        LinkFact::Lost(message) => {
+            local.on_lost(cx, message);
+            inbox.as_mut()?.on_lost();
+        }
+        LinkFact::Answer { id, result } => local.on_answer(cx, id, result),
+        LinkFact::Peer(PeerFrame::Result(result)) => local.on_result(cx, result),
+        LinkFact::Peer(PeerFrame::Offer { id, from, from_authenticated }) => {
+            inbox.as_mut()?.on_offer(cx, id, from, from_authenticated);
+        }
+        LinkFact::Peer(PeerFrame::Added { name }) => inbox.as_mut()?.on_added(cx, name),
+        LinkFact::Peer(PeerFrame::Removed { name }) => inbox.as_mut()?.on_removed(cx, name),
+        LinkFact::Peer(PeerFrame::Message { id, from, from_authenticated, text, sent_at, wake }) => {
+            let incoming = Incoming { id, from, from_authenticated, text: &text, sent_at, wake };
+            return inbox.as_mut()?.on_message(cx, &incoming);
+        }
+    }
+    None
+}
+
 impl Agent {
     /// An agent that dials at once: drain it before the first [`Engine::handle`].
     #[must_use]
-    pub fn new(config: AgentConfig, entropy: Entropy, now: Now) -> Self {
+    pub fn new(mut config: AgentConfig, restored: RestoredInbox, entropy: Entropy, now: Now) -> Self {
+        // Whoever stops at once can't keep what it is told.
+        config.inbox = config.inbox.filter(|_| !config.once);
         #[cfg(feature = "model")]
         let longest = obligations::Longest::new(&config);
+        let mut entropy = entropy;
+        let mut events = Events::default();
+        if let Some(settings) = &config.inbox {
+            let mut drawn = [0; 4];
+            entropy.fill(&mut drawn);
+            events.incarnation = u32::from_be_bytes(drawn);
+            events.ring = Some(Ring::new(0, settings.event_ring));
+        }
+        let inbox = config.inbox.clone().map(|settings| Inbox::new(settings, restored, now));
         let mut agent = Self {
             config,
             entropy,
             out: Outbox::default(),
             now,
-            events: 0,
+            events,
             ignored: 0,
             link: Link::default(),
             local: Local::default(),
+            inbox,
             life: Life::Serving,
             #[cfg(feature = "model")]
             longest,
         };
-        agent.parts(|link, _, cx| link.start(cx));
+        agent.parts(|link, _, _, cx| link.start(cx));
         agent
     }
 
@@ -124,7 +228,10 @@ impl Agent {
         self.ignored
     }
 
-    fn parts<R>(&mut self, work: impl FnOnce(&mut Link, &mut Local, &mut Context<'_>) -> R) -> R {
+    fn parts<R>(
+        &mut self,
+        work: impl FnOnce(&mut Link, &mut Local, &mut Option<Inbox>, &mut Context<'_>) -> R,
+    ) -> R {
         let mut cx = Context {
             now: self.now,
             config: &self.config,
@@ -132,7 +239,7 @@ impl Agent {
             out: &mut self.out,
             events: &mut self.events,
         };
-        work(&mut self.link, &mut self.local, &mut cx)
+        work(&mut self.link, &mut self.local, &mut self.inbox, &mut cx)
     }
 
     fn on_opened(&mut self, conn: ConnId, input: &Input<'_, AgentConfig>) -> bool {
@@ -140,10 +247,10 @@ impl Agent {
         let serving = self.life == Life::Serving;
         match (origin, via) {
             (Origin::Dialled(effect), _) if serving => {
-                self.parts(|link, _, cx| link.on_opened(cx, effect, conn, room))
+                self.parts(|link, _, _, cx| link.on_opened(cx, effect, conn, room))
             }
             (Origin::Accepted, Via::Control) => {
-                self.parts(|_, local, cx| local.on_opened(cx, conn, peer_cred, room, serving));
+                self.parts(|_, local, _, cx| local.on_opened(cx, conn, peer_cred, room, serving));
                 true
             }
             (Origin::Dialled(_) | Origin::Accepted, _) => {
@@ -154,45 +261,75 @@ impl Agent {
     }
 
     fn on_bytes(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
-        self.parts(|link, local, cx| {
+        self.parts(|link, local, inbox, cx| {
             if link.owns(conn) {
-                link.on_bytes(cx, bytes, &mut |cx, fact| local.on_fact(cx, fact));
+                link.on_bytes(cx, bytes, &mut |cx, fact| route(local, inbox, cx, fact));
                 return true;
             }
-            local.on_bytes(cx, conn, bytes, link)
+            local.on_bytes(cx, conn, bytes, &mut around(link, inbox))
         })
     }
 
     fn on_writable(&mut self, conn: ConnId, room: usize) -> bool {
-        self.parts(|link, local, cx| {
+        self.parts(|link, local, inbox, cx| {
             if link.owns(conn) {
                 link.on_writable(cx, room);
                 return true;
             }
-            local.on_writable(cx, conn, room, link)
+            local.on_writable(cx, conn, room, &mut around(link, inbox))
         })
     }
 
     /// `closed`: the connection is gone. Otherwise only its other half is.
     fn on_end(&mut self, conn: ConnId, closed: bool) -> bool {
-        self.parts(|link, local, cx| {
+        self.parts(|link, local, inbox, cx| {
             if link.owns(conn) {
-                link.on_end(cx, closed, &mut |cx, fact| local.on_fact(cx, fact));
+                link.on_end(cx, closed, &mut |cx, fact| route(local, inbox, cx, fact));
                 return true;
             }
             if closed { local.on_closed(conn) } else { local.on_finished(cx, conn) }
         })
     }
 
+    fn on_done(&mut self, effect: EffectId, result: Result<(), EffectError>) -> bool {
+        self.parts(|link, _, inbox, cx| {
+            let written = inbox.as_mut().and_then(|inbox| inbox.on_done(cx, effect, &result));
+            let Some(acks) = written else { return link.on_done(cx, effect, result) };
+            acks.iter().for_each(|ack| link.tell(cx, ack));
+            true
+        })
+    }
+
+    /// What is open already keeps its old bounds; what the session was told of
+    /// peers is said anew. Taking part begins and ends with the process.
+    fn on_reload(&mut self, config: AgentConfig) {
+        #[cfg(feature = "model")]
+        self.longest.widen(&config);
+        #[cfg(feature = "planted")]
+        let config = AgentConfig { planted: self.config.planted, ..config };
+        let before = core::mem::replace(&mut self.config, config);
+        self.config.inbox = before.inbox.map(|inbox| self.config.inbox.take().unwrap_or(inbox));
+        let settings = self.config.inbox.clone();
+        self.parts(|link, _, inbox, cx| {
+            if let (Some(inbox), Some(settings)) = (inbox, settings) {
+                inbox.settings = settings;
+                inbox.state().iter().for_each(|stated| link.tell(cx, stated));
+            }
+        });
+    }
+
     fn on_timer(&mut self) {
-        self.parts(|link, local, cx| {
-            link.on_timer(cx, &mut |cx, fact| local.on_fact(cx, fact));
+        self.parts(|link, local, inbox, cx| {
+            link.on_timer(cx, &mut |cx, fact| route(local, inbox, cx, fact));
+            if let Some(inbox) = inbox {
+                inbox.on_timer(cx.now.boot);
+            }
             local.on_timer(cx);
         });
         if let Life::Draining { deadline } = self.life
             && deadline <= self.now.boot
         {
-            self.parts(|_, local, cx| local.close_all(cx));
+            self.parts(|_, local, _, cx| local.close_all(cx));
         }
     }
 
@@ -201,7 +338,7 @@ impl Agent {
             return;
         }
         self.life = Life::Draining { deadline };
-        self.parts(|link, local, cx| {
+        self.parts(|link, local, _, cx| {
             link.stop(cx);
             local.drain(cx);
         });
@@ -213,11 +350,16 @@ impl Agent {
             Life::Draining { deadline } => Some(Deadline { at: deadline, why: Wakeup::Drain }),
             Life::Stopped => return None,
         };
-        [self.link.next_deadline(), self.local.next_deadline(), drain]
+        let offers = self.inbox.as_ref().and_then(Inbox::next_deadline);
+        [self.link.next_deadline(), self.local.next_deadline(), offers, drain]
             .into_iter()
             .flatten()
             .min_by_key(|deadline| deadline.at)
     }
+}
+
+fn around<'a>(link: &'a mut Link, inbox: &'a mut Option<Inbox>) -> Around<'a> {
+    Around { upstream: link, mailbox: inbox.as_mut().map(|inbox| inbox as &mut dyn Mailbox) }
 }
 
 impl Engine for Agent {
@@ -232,7 +374,7 @@ impl Engine for Agent {
             Input::Writable { conn, room } => self.on_writable(conn, room),
             Input::Finished { conn } => self.on_end(conn, false),
             Input::Closed { conn, .. } => self.on_end(conn, true),
-            Input::Done { effect, result } => self.parts(|link, _, cx| link.on_done(cx, effect, result)),
+            Input::Done { effect, result } => self.on_done(effect, result),
             Input::Tick => true,
             Input::Drain { deadline } => {
                 self.drain(deadline);
@@ -241,11 +383,7 @@ impl Engine for Agent {
             // A session that stands is not asked again: what it rests on takes
             // effect with the next handshake.
             Input::Reload(config) => {
-                #[cfg(feature = "model")]
-                self.longest.widen(&config);
-                #[cfg(feature = "planted")]
-                let config = alloc::boxed::Box::new(AgentConfig { planted: self.config.planted, ..*config });
-                self.config = *config;
+                self.on_reload(*config);
                 true
             }
         };
@@ -253,8 +391,9 @@ impl Engine for Agent {
         self.on_timer();
         if self.life == Life::Serving && self.link.has_ended() {
             self.drain(self.now.boot);
-            self.parts(|_, local, cx| local.close_all(cx));
+            self.parts(|_, local, _, cx| local.close_all(cx));
         }
+        self.parts(|_, local, inbox, cx| local.stream(cx, inbox.as_ref().map(Mailbox::kept)));
         if matches!(self.life, Life::Draining { .. }) && self.local.is_empty() {
             self.life = Life::Stopped;
             self.out.stopped();

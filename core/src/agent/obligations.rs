@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::inbox::OFFER_TIMEOUT;
 use super::link::State;
 use super::{Agent, Life};
 use crate::config::AgentConfig;
@@ -24,7 +25,11 @@ impl Longest {
             dial: config.dial_timeout,
             handshake: config.handshake_timeout,
             redial: config.retry_after_max + config.backoff_first.max(config.backoff_most),
-            request: config.request_timeout_max.max(config.wait_timeout).max(config.ping_timeout),
+            request: config
+                .request_timeout_max
+                .max(config.wait_timeout)
+                .max(config.ping_timeout)
+                .max(config.inbox.as_ref().map_or(Duration::ZERO, |inbox| inbox.timeout)),
             silent_intervals: config.silent_intervals,
         }
     }
@@ -70,6 +75,10 @@ impl Agent {
         }
         for (conn, deadline) in self.local.deadlines() {
             guarded(Unguarded::new("a local request").on(conn), deadline, longest.request)?;
+        }
+        // What is written ends with its `Done`, like every effect.
+        for offer in self.inbox.iter().flat_map(|inbox| &inbox.offers) {
+            guarded(Unguarded::new("an offer").of(offer.from), offer.until, OFFER_TIMEOUT)?;
         }
         match self.life {
             Life::Draining { deadline } => Unguarded::new("the drain").unless_armed(armed, deadline),

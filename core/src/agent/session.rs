@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
+use super::link::Facts;
 use super::wire::{Tags, Wire};
 use super::{Context, LinkFact};
 use crate::auth::Direction;
@@ -11,7 +12,8 @@ use crate::event::Escaped;
 use crate::id::{Epoch, Nonce};
 use crate::link::inbox::RESYNC;
 use crate::link::line::Ok as Accepted;
-use crate::link::message::{BrokerFrame, append_ping, append_proof};
+use crate::link::message::{BrokerFrame, append_json, append_ping, append_proof};
+use crate::peers::wire::PeerRequest;
 use crate::time::Time;
 
 /// A session that the broker granted.
@@ -44,6 +46,7 @@ enum Answer {
     Nothing,
     Proof(u64, Nonce),
     Pong(u64),
+    Peer(PeerRequest),
 }
 
 /// An interval beyond this is a broker that never asks.
@@ -70,7 +73,7 @@ impl Session {
         cx: &mut Context<'_>,
         wire: &mut Wire,
         input: &mut &[u8],
-        facts: &mut dyn FnMut(&mut Context<'_>, LinkFact<'_>),
+        facts: Facts<'_>,
     ) -> Option<End> {
         let resync = if wire.serial { input.iter().position(|&byte| byte == RESYNC) } else { None };
         let whole = *input;
@@ -110,6 +113,9 @@ impl Session {
                     facts(cx, LinkFact::Answer { id, result: Err(code) });
                     Answer::Nothing
                 }
+                Ok(BrokerFrame::Peer(frame)) => {
+                    facts(cx, LinkFact::Peer(frame)).map_or(Answer::Nothing, Answer::Peer)
+                }
                 // An unknown type is not answered: two ends that answer each
                 // other's errors never stop.
                 Ok(BrokerFrame::Pong { .. } | BrokerFrame::Unknown) => Answer::Nothing,
@@ -122,6 +128,9 @@ impl Session {
                 }
                 Answer::Pong(id) => {
                     wire.send_frame(cx, self.tags.as_mut(), |bytes| append_ping(bytes, id, true));
+                }
+                Answer::Peer(request) => {
+                    wire.send_frame(cx, self.tags.as_mut(), |bytes| append_json(bytes, &request));
                 }
             }
         }

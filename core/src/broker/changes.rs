@@ -7,7 +7,7 @@ use crate::boundary::Change;
 use crate::broker::cx::Cx;
 use crate::broker::facts::Notice;
 use crate::broker::guests::Guests;
-use crate::control::reply::{Pong, TokenIssued};
+use crate::control::reply::{GuestRestored, Pong, TokenIssued};
 use crate::event::Fact;
 use crate::id::GuestName;
 
@@ -38,6 +38,7 @@ pub(super) enum Document {
     TokenRevoked(GuestName),
     Forgotten(GuestName),
     Reloaded,
+    Restored(GuestRestored),
 }
 
 /// The change is durable: memory follows.

@@ -127,6 +127,7 @@ impl Links {
             if !once {
                 let key = keys.map(|keys| keys.session);
                 link.session = Some(Session::new(cx, id, epoch, key));
+                cx.notify(Notice::Established { conn, row: id });
             }
         }
         self.leave_door(cx, conn);

@@ -42,6 +42,8 @@ struct Client {
     answers: VecDeque<Answer>,
     follow: Option<Follow>,
     is_hungry: bool,
+    /// Lines come without requests.
+    streams: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +98,7 @@ impl Clients {
                 answers: VecDeque::new(),
                 follow: None,
                 is_hungry: false,
+                streams: false,
             },
         );
     }
@@ -223,6 +226,30 @@ impl Clients {
         }
     }
 
+    /// Lines may come to this client without requests from now on.
+    pub(crate) fn stream(&mut self, conn: ConnId) {
+        if let Some(client) = self.table.get_mut(&conn) {
+            client.streams = true;
+        }
+    }
+
+    /// Whether a client that lines come to has nothing left to be written to it.
+    pub(crate) fn has_said_all(&self, conn: ConnId) -> bool {
+        self.table.get(&conn).is_some_and(|client| client.streams && client.answers.is_empty())
+    }
+
+    /// One line of such a stream.
+    pub(crate) fn say(&mut self, conn: ConnId, event: &str, data: &impl Serialize) {
+        let mut line = Vec::new();
+        append_head(&mut line, None, event);
+        append_json(&mut line, data);
+        line.extend_from_slice(b"}\n");
+        if let Some(client) = self.table.get_mut(&conn) {
+            client.answers.push_back(Answer::Line(line));
+            self.wake(conn);
+        }
+    }
+
     fn push(&mut self, conn: ConnId, answer: Answer) {
         if let Some(client) = self.table.get_mut(&conn) {
             client.open = client.open.saturating_sub(1);
@@ -265,7 +292,7 @@ impl Clients {
             }
             let Some(client) = self.table.get(&conn) else { continue };
             let owes = client.open > 0 || !client.answers.is_empty() || !client.held.is_empty();
-            if (client.finished || client.refused) && !owes && client.follow.is_none() {
+            if (client.finished || client.refused) && !owes && client.follow.is_none() && !client.streams {
                 cx.out.close(conn, CloseReason::Finished);
                 self.table.remove(&conn);
             }
@@ -300,6 +327,7 @@ impl Clients {
 impl Client {
     fn end_stream(&mut self) {
         self.follow = None;
+        self.streams = false;
         self.answers.retain(|answer| !matches!(answer, Answer::Follow(_)));
     }
 

@@ -13,11 +13,12 @@ use crate::broker::clients::{Clients, problem};
 use crate::broker::cx::Cx;
 use crate::broker::facts::{CommandId, Notice, RowId, TimerKey};
 use crate::broker::guests::{Guests, Row};
-use crate::broker::walk::{Envelope, Names, Walk};
+use crate::broker::walk::{Envelope, Walk};
 use crate::control::reply::{Empty, ErrorBody, ErrorCode, GuestOnly, Pong, Target, TokenIssued};
 use crate::event::{MESSAGE_MAX, shortened};
 use crate::id::{ConnId, EffectId, GuestName, RequestId};
-use crate::link::message::{GuestRequest, GuestRequestKind, append_json};
+use crate::link::message::{GuestRequestKind, append_json};
+use crate::status::State;
 use crate::time::Time;
 use crate::timers::TimerId;
 
@@ -34,12 +35,14 @@ pub(crate) struct Commands {
     pub(super) changes: VecDeque<(Option<CommandId>, StoreOp)>,
     pub(super) storing: Option<(EffectId, Option<CommandId>, StoreOp)>,
     pub(super) reloads: BTreeMap<EffectId, CommandId>,
+    /// Start commands that are watched.
+    pub(super) starts: BTreeMap<EffectId, GuestName>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Command {
     pub(super) asker: Asker,
-    kind: Kind,
+    pub(super) kind: Kind,
     pub(super) timer: TimerId,
 }
 
@@ -51,15 +54,16 @@ pub(crate) enum Asker {
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Wait(Wait),
+    Restore { guest: GuestName },
     Ping { guest: GuestName, conn: ConnId, sent_at: Time },
     Store,
     Reload,
 }
 
 #[derive(Clone, Debug)]
-struct Wait {
+pub(super) struct Wait {
     /// Sorted.
     names: Vec<GuestName>,
     met: Vec<bool>,
@@ -143,55 +147,17 @@ impl Commands {
         self.reloads.insert(effect, id);
     }
 
-    /// A guest asks over its link: about itself only, until it has peers.
-    pub(crate) fn on_asked(
-        &mut self,
-        cx: &mut Cx,
-        clients: &mut Clients,
-        guests: &Guests,
-        conn: ConnId,
-        row: RowId,
-        request: GuestRequest,
-    ) {
-        let asker = Asker::Guest { conn, kind: request.kind, id: request.id };
-        let Some(name) = guests.get(row).map(Row::name) else { return };
-        let timeout = request.timeout_ms.map(Duration::from_millis);
-        let mut names = request.guests;
-        if names.is_empty() {
-            names.push(name);
-        }
-        if let Some(stranger) = names.iter().find(|other| **other != name) {
-            return self.answer(cx, clients, asker, Err(unknown(stranger)));
-        }
-        if timeout.is_some_and(|timeout| timeout > cx.config.request_timeout_max) {
-            return self.answer(cx, clients, asker, Err(problem(ErrorCode::InvalidRequest, "")));
-        }
-        match request.kind {
-            GuestRequestKind::Status => {
-                let walk = Walk::status(Envelope::Bare, Names::Listed(vec![name], 0), cx.now.wall);
-                let answer = walk.finish(cx, guests);
-                self.answer(cx, clients, asker, Ok(Document::Json(answer)));
-            }
-            GuestRequestKind::Wait => match request.target {
-                Some(target) => {
-                    self.wait(cx, clients, guests, asker, (vec![name], target, request.any), timeout)
-                }
-                None => self.answer(cx, clients, asker, Err(problem(ErrorCode::InvalidRequest, ""))),
-            },
-            GuestRequestKind::PingGuest => self.ping(cx, clients, guests, asker, name, timeout),
-        }
-    }
-
     /// A verdict changed: whoever waits for that guest looks again.
     pub(crate) fn on_verdict(&mut self, cx: &mut Cx, clients: &mut Clients, guests: &Guests, row: RowId) {
         if self.waits.is_empty() {
             return;
         }
         let Some(name) = guests.get(row).map(Row::name) else { return };
-        let concerned = self.waits.range((name, CommandId(0))..=(name, CommandId(u64::MAX)));
-        let concerned = concerned.map(|(_, id)| *id).collect::<Vec<_>>();
-        for id in concerned {
+        for id in self.waiting_for(name) {
             let Some(state) = guests.status(cx, row, cx.now).map(|status| status.state) else { return };
+            if state == State::Reachable {
+                self.on_restored(cx, clients, name);
+            }
             let Some(Command { kind: Kind::Wait(wait), .. }) = self.open.get_mut(&id) else { continue };
             let Ok(index) = wait.names.binary_search(&name) else { continue };
             let met = wait.target.is_met_by(state);
@@ -201,6 +167,12 @@ impl Commands {
                 self.recheck(cx, clients, guests, id);
             }
         }
+    }
+
+    /// Whoever waits for a guest.
+    pub(super) fn waiting_for(&self, name: GuestName) -> Vec<CommandId> {
+        let range = (name, CommandId(0))..=(name, CommandId(u64::MAX));
+        self.waits.range(range).map(|(_, id)| *id).collect()
     }
 
     /// Judges every name anew, and answers if the wait is over.
@@ -283,6 +255,9 @@ impl Commands {
             }
             Kind::Store => "nothing changed: the database was busy with other changes".into(),
             Kind::Reload => "the reload did not end in time".into(),
+            Kind::Restore { guest } => {
+                format!("{guest} is not reachable yet; its start command may still run")
+            }
         };
         self.fail(cx, clients, id, problem(ErrorCode::Timeout, message));
     }
@@ -346,6 +321,9 @@ impl Commands {
             }
             return true;
         }
+        if self.on_started(cx, clients, effect, result) {
+            return true;
+        }
         let Some((_, command, op)) = self.storing.take_if(|(storing, ..)| *storing == effect) else {
             return false;
         };
@@ -364,7 +342,7 @@ impl Commands {
         true
     }
 
-    fn open(&mut self, cx: &mut Cx, asker: Asker, kind: Kind, timeout: Duration) -> CommandId {
+    pub(super) fn open(&mut self, cx: &mut Cx, asker: Asker, kind: Kind, timeout: Duration) -> CommandId {
         self.last += 1;
         let id = CommandId(self.last);
         let timer = cx.timers.insert(TimerKey::Command(id));
@@ -372,6 +350,9 @@ impl Commands {
         self.bound_to.insert((asker.conn(), id));
         match &kind {
             Kind::Wait(wait) => self.waits.extend(wait.names.iter().map(|name| (*name, id))),
+            Kind::Restore { guest } => {
+                self.waits.insert((*guest, id));
+            }
             Kind::Ping { conn, .. } => {
                 self.bound_to.insert((*conn, id));
             }
@@ -391,6 +372,9 @@ impl Commands {
                     self.waits.remove(&(*name, id));
                 }
             }
+            Kind::Restore { guest } => {
+                self.waits.remove(&(*guest, id));
+            }
             Kind::Ping { conn, .. } => {
                 self.bound_to.remove(&(*conn, id));
             }
@@ -399,17 +383,23 @@ impl Commands {
         Some(command)
     }
 
-    fn close(&mut self, cx: &mut Cx, id: CommandId) -> Option<Asker> {
+    pub(super) fn close(&mut self, cx: &mut Cx, id: CommandId) -> Option<Asker> {
         self.end(cx, id).map(|command| command.asker)
     }
 
-    fn fail(&mut self, cx: &mut Cx, clients: &mut Clients, id: CommandId, error: ErrorBody) {
+    pub(super) fn fail(&mut self, cx: &mut Cx, clients: &mut Clients, id: CommandId, error: ErrorBody) {
         if let Some(asker) = self.close(cx, id) {
             self.answer(cx, clients, asker, Err(error));
         }
     }
 
-    fn answer(&self, cx: &mut Cx, clients: &mut Clients, asker: Asker, answer: Result<Document, ErrorBody>) {
+    pub(super) fn answer(
+        &self,
+        cx: &mut Cx,
+        clients: &mut Clients,
+        asker: Asker,
+        answer: Result<Document, ErrorBody>,
+    ) {
         match asker {
             Asker::Client { conn, id } => match answer {
                 Err(error) => clients.error(conn, id, &error),
@@ -420,6 +410,7 @@ impl Commands {
                 }
                 Ok(Document::Forgotten(guest)) => clients.reply(conn, id, "forgotten", &GuestOnly { guest }),
                 Ok(Document::Reloaded) => clients.reply(conn, id, "reloaded", &Empty {}),
+                Ok(Document::Restored(restored)) => clients.reply(conn, id, "restored", &restored),
                 // Documents are walked for clients.
                 Ok(Document::Json(_)) => {}
             },
@@ -429,6 +420,11 @@ impl Commands {
                     Ok(Document::Pong(pong)) => {
                         let mut json = Vec::new();
                         append_json(&mut json, &pong);
+                        Ok(json)
+                    }
+                    Ok(Document::Restored(restored)) => {
+                        let mut json = Vec::new();
+                        append_json(&mut json, &restored);
                         Ok(json)
                     }
                     Ok(_) => Err(ErrorCode::Internal),
@@ -465,6 +461,6 @@ fn not_reachable(guest: &GuestName) -> ErrorBody {
     )
 }
 
-fn bounded(error: &EffectError) -> String {
+pub(super) fn bounded(error: &EffectError) -> String {
     shortened(&error.message, MESSAGE_MAX)
 }

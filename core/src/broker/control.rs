@@ -82,6 +82,14 @@ impl Broker {
                 }
                 commands.store(cx, clients, asker, StoreOp::Forget { guest }, timeout);
             }
+            Command::Restore { guest } => commands.restore(cx, clients, guests, asker, guest, timeout),
+            Command::ListPeers { .. }
+            | Command::RegisterPeer { .. }
+            | Command::UnregisterPeer { .. }
+            | Command::SendToPeer { .. }
+            | Command::Inbox { .. }
+            | Command::PeerAnswer { .. }
+            | Command::Hold { .. } => self.on_peer_request(conn, id, command, timeout),
             Command::Reload => commands.reload(cx, asker, timeout),
             Command::Shutdown => {
                 clients.reply(conn, id, "shutting_down", &Empty {});

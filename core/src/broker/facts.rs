@@ -1,11 +1,13 @@
 //! How machines meet: what they tell each other, and the numbers they use for it.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
 use crate::control::reply::ErrorCode;
 use crate::id::{ConnId, GuestName};
 use crate::link::message::{GuestRequest, GuestRequestKind};
+use crate::peers::wire::PeerRequest;
 
 /// A row's place; one more than its index, so that an optional one is no larger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -37,6 +39,10 @@ pub(crate) enum TimerKey {
     Door,
     Records,
     Drain,
+    /// A request about peers.
+    Peer(CommandId),
+    /// Mail.
+    Mail,
 }
 
 /// How machines meet.
@@ -55,6 +61,10 @@ pub(crate) enum Notice {
     Asked { conn: ConnId, row: RowId, request: GuestRequest },
     /// Answer such a question.
     Answer { conn: ConnId, kind: GuestRequestKind, id: u64, answer: Result<Vec<u8>, ErrorCode> },
+    /// A session began.
+    Established { conn: ConnId, row: RowId },
+    /// A guest says something about peers.
+    Peer { conn: ConnId, row: RowId, request: Box<PeerRequest> },
     /// Send a ping to a session.
     Ping { conn: ConnId, command: CommandId },
     /// A name's token changed: its session, and handshakes begun before, end.
@@ -72,4 +82,26 @@ pub(crate) enum Urgency {
     Transition,
     /// A keepalive.
     Refresh,
+}
+
+/// Why a row is never dropped to make room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Keep(pub(super) u8);
+
+impl Keep {
+    /// Named by the operator.
+    pub(crate) const CONFIGURED: Self = Self(1);
+    /// Somebody's peer.
+    pub(crate) const LINKED: Self = Self(2);
+
+    pub(crate) const fn is(self, why: Self) -> bool {
+        self.0 & why.0 != 0
+    }
+
+    /// Whether it was so before.
+    pub(crate) const fn set(&mut self, why: Self, so: bool) -> bool {
+        let before = self.is(why);
+        self.0 = if so { self.0 | why.0 } else { self.0 & !why.0 };
+        before
+    }
 }

@@ -8,7 +8,7 @@ use super::clients::Clients;
 use super::commands::Commands;
 use super::cx::Cx;
 use super::door::Door;
-use super::facts::{TimerKey, Urgency};
+use super::facts::{Keep, TimerKey, Urgency};
 use super::guests::{self, Guests, RecordState, Row};
 use super::links::{Attempt, Link, Links, SMALL, Stage};
 use super::records::Records;
@@ -32,6 +32,7 @@ impl Broker {
             clients,
             commands,
             records,
+            peers,
             drain,
             drain_timer: _,
             sweeps,
@@ -39,6 +40,7 @@ impl Broker {
             more,
             longest: _,
         } = self;
+        debug_assert!(peers.is_idle() && guests.relations.is_empty(), "peers are not written down");
         links.introduce(canon);
         let rows = rows(guests, canon);
         cx.canonical(canon, &rows);
@@ -62,7 +64,7 @@ fn rows(guests: &Guests, canon: &Canon) -> alloc::vec::Vec<Option<usize>> {
 }
 
 fn guests_in_order<'a>(guests: &'a Guests, rows: &[Option<usize>]) -> impl Iterator<Item = &'a Row> {
-    let Guests { names: _, rows: kept, free: _, tokens, line: _ } = guests;
+    let Guests { names: _, rows: kept, free: _, tokens, line: _, relations: _ } = guests;
     debug_assert!(tokens.is_empty(), "keyed names are not written down");
     (0..rows.len()).filter_map(move |wanted| {
         let number = rows.iter().position(|place| *place == Some(wanted))?;
@@ -100,6 +102,8 @@ impl Cx {
                 TimerKey::Door => (4, 0),
                 TimerKey::Records => (5, 0),
                 TimerKey::Drain => (6, 0),
+                TimerKey::Peer(_) => (7, 0),
+                TimerKey::Mail => (8, 0),
             };
             canon.word(kind);
             canon.word(place);
@@ -136,7 +140,7 @@ impl Row {
     fn canonical(&self, canon: &mut Canon, cx: &Cx) {
         let Self {
             name: _,
-            configured,
+            keep,
             standing,
             session,
             since: _,
@@ -180,7 +184,8 @@ impl Row {
             cx.proof_time(canon, *at);
             canon.flag(cx.stall.is_some_and(|stall| *received < stall.woke));
         }
-        for flag in [configured, proven, authenticated, claimed, refused] {
+        let configured = keep.is(Keep::CONFIGURED);
+        for flag in [&configured, proven, authenticated, claimed, refused] {
             canon.flag(*flag);
         }
         canon.word(u64::from(*handshaking));
@@ -359,7 +364,8 @@ impl Clients {
 
 impl Commands {
     fn canonical(&self, canon: &mut Canon) {
-        let Self { open, waits: _, bound_to: _, last: _, changes, storing, reloads } = self;
+        let Self { open, waits: _, bound_to: _, last: _, changes, storing, reloads, starts } = self;
+        debug_assert!(starts.is_empty(), "start commands are not written down");
         canon.word((open.len() + changes.len() + reloads.len()) as u64);
         canon.flag(storing.is_some());
     }

@@ -10,7 +10,7 @@ use core::ops::Bound;
 use crate::auth::Key;
 use crate::boundary::{Remote, Transport};
 use crate::broker::cx::Cx;
-use crate::broker::facts::{Notice, RowId, TimerKey, Urgency};
+use crate::broker::facts::{Keep, Notice, RowId, TimerKey, Urgency};
 use crate::broker::names::Names;
 use crate::capabilities::Capabilities;
 use crate::endpoint::Packed;
@@ -18,6 +18,7 @@ use crate::event::Fact;
 use crate::id::{BootTag, ConnId, Epoch, GuestName, ShortName};
 use crate::liveness::{self, Departure, Evidence, Facts, Stall, Standing, Verdict};
 use crate::pages::Pages;
+use crate::peers::registry::Registry;
 use crate::status::{Glance, GuestStatus, Reason, State, Warning};
 use crate::time::{Now, Time, WallTime, millis};
 use crate::timers::TimerId;
@@ -26,8 +27,7 @@ use crate::timers::TimerId;
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(super) name: ShortName,
-    /// Named by the operator: never dropped to make room.
-    pub(crate) configured: bool,
+    pub(crate) keep: Keep,
     pub(crate) standing: Standing,
     /// The open session's connection.
     pub(crate) session: Option<ConnId>,
@@ -103,6 +103,8 @@ pub(crate) struct Guests {
     /// Unconfigured rows in the order in which they became idle: the ends of the
     /// list. Whoever has a session again leaves it when it is next seen.
     pub(super) line: (Option<RowId>, Option<RowId>),
+    /// Who is whose peer.
+    pub(crate) relations: Registry,
 }
 
 impl Guests {
@@ -163,7 +165,7 @@ impl Guests {
     /// Whether `--only-known` admits the name.
     pub(crate) fn is_known(&self, name: &GuestName) -> bool {
         self.tokens.get(name).is_some_and(Option::is_some)
-            || self.find(name).and_then(|id| self.get(id)).is_some_and(|row| row.configured)
+            || self.find(name).and_then(|id| self.get(id)).is_some_and(|row| row.keep.is(Keep::CONFIGURED))
     }
 
     /// The name's row; a new one if need be. At the bound the unconfigured row
@@ -177,7 +179,7 @@ impl Guests {
         }
         let row = Row {
             name: ShortName::new(&name),
-            configured: false,
+            keep: Keep(0),
             standing: Standing::Absent,
             session: None,
             since: Time::ZERO,
@@ -238,7 +240,7 @@ impl Guests {
     pub(crate) fn mark_idle(&mut self, id: RowId) {
         self.leave_line(id);
         let last = self.line.1;
-        let Some(row) = self.get_mut(id).filter(|row| !row.configured) else { return };
+        let Some(row) = self.get_mut(id).filter(|row| !row.is_kept()) else { return };
         (row.in_line, row.older) = (true, last);
         match last.and_then(|last| self.get_mut(last)) {
             Some(before) => before.newer = Some(id),
@@ -247,7 +249,7 @@ impl Guests {
         self.line.1 = Some(id);
     }
 
-    fn leave_line(&mut self, id: RowId) {
+    pub(super) fn leave_line(&mut self, id: RowId) {
         let Some(row) = self.get_mut(id).filter(|row| row.in_line) else { return };
         row.in_line = false;
         let (older, newer) = (row.older.take(), row.newer.take());
@@ -266,7 +268,7 @@ impl Guests {
     pub(crate) fn line_up(&mut self, name: &GuestName) {
         let Some(id) = self.find(name) else { return };
         match self.get(id) {
-            Some(row) if row.configured => self.leave_line(id),
+            Some(row) if row.is_kept() => self.leave_line(id),
             Some(row) if !row.in_line && row.has_no_session() => self.mark_idle(id),
             Some(_) | None => {}
         }
@@ -329,7 +331,12 @@ impl Guests {
     /// The status document's row, judged at `now`.
     pub(crate) fn status(&self, cx: &Cx, id: RowId, now: Now) -> Option<GuestStatus> {
         let seen = cx.stall_seen(now);
-        self.get(id).map(|row| row.status(cx, now.boot.max(cx.at()), seen.as_ref().or(cx.stall.as_ref())))
+        let row = self.get(id)?;
+        let mut status = row.status(cx, now.boot.max(cx.at()), seen.as_ref().or(cx.stall.as_ref()));
+        if row.keep.is(Keep::LINKED) {
+            status.peers = self.relations.peers_of(&status.name).collect();
+        }
+        Some(status)
     }
 
     /// What `status` judges of every row at `now`, in the order of the rows.
@@ -381,7 +388,11 @@ impl Row {
         self.epoch = NonZeroU64::new(epoch.0);
     }
 
-    fn has_no_session(&self) -> bool {
+    const fn is_kept(&self) -> bool {
+        self.keep.0 != 0
+    }
+
+    pub(super) fn has_no_session(&self) -> bool {
         self.session.is_none() && self.rare().legacy.is_none()
     }
 

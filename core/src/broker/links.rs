@@ -118,6 +118,11 @@ impl Link {
         self.room < self.capacity / 3
     }
 
+    /// Whether mail of so many bytes leaves room for answers.
+    pub(super) const fn has_room_for_mail(&self, bytes: usize) -> bool {
+        self.room as usize >= bytes + SMALL + self.capacity as usize / 3
+    }
+
     pub(crate) fn remote(&self) -> Remote {
         self.remote.unpack()
     }

@@ -18,11 +18,14 @@ mod names;
 #[cfg(feature = "model")]
 mod obligations;
 mod packed;
+mod peers;
+mod questions;
 mod records;
-mod ring;
+mod restore;
+pub(crate) mod ring;
 mod session;
 mod sweep;
-mod walk;
+pub(crate) mod walk;
 
 use alloc::vec::Vec;
 
@@ -36,10 +39,11 @@ use crate::status::{Glance, GuestStatus};
 use crate::time::{Now, Time, WallTime};
 use crate::timers::TimerId;
 
+use crate::peers::machine::Peers;
 use clients::Clients;
 use commands::Commands;
 use cx::Cx;
-use facts::{Notice, TimerKey};
+use facts::{Keep, Notice, TimerKey};
 use guests::Guests;
 use links::Links;
 use records::Records;
@@ -57,6 +61,8 @@ pub struct Restored {
     pub tokens: Vec<(GuestName, Option<Key>)>,
     /// Wall time of the newest proof known of each name.
     pub last_seen: Vec<(GuestName, WallTime)>,
+    /// Peers and their messages.
+    pub peers: crate::peers::RestoredPeers,
 }
 
 /// The broker: who is reachable, and why not.
@@ -68,6 +74,7 @@ pub struct Broker {
     clients: Clients,
     commands: Commands,
     records: Records,
+    peers: Peers,
     drain: Option<Drain>,
     drain_timer: TimerId,
     sweeps: Sweeps,
@@ -113,6 +120,7 @@ impl Broker {
         }
         let links = Links::new(&mut cx);
         let records = Records::new(&mut cx);
+        let peers = Peers::new(&mut cx, &mut guests, restored.peers);
         let drain_timer = cx.timers.insert(TimerKey::Drain);
         let mut broker = Self {
             cx,
@@ -121,6 +129,7 @@ impl Broker {
             clients: Clients::default(),
             commands: Commands::default(),
             records,
+            peers,
             drain: None,
             drain_timer,
             sweeps: Sweeps::default(),
@@ -170,6 +179,9 @@ impl Broker {
             half_open: self.links.door.len(),
             clients: self.clients.len(),
             timers: self.cx.timers.len(),
+            messages: self.peers.sizes().1,
+            message_bytes: self.peers.sizes().0,
+            peer_operations: self.peers.sizes().2,
         }
     }
 
@@ -178,7 +190,7 @@ impl Broker {
     fn configure(&mut self, before: Vec<GuestName>) {
         for name in &before {
             if let Some(row) = self.guests.find(name).and_then(|id| self.guests.get_mut(id)) {
-                row.configured = false;
+                row.keep.set(Keep::CONFIGURED, false);
             }
         }
         let mut touched = before;
@@ -186,7 +198,7 @@ impl Broker {
             if let Ok(id) = self.guests.ensure(&mut self.cx, name)
                 && let Some(row) = self.guests.get_mut(id)
             {
-                row.configured = true;
+                row.keep.set(Keep::CONFIGURED, true);
             }
             touched.push(name);
         }
@@ -197,9 +209,10 @@ impl Broker {
     }
 
     fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) {
-        let Self { cx, guests, clients, commands, records, .. } = self;
+        let Self { cx, guests, clients, commands, records, peers, .. } = self;
         let ours = records.on_done(cx, guests, effect, result)
             || commands.on_done(cx, clients, guests, effect, result)
+            || peers.on_done(cx, guests, effect, result)
             || cx.on_done(effect, result);
         if !ours {
             cx.statistics.stale_inputs += 1;
@@ -214,7 +227,7 @@ impl Broker {
                 return;
             }
             self.allowance.timers -= 1;
-            let Self { cx, guests, links, clients, commands, records, .. } = self;
+            let Self { cx, guests, links, clients, commands, records, peers, .. } = self;
             let Some(key) = cx.timers.pop_due(cx.at()) else { return };
             match key {
                 TimerKey::Link(conn) => links.on_timer(cx, guests, conn),
@@ -222,6 +235,8 @@ impl Broker {
                 TimerKey::Command(command) => commands.on_timer(cx, clients, command),
                 TimerKey::Door => links.on_door_timer(cx, guests),
                 TimerKey::Records => records.pump(cx, guests, false),
+                TimerKey::Peer(command) => peers.on_request_timer(cx, guests, command),
+                TimerKey::Mail => peers.on_mail_timer(cx, guests),
                 TimerKey::Drain => {}
             }
         }
@@ -230,12 +245,21 @@ impl Broker {
     /// Machines meet here, and nowhere else.
     fn route(&mut self) {
         while let Some(notice) = self.cx.notices.pop_front() {
-            let Self { cx, guests, links, clients, commands, records, .. } = self;
+            let Self { cx, guests, links, clients, commands, records, peers, .. } = self;
             match notice {
                 Notice::Verdict(row) => commands.on_verdict(cx, clients, guests, row),
                 Notice::Evidence(row, urgency) => records.mark(guests, row, urgency),
                 Notice::Pong { conn, command } => commands.on_pong(cx, clients, conn, command),
-                Notice::Lost(conn) => commands.on_lost(cx, clients, conn),
+                Notice::Lost(conn) => {
+                    commands.on_lost(cx, clients, conn);
+                    peers.on_lost(cx, guests, conn);
+                }
+                Notice::Established { conn, row } => {
+                    if let Some(row) = guests.get(row).filter(|row| row.session == Some(conn)) {
+                        peers.on_established(cx, guests, conn, row);
+                    }
+                }
+                Notice::Peer { conn, row, request } => self.on_peer_frame(conn, row, *request),
                 Notice::Asked { conn, row, request } => {
                     commands.on_asked(cx, clients, guests, conn, row, request);
                 }
@@ -251,7 +275,10 @@ impl Broker {
                     }
                 }
                 Notice::TokenChanged(name) => self.end_name(&name, SessionEnd::TokenChanged),
-                Notice::Forget(name) => self.forget(&name),
+                Notice::Forget(name) => {
+                    peers.on_forgotten(cx, guests, name);
+                    self.forget(&name);
+                }
                 Notice::Shutdown => {
                     let deadline = self.cx.at() + DRAIN_TIMEOUT;
                     self.begin_drain(deadline);
@@ -292,8 +319,9 @@ impl Broker {
         self.cx.out.read(Source::LinkDoor, 0);
         self.cx.out.read(Source::ControlDoor, 0);
         self.cx.timers.arm(self.drain_timer, deadline, Wakeup::Drain);
-        let Self { cx, guests, links, clients, commands, .. } = self;
+        let Self { cx, guests, links, clients, commands, peers, .. } = self;
         commands.on_drain(cx, clients);
+        peers.on_drain(cx);
         for conn in links.table.ids().collect::<Vec<_>>() {
             links.leave(cx, guests, conn);
         }
@@ -301,20 +329,26 @@ impl Broker {
     }
 
     fn on_drain(&mut self) {
-        let Some(drain) = &mut self.drain else { return };
+        let Some(drain) = self.drain else { return };
         if drain.stopped {
             return;
         }
-        let Self { cx, guests, clients, commands, records, .. } = self;
+        let Self { cx, guests, clients, commands, records, peers, .. } = self;
         records.pump(cx, guests, true);
-        let idle = clients.len() == 0 && !commands.is_storing() && !records.is_busy() && !cx.is_busy();
+        let storing = commands.is_storing() || peers.is_storing();
+        let idle = clients.len() == 0 && !storing && !records.is_busy() && !cx.is_busy();
         if idle || cx.at() >= drain.deadline {
             commands.abandon(cx, clients);
+            peers.abandon(cx);
+            self.pump_peers();
+            let Self { cx, guests, clients, .. } = self;
             clients.pump(cx, guests);
             clients.close_all(cx);
-            drain.stopped = true;
             cx.timers.disarm(self.drain_timer);
             cx.out.stopped();
+            if let Some(drain) = &mut self.drain {
+                drain.stopped = true;
+            }
         }
     }
 }
@@ -332,6 +366,12 @@ pub struct Sizes {
     pub clients: usize,
     /// Timers, armed or not.
     pub timers: usize,
+    /// Messages there is a record of.
+    pub messages: usize,
+    /// What they are reckoned to take, in bytes.
+    pub message_bytes: usize,
+    /// Peers' operations that wait for the disk.
+    pub peer_operations: usize,
 }
 
 impl Engine for Broker {
@@ -355,6 +395,7 @@ impl Engine for Broker {
         self.take(input);
         self.on_timers();
         self.route();
+        self.pump_peers();
         self.records.pump(&mut self.cx, &mut self.guests, false);
         self.more |= self.clients.pump(&mut self.cx, &self.guests);
         self.resume_clients();
@@ -372,7 +413,7 @@ impl Engine for Broker {
 
 impl Broker {
     fn take(&mut self, input: Input<'_, BrokerConfig>) {
-        let Self { cx, guests, links, clients, .. } = self;
+        let Self { cx, guests, links, clients, peers, .. } = self;
         if let Input::Bytes { conn, .. }
         | Input::Finished { conn }
         | Input::Writable { conn, .. }
@@ -395,7 +436,10 @@ impl Broker {
             Input::Finished { conn } if clients.contains(conn) => clients.on_finished(conn),
             Input::Finished { conn } => links.on_finished(cx, guests, conn),
             Input::Writable { conn, room } if clients.contains(conn) => clients.on_writable(conn, room),
-            Input::Writable { conn, room } => links.on_writable(cx, guests, conn, room),
+            Input::Writable { conn, room } => {
+                links.on_writable(cx, guests, conn, room);
+                peers.on_room(conn);
+            }
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::Done { effect, result } => self.on_done(effect, &result),
             Input::Tick => {}

@@ -23,7 +23,15 @@ pub(super) struct Longest {
 
 impl Longest {
     pub(super) fn new(config: &BrokerConfig) -> Self {
-        let command = [config.request_timeout_max, config.wait_timeout, config.ping_timeout];
+        let peers = &config.peers;
+        let command = [
+            config.request_timeout_max,
+            config.wait_timeout,
+            config.ping_timeout,
+            peers.timeout,
+            peers.offer_timeout,
+            peers.restore_timeout,
+        ];
         Self {
             command: command.into_iter().fold(config.storage_timeout, Duration::max),
             conflict: config.conflict_timeout,
@@ -67,6 +75,7 @@ impl Broker {
         self.check_rows(counted.handshakes)?;
         self.commands.check(&self.cx, self.longest.command)?;
         self.check_answers(counted.questions)?;
+        self.peers.check(&self.cx, self.longest.command)?;
         let Self { cx, records, links, .. } = self;
         if records.has_queued() {
             let wait = cx.config.record_interval.max(Duration::from_secs(1));
@@ -173,8 +182,9 @@ impl Broker {
 
     /// Every unanswered request belongs to a command, and what was put off goes on at once.
     fn check_answers(&self, questions: usize) -> Result<(), Unguarded> {
-        let Self { cx, clients, commands, more, .. } = self;
+        let Self { cx, clients, commands, peers, more, .. } = self;
         let (from_clients, from_guests) = commands.askers();
+        let from_clients = from_clients + peers.client_requests();
         Unguarded::new("work put off").unless(*more || (cx.notices.is_empty() && !clients.is_hungry()))?;
         Unguarded::new("the answer to a client").unless(*more || from_clients == clients.unanswered())?;
         Unguarded::new("the answer to a guest").unless(*more || from_guests == questions)

@@ -288,6 +288,7 @@ impl Links {
             Ok(GuestFrame::Subscribe { topic }) => self.on_subscribe(cx, conn, topic.as_deref()),
             Ok(GuestFrame::Publish(publish)) => self.on_publish(cx, guests, conn, &publish),
             Ok(GuestFrame::Request(request)) => self.on_question(cx, conn, request),
+            Ok(GuestFrame::Peer(request)) => self.on_peer(cx, conn, request),
             Ok(GuestFrame::Unknown(kind)) => self.on_unknown(cx, conn, kind.as_deref()),
         }
     }

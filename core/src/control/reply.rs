@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Cursor, Event};
 use crate::id::{Epoch, GuestName, RequestId};
+use crate::peers::{Listed, MessageId, Outcome};
 use crate::status::{GuestStatus, State};
 use crate::time::WallTime;
 
@@ -47,13 +48,28 @@ pub enum ErrorCode {
     StorageFailed,
     /// The broker takes leave.
     ShuttingDown,
+    /// A guest is no peer of its own.
+    #[serde(rename = "self")]
+    Itself,
+    /// No guest is called so, or begins so.
+    Unknown,
+    /// Several guests' names begin so.
+    Ambiguous,
+    /// The other guest would not.
+    Rejected,
+    /// They are no peers.
+    NotPeer,
+    /// A queue or a table is.
+    Full,
+    /// The text or its frame is.
+    TooLarge,
     /// A bug.
     Internal,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidRequest,
         Self::UnknownMethod,
         Self::UnknownGuest,
@@ -64,6 +80,13 @@ impl ErrorCode {
         Self::Busy,
         Self::StorageFailed,
         Self::ShuttingDown,
+        Self::Itself,
+        Self::Unknown,
+        Self::Ambiguous,
+        Self::Rejected,
+        Self::NotPeer,
+        Self::Full,
+        Self::TooLarge,
         Self::Internal,
     ];
 
@@ -87,6 +110,13 @@ impl ErrorCode {
             Self::Busy => "busy",
             Self::StorageFailed => "storage_failed",
             Self::ShuttingDown => "shutting_down",
+            Self::Itself => "self",
+            Self::Unknown => "unknown",
+            Self::Ambiguous => "ambiguous",
+            Self::Rejected => "rejected",
+            Self::NotPeer => "not_peer",
+            Self::Full => "full",
+            Self::TooLarge => "too_large",
             Self::Internal => "internal",
         }
     }
@@ -258,6 +288,78 @@ pub struct TokenState {
     pub guest: GuestName,
     /// False after `token revoke`: nobody can prove the name until a new one is issued.
     pub valid: bool,
+}
+
+/// `data` of `peers_listed`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeersListed {
+    /// The guest itself first, then its peers by name.
+    pub peers: Vec<Listed>,
+}
+
+/// `data` of `peer_registered` and `peer_unregistered`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerChanged {
+    /// Who they are.
+    pub result: PeerNames,
+    /// `registered` or `unregistered`.
+    pub outcome: Outcome,
+}
+
+/// Two guests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerNames {
+    /// The one that was named.
+    pub peer: GuestName,
+    /// The one that asked, or was asked for.
+    pub source: GuestName,
+}
+
+/// `data` of `peer_message_result`: a message that was taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MessageResult {
+    /// Its id.
+    pub id: MessageId,
+    /// `delivered`, `queued`, `rejected` or `expired`.
+    pub outcome: Outcome,
+    /// Why, if it was not delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `data` of `inbox`, and of each line that `follow` adds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Inbox {
+    /// Oldest first.
+    pub messages: Vec<InboxMessage>,
+}
+
+/// One message, as it is shown to whoever reads an inbox.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InboxMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Who sent it.
+    pub from: GuestName,
+    /// Whether that name was proven with a key.
+    pub from_authenticated: bool,
+    /// What it says.
+    pub text: String,
+    /// When the broker took it.
+    pub sent_at: WallTime,
+    /// When it got into the guest's inbox; null: it waits.
+    pub delivered_at: Option<WallTime>,
+    /// Whether it needs attention.
+    pub wake: bool,
+}
+
+/// `data` of `restored`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GuestRestored {
+    /// Who.
+    pub guest: GuestName,
+    /// Whether its start command was run; false: it was reachable already.
+    pub started: bool,
 }
 
 /// `data` of `reloaded` and `shutting_down`.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::reply::{ErrorBody, ErrorCode, Target};
 use crate::event::{Cursor, Escaped};
 use crate::id::{GuestName, RequestId};
+use crate::peers::MessageId;
 
 /// Longest request line, in bytes, with its end.
 pub const LINE_MAX: usize = 256 * 1024;
@@ -96,6 +97,70 @@ pub enum Command {
         /// Whose.
         guest: GuestName,
     },
+    /// Whom does a guest know?
+    ListPeers {
+        /// Whose peers; an agent's own without a name.
+        name: Option<GuestName>,
+    },
+    /// Let two guests be peers.
+    RegisterPeer {
+        /// One; an agent's own without a name.
+        source: Option<GuestName>,
+        /// The other, or (to a broker) the beginning of its name.
+        name: GuestName,
+    },
+    /// Let two guests be peers no more.
+    UnregisterPeer {
+        /// One; an agent's own without a name.
+        source: Option<GuestName>,
+        /// The other.
+        name: GuestName,
+    },
+    /// Tell a peer.
+    SendToPeer {
+        /// In whose name; an agent's own without one.
+        from: Option<GuestName>,
+        /// Whom.
+        to: GuestName,
+        /// What.
+        text: String,
+        /// Whether it needs attention.
+        wake: bool,
+        /// Whether it may wait.
+        queue: bool,
+        /// Makes a retry safe.
+        key: Option<String>,
+    },
+    /// What did others tell a guest?
+    Inbox {
+        /// Whose; an agent's own without a name.
+        name: Option<GuestName>,
+        /// After this one; `None`: from the oldest kept.
+        after: Option<MessageId>,
+        /// Go on with what comes from now on.
+        follow: bool,
+        /// At most this many, the newest, in the reply.
+        limit: usize,
+    },
+    /// Run a guest's start command and wait until it is reachable.
+    Restore {
+        /// Whose.
+        guest: GuestName,
+    },
+    /// Agent: answers whoever wants to be a peer.
+    PeerAnswer {
+        /// Whom.
+        name: GuestName,
+        /// Yes or no.
+        accept: bool,
+        /// Why not.
+        reason: Option<String>,
+    },
+    /// Agent: nothing is to be registered from here (`hold`), or it may be again (`resume`).
+    Hold {
+        /// Which.
+        hold: bool,
+    },
     /// Read the configuration again.
     Reload,
     /// Drain and stop.
@@ -125,6 +190,17 @@ struct Params {
     follow: Option<bool>,
     kinds: Option<Vec<String>>,
     limit: Option<u64>,
+    name: Option<GuestName>,
+    source: Option<GuestName>,
+    from: Option<GuestName>,
+    to: Option<GuestName>,
+    text: Option<String>,
+    wake: Option<bool>,
+    queue: Option<bool>,
+    key: Option<String>,
+    after: Option<MessageId>,
+    accept: Option<bool>,
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -135,6 +211,9 @@ struct OnlyId {
 
 /// Most events in one reply.
 pub const EVENTS_LIMIT: usize = 8192;
+
+/// Most messages in one reply.
+pub const INBOX_LIMIT: usize = 1000;
 
 impl Request {
     /// Reads one line, without its end. `timeout_max` bounds `timeout_ms`.
@@ -194,6 +273,8 @@ impl Command {
     fn parse(method: &str, params: Params) -> Result<Self, ErrorBody> {
         let guest =
             |params: &Params| params.guest.ok_or_else(|| invalid(format!("{method} needs params.guest")));
+        let name =
+            |params: &Params| params.name.ok_or_else(|| invalid(format!("{method} needs params.name")));
         let guests = params.guests.clone().unwrap_or_default();
         if guests.len() > NAMES_MAX {
             return Err(invalid(format!("at most {NAMES_MAX} names in one request")));
@@ -228,6 +309,37 @@ impl Command {
             "token_revoke" => Self::TokenRevoke { guest: guest(&params)? },
             "token_list" => Self::TokenList,
             "forget" => Self::Forget { guest: guest(&params)? },
+            "list_peers" => Self::ListPeers { name: params.name },
+            "register_peer" => Self::RegisterPeer { source: params.source, name: name(&params)? },
+            "unregister_peer" => Self::UnregisterPeer { source: params.source, name: name(&params)? },
+            "send_to_peer" => Self::SendToPeer {
+                from: params.from,
+                to: params.to.ok_or_else(|| invalid("send_to_peer needs params.to".into()))?,
+                text: params.text.ok_or_else(|| invalid("send_to_peer needs params.text".into()))?,
+                wake: params.wake.unwrap_or(true),
+                queue: params.queue.unwrap_or(true),
+                key: params.key,
+            },
+            "inbox" => Self::Inbox {
+                name: params.name,
+                after: params.after,
+                follow: params.follow.unwrap_or(false),
+                limit: params
+                    .limit
+                    .and_then(|limit| usize::try_from(limit).ok())
+                    .unwrap_or(INBOX_LIMIT)
+                    .min(INBOX_LIMIT),
+            },
+            "restore" => Self::Restore { guest: guest(&params)? },
+            "peer_answer" => Self::PeerAnswer {
+                name: name(&params)?,
+                accept: params
+                    .accept
+                    .ok_or_else(|| invalid("peer_answer needs params.accept: true or false".into()))?,
+                reason: params.reason,
+            },
+            "hold" => Self::Hold { hold: true },
+            "resume" => Self::Hold { hold: false },
             "reload" => Self::Reload,
             "shutdown" => Self::Shutdown,
             other => {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::capabilities::Capabilities;
 use crate::endpoint::{Remote, Transport};
 use crate::id::{Epoch, GuestName};
+use crate::peers::{Expiry, MessageId, Outcome};
 use crate::status::{Reason, State};
 use crate::time::WallTime;
 
@@ -241,6 +242,67 @@ pub enum Fact {
     /// A guest's row was deleted.
     #[serde(rename = "guest.forgotten")]
     GuestForgotten,
+    /// Two guests are peers.
+    #[serde(rename = "peer.registered")]
+    PeerRegistered {
+        /// The other.
+        peer: GuestName,
+    },
+    /// Two guests are peers no more.
+    #[serde(rename = "peer.unregistered")]
+    PeerUnregistered {
+        /// The other.
+        peer: GuestName,
+    },
+    /// A registration came to nothing.
+    #[serde(rename = "peer.refused")]
+    PeerRefused {
+        /// Whom it was about.
+        peer: GuestName,
+        /// How it ended.
+        outcome: Outcome,
+        /// Why: [`shortened`] to [`MESSAGE_MAX`].
+        reason: String,
+    },
+    /// The broker took a message, durably.
+    #[serde(rename = "peer.message.sent")]
+    MessageSent {
+        /// Which.
+        id: MessageId,
+        /// To whom.
+        to: GuestName,
+        /// Of its text.
+        bytes: u64,
+    },
+    /// A message is in its inbox. An agent says it of its own.
+    #[serde(rename = "peer.message.delivered")]
+    MessageDelivered {
+        /// Which.
+        id: MessageId,
+        /// Who sent it.
+        from: GuestName,
+    },
+    /// A message will not be delivered.
+    #[serde(rename = "peer.message.expired")]
+    MessageExpired {
+        /// Which.
+        id: MessageId,
+        /// To whom.
+        to: GuestName,
+        /// Why; null: the receiver would not have it.
+        reason: Option<Expiry>,
+    },
+    /// A guest's start command was run.
+    #[serde(rename = "guest.started")]
+    GuestStarted,
+    /// Agent: somebody wants to be a peer, and waits for the answer.
+    #[serde(rename = "peer.offer")]
+    PeerOffer {
+        /// Who.
+        from: GuestName,
+        /// Whether that name was proven with a key.
+        from_authenticated: bool,
+    },
     /// Something could not be written.
     #[serde(rename = "storage.failed")]
     StorageFailed {
@@ -319,6 +381,14 @@ impl Fact {
             Self::TokenIssued => "token.issued",
             Self::TokenRevoked => "token.revoked",
             Self::GuestForgotten => "guest.forgotten",
+            Self::PeerRegistered { .. } => "peer.registered",
+            Self::PeerUnregistered { .. } => "peer.unregistered",
+            Self::PeerRefused { .. } => "peer.refused",
+            Self::MessageSent { .. } => "peer.message.sent",
+            Self::MessageDelivered { .. } => "peer.message.delivered",
+            Self::MessageExpired { .. } => "peer.message.expired",
+            Self::GuestStarted => "guest.started",
+            Self::PeerOffer { .. } => "peer.offer",
             Self::StorageFailed { .. } => "storage.failed",
             Self::StorageRecovered { .. } => "storage.recovered",
             Self::LinkDialing { .. } => "link.dialing",
@@ -337,6 +407,8 @@ impl Fact {
             | Self::ClockJumped { .. }
             | Self::HandshakeFailure { .. }
             | Self::NameConflict { .. }
+            | Self::PeerRefused { .. }
+            | Self::MessageExpired { .. }
             | Self::LinkRefused { .. }
             | Self::BrokerUnproven { .. } => Level::Warn,
             Self::StorageFailed { .. } => Level::Error,
@@ -350,6 +422,12 @@ impl Fact {
             | Self::TokenIssued
             | Self::TokenRevoked
             | Self::GuestForgotten
+            | Self::PeerRegistered { .. }
+            | Self::PeerUnregistered { .. }
+            | Self::MessageSent { .. }
+            | Self::MessageDelivered { .. }
+            | Self::GuestStarted
+            | Self::PeerOffer { .. }
             | Self::StorageRecovered { .. }
             | Self::LinkDialing { .. }
             | Self::LinkUp { .. }

@@ -9,6 +9,7 @@ use crate::capabilities::Capabilities;
 use crate::endpoint::{Remote, Transport};
 use crate::id::{Epoch, GuestName};
 use crate::link::line::append_number;
+use crate::peers::Expiry;
 
 impl Event {
     /// Appends the log form: one line without time, prefix, level or line end;
@@ -66,6 +67,36 @@ impl Event {
             Fact::TokenIssued => drop(line.text("token issued vm=").guest(guest)),
             Fact::TokenRevoked => drop(line.text("token revoked vm=").guest(guest)),
             Fact::GuestForgotten => drop(line.text("guest forgotten vm=").guest(guest)),
+            Fact::PeerRegistered { peer } => {
+                line.text("peer registered vm=").guest(guest).text(" peer=").guest(Some(peer));
+            }
+            Fact::PeerUnregistered { peer } => {
+                line.text("peer unregistered vm=").guest(guest).text(" peer=").guest(Some(peer));
+            }
+            Fact::PeerRefused { peer, outcome, reason } => {
+                line.text("peer refused vm=").guest(guest).text(" peer=").guest(Some(peer));
+                line.text(" outcome=").text(outcome.as_str()).text(" reason=\"").escaped(reason).text("\"");
+            }
+            Fact::MessageSent { id, to, bytes } => {
+                line.text("message sent vm=").guest(guest).text(" id=").shown(id);
+                line.text(" to=").guest(Some(to)).text(" bytes=").number(*bytes);
+            }
+            Fact::MessageDelivered { id, from } => {
+                line.text("message delivered vm=").guest(guest).text(" id=").shown(id);
+                line.text(" from=").guest(Some(from));
+            }
+            Fact::MessageExpired { id, to, reason } => {
+                line.text("message expired vm=").guest(guest).text(" id=").shown(id);
+                line.text(" to=").guest(Some(to)).text(" reason=");
+                line.text(reason.map_or("rejected", Expiry::as_str));
+            }
+            Fact::GuestStarted => drop(line.text("start command run vm=").guest(guest)),
+            Fact::PeerOffer { from, from_authenticated } => {
+                line.text("peer offer from=")
+                    .guest(Some(from))
+                    .text(" auth=")
+                    .text(auth(*from_authenticated));
+            }
             Fact::StorageFailed { what, message } => {
                 line.text("storage failed what=").text(what.as_str());
                 line.text(" error=\"").escaped(message).text("\"");
@@ -146,6 +177,32 @@ impl Event {
             Fact::NameConflict { transport, remote, takeovers } => {
                 json.fields_way(*transport, remote).field_number("takeovers", *takeovers);
             }
+            Fact::PeerRegistered { peer } | Fact::PeerUnregistered { peer } => {
+                json.field_word("peer", peer.as_str());
+            }
+            Fact::PeerRefused { peer, outcome, reason } => {
+                json.field_word("peer", peer.as_str()).field_word("outcome", outcome.as_str());
+                json.field_foreign("reason", reason);
+            }
+            Fact::MessageSent { id, to, bytes } => {
+                json.field("id").text("\"").shown(id).text("\"");
+                json.field_word("to", to.as_str()).field_number("bytes", *bytes);
+            }
+            Fact::MessageDelivered { id, from } => {
+                json.field("id").text("\"").shown(id).text("\"");
+                json.field_word("from", from.as_str());
+            }
+            Fact::MessageExpired { id, to, reason } => {
+                json.field("id").text("\"").shown(id).text("\"");
+                json.field_word("to", to.as_str());
+                match reason {
+                    Some(reason) => json.field_word("reason", reason.as_str()),
+                    None => json.text(r#","reason":null"#),
+                };
+            }
+            Fact::PeerOffer { from, from_authenticated } => {
+                json.field_word("from", from.as_str()).field_flag("from_authenticated", *from_authenticated);
+            }
             Fact::StorageFailed { what, message } => {
                 json.field_word("what", what.as_str()).field_foreign("message", message);
             }
@@ -169,7 +226,8 @@ impl Event {
             | Fact::BrokerReloaded
             | Fact::TokenIssued
             | Fact::TokenRevoked
-            | Fact::GuestForgotten => {}
+            | Fact::GuestForgotten
+            | Fact::GuestStarted => {}
         }
         json.text("}");
     }

@@ -11,6 +11,7 @@ use crate::control::reply::{ErrorCode, Target};
 use crate::event::SessionEnd;
 use crate::id::{GuestName, Nonce};
 use crate::link::line::append_number;
+use crate::peers::wire::{PeerFrame, PeerRequest};
 
 /// The JSON is not an object with the fields its type asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -51,6 +52,8 @@ pub enum GuestFrame<'a> {
     Publish(Publish<'a>),
     /// `status`, `wait`, `ping_guest`: as on control, for itself and its peers.
     Request(GuestRequest),
+    /// Peers and their messages.
+    Peer(PeerRequest),
     /// A type nobody knows (here), or none at all.
     Unknown(Option<Cow<'a, str>>),
 }
@@ -107,6 +110,8 @@ pub enum GuestRequestKind {
     Wait,
     /// `ping_guest`.
     PingGuest,
+    /// `restore`: run a peer's start command.
+    Restore,
 }
 
 impl GuestRequestKind {
@@ -117,6 +122,7 @@ impl GuestRequestKind {
             Self::Status => "status",
             Self::Wait => "wait",
             Self::PingGuest => "ping_guest",
+            Self::Restore => "restore",
         }
     }
 }
@@ -197,7 +203,9 @@ impl<'a> GuestFrame<'a> {
                 topic: serde_json::from_slice::<TopicOnly<'_>>(json)?.topic.map(|Text(topic)| topic),
             },
             "publish" => Self::Publish(serde_json::from_slice(json)?),
-            "status" | "wait" | "ping_guest" => Self::Request(serde_json::from_slice(json)?),
+            "status" | "wait" | "ping_guest" | "restore" => Self::Request(serde_json::from_slice(json)?),
+            "peer_policy" | "peer_register" | "peer_unregister" | "peer_list" | "peer_send"
+            | "peer_answer" | "peer_ack" => Self::Peer(serde_json::from_slice(json)?),
             _ => Self::Unknown(Some(kind)),
         })
     }
@@ -239,6 +247,8 @@ pub enum BrokerFrame<'a> {
         /// Why.
         code: ErrorCode,
     },
+    /// Peers and their messages.
+    Peer(PeerFrame<'a>),
     /// Anything else.
     Unknown,
 }
@@ -298,6 +308,9 @@ impl<'a> BrokerFrame<'a> {
             "result" => {
                 let ResultBody { id, data } = serde_json::from_slice(json)?;
                 Self::Result { id, data }
+            }
+            "peer_result" | "peer_offer" | "peer_added" | "peer_removed" | "peer_message" => {
+                Self::Peer(serde_json::from_slice(json)?)
             }
             // An error without an id of ours answers a frame we don't wait for.
             "error" => match serde_json::from_slice::<ErrorBody<'_>>(json) {

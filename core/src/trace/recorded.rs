@@ -11,6 +11,7 @@ use super::words::{In, Out};
 use super::{FORMAT, LINE_MAX, last_line};
 use crate::boundary::{Engine, Input, Output};
 use crate::config::{AgentConfig, BrokerConfig};
+use crate::peers::RestoredInbox;
 use crate::time::Now;
 use crate::{Agent, Broker, Restored};
 
@@ -37,7 +38,10 @@ impl Recorded<Broker> {
         sink: Option<Sink>,
     ) -> Self {
         let recorder = sink.and_then(|sink| {
-            let start = Start::Broker { config: BrokerSettings(config.clone()), restored: restored.clone() };
+            let start = Start::Broker {
+                config: Box::new(BrokerSettings(config.clone())),
+                restored: restored.clone(),
+            };
             Recorder::start(sink, seed, now, start)
         });
         Self { engine: Broker::new(config, restored, seed.entropy(), now), recorder }
@@ -46,11 +50,19 @@ impl Recorded<Broker> {
 
 impl Recorded<Agent> {
     /// [`Agent::new`], with its first line.
-    pub fn agent(config: AgentConfig, seed: Seed, now: Now, sink: Option<Sink>) -> Self {
+    pub fn agent(
+        config: AgentConfig,
+        restored: RestoredInbox,
+        seed: Seed,
+        now: Now,
+        sink: Option<Sink>,
+    ) -> Self {
         let recorder = sink.and_then(|sink| {
-            Recorder::start(sink, seed, now, Start::Agent { config: AgentSettings(config.clone()) })
+            let start =
+                Start::Agent { config: Box::new(AgentSettings(config.clone())), restored: restored.clone() };
+            Recorder::start(sink, seed, now, start)
         });
-        Self { engine: Agent::new(config, seed.entropy(), now), recorder }
+        Self { engine: Agent::new(config, restored, seed.entropy(), now), recorder }
     }
 }
 

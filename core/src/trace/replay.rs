@@ -129,12 +129,13 @@ impl Replay {
         let (name, engine) = match header.engine {
             Start::Broker { config, restored } => {
                 config.check().map_err(error)?;
-                let engine = Broker::new(config.into(), restored, header.entropy.entropy(), now);
+                let engine = Broker::new((*config).into(), restored, header.entropy.entropy(), now);
                 ("broker", Either::Broker(engine))
             }
-            Start::Agent { config } => {
+            Start::Agent { config, restored } => {
                 config.check().map_err(error)?;
-                ("agent", Either::Agent(Agent::new(config.into(), header.entropy.entropy(), now)))
+                let engine = Agent::new((*config).into(), restored, header.entropy.entropy(), now);
+                ("agent", Either::Agent(engine))
             }
         };
         let report = Report {

@@ -2,6 +2,7 @@
 //! that a new one can't be forgotten.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,6 +16,7 @@ use crate::capabilities::Capabilities;
 use crate::config::{AgentConfig, BrokerConfig, Identity};
 use crate::entropy::Entropy;
 use crate::id::GuestName;
+use crate::peers::{InboxSettings, PeerSettings, Policy, RestoredInbox, RestoredPeers};
 use crate::time::WallTime;
 use crate::{Agent, Broker, Engine, Restored};
 
@@ -72,12 +74,14 @@ pub(super) struct Version {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Start {
     Broker {
-        config: BrokerSettings,
+        config: Box<BrokerSettings>,
         #[serde(with = "RestoredMirror")]
         restored: Restored,
     },
     Agent {
-        config: AgentSettings,
+        config: Box<AgentSettings>,
+        #[serde(default)]
+        restored: RestoredInbox,
     },
 }
 
@@ -158,6 +162,8 @@ struct RestoredMirror {
     tokens: Vec<(GuestName, Option<Key>)>,
     #[serde(with = "seen")]
     last_seen: Vec<(GuestName, WallTime)>,
+    #[serde(default)]
+    peers: RestoredPeers,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,6 +212,8 @@ struct BrokerMirror {
     record_interval: Duration,
     records_per_second: u32,
     event_ring: usize,
+    #[serde(default, with = "PeerMirror")]
+    peers: PeerSettings,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
     // A bug on purpose is not part of what was recorded.
@@ -251,12 +259,82 @@ struct AgentMirror {
     wait_timeout: Duration,
     #[serde(with = "nanos")]
     ping_timeout: Duration,
+    #[serde(default, with = "inbox")]
+    inbox: Option<InboxSettings>,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
     // A bug on purpose is not part of what was recorded.
     #[cfg(feature = "planted")]
     #[serde(skip)]
     planted: Option<crate::planted::Bug>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "PeerSettings", deny_unknown_fields)]
+struct PeerMirror {
+    #[serde(with = "nanos")]
+    timeout: Duration,
+    #[serde(with = "nanos")]
+    offer_timeout: Duration,
+    #[serde(with = "nanos")]
+    policy_timeout: Duration,
+    peers_max: usize,
+    registrations_per_minute: u32,
+    operations_max: usize,
+    queue_messages: usize,
+    queue_bytes: usize,
+    #[serde(with = "nanos")]
+    message_ttl: Duration,
+    history_messages: usize,
+    mail_bytes_max: usize,
+    unacknowledged_max: usize,
+    #[serde(with = "nanos")]
+    redelivery: Duration,
+    restorable: Vec<GuestName>,
+    #[serde(with = "nanos")]
+    restore_timeout: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "InboxSettings", deny_unknown_fields)]
+struct InboxMirror {
+    policy: Policy,
+    require_authenticated: bool,
+    messages_max: usize,
+    bytes_max: usize,
+    #[serde(with = "nanos")]
+    remember: Duration,
+    remembered_max: usize,
+    #[serde(with = "nanos")]
+    timeout: Duration,
+    event_ring: usize,
+}
+
+/// Settings that may be absent.
+mod inbox {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::InboxMirror;
+    use crate::peers::InboxSettings;
+
+    #[derive(Serialize)]
+    struct Shown<'a>(#[serde(with = "InboxMirror")] &'a InboxSettings);
+
+    #[derive(Deserialize)]
+    struct Read(#[serde(with = "InboxMirror")] InboxSettings);
+
+    pub(super) fn serialize<S: Serializer>(
+        settings: &Option<InboxSettings>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        settings.as_ref().map(Shown).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<InboxSettings>, D::Error> {
+        Ok(Option::<Read>::deserialize(deserializer)?.map(|Read(settings)| settings))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -18,6 +18,7 @@ use crate::boundary::{
 use crate::event::Event;
 use crate::id::{ConnId, EffectId, GuestName};
 use crate::legacy::Record;
+use crate::peers::{Fate, Message, MessageId, Pair, Policy, Received, Relation};
 use crate::time::Time;
 
 /// Slots of connections: an engine keeps a table of as many as the highest one says.
@@ -180,6 +181,7 @@ pub(super) enum Asked<'a> {
     RemoveRecord(GuestName),
     Reload,
     Dial { deadline: u64 },
+    Start { guest: GuestName, deadline: u64 },
 }
 
 #[derive(Serialize)]
@@ -193,6 +195,30 @@ pub(super) enum Changed<'a> {
     },
     Forget {
         guest: GuestName,
+    },
+    SetRelation {
+        pair: &'a Pair,
+        relation: Option<Relation>,
+    },
+    SetPolicy {
+        guest: GuestName,
+        policy: Policy,
+    },
+    SetMessage(&'a Message),
+    SetFate {
+        number: u64,
+        fate: Fate,
+    },
+    DropMessage {
+        number: u64,
+    },
+    SetReceived(&'a Received),
+    DropReceived {
+        number: u64,
+    },
+    SetSeen {
+        id: MessageId,
+        at: Option<i64>,
     },
 }
 
@@ -222,16 +248,27 @@ impl<'a> Asked<'a> {
             Effect::RemoveRecord(guest) => Self::RemoveRecord(*guest),
             Effect::Reload => Self::Reload,
             Effect::Dial { deadline } => Self::Dial { deadline: deadline.as_nanos() },
+            Effect::Start { guest, deadline } => Self::Start { guest: *guest, deadline: deadline.as_nanos() },
         }
     }
 }
 
 impl<'a> Changed<'a> {
-    const fn of(change: &'a Change) -> Self {
+    fn of(change: &'a Change) -> Self {
         match change {
             Change::Incarnation(number) => Self::Incarnation(*number),
             Change::SetToken { guest, key } => Self::SetToken { guest: *guest, key },
             Change::Forget { guest } => Self::Forget { guest: *guest },
+            Change::SetRelation { pair, relation } => Self::SetRelation { pair, relation: *relation },
+            Change::SetPolicy { guest, policy } => Self::SetPolicy { guest: *guest, policy: *policy },
+            Change::SetMessage(message) => Self::SetMessage(message),
+            Change::SetFate { number, fate } => Self::SetFate { number: *number, fate: *fate },
+            Change::DropMessage { number } => Self::DropMessage { number: *number },
+            Change::SetReceived(received) => Self::SetReceived(received),
+            Change::DropReceived { number } => Self::DropReceived { number: *number },
+            Change::SetSeen { id, at } => {
+                Self::SetSeen { id: *id, at: at.map(crate::time::WallTime::unix_millis) }
+            }
         }
     }
 }

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use castra_core::auth::{Direction, Key, SessionKey, Transcript};
 use castra_core::boundary::{
-    CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote,
+    Batch, CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote,
     Source, Transport, Via,
 };
 use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::Fact;
 use castra_core::id::{ConnId, EffectId, Epoch, Nonce};
+use castra_core::peers::{InboxSettings, RestoredInbox};
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Engine, Input, Output};
 
@@ -35,6 +36,7 @@ pub enum Out {
     Read(Source, usize),
     Close(ConnId, CloseReason),
     Dial(EffectId, Time),
+    Persist(EffectId, Batch),
     Cancel(EffectId),
     Event(Fact),
     Stopped,
@@ -61,12 +63,19 @@ pub fn keyed() -> AgentConfig {
     AgentConfig { token: Some(token()), ..config() }
 }
 
+/// Takes part.
+pub fn with_inbox(settings: InboxSettings) -> AgentConfig {
+    AgentConfig { inbox: Some(settings), ..config() }
+}
+
 pub fn serial() -> AgentConfig {
     AgentConfig { serial: true, ..config() }
 }
 
+/// The wall clock began with the boot.
 pub fn now(boot: Time) -> Now {
-    Now { boot, suspended: Duration::ZERO, wall: WallTime::default() }
+    let wall = WallTime::from_unix_millis(boot.since(Time::ZERO).as_millis().try_into().unwrap());
+    Now { boot, suspended: Duration::ZERO, wall }
 }
 
 impl World {
@@ -76,9 +85,12 @@ impl World {
     }
 
     pub fn with(config: AgentConfig, entropy: Entropy) -> Self {
-        let start = Time::from_millis(1000);
+        Self::restored(config, RestoredInbox::default(), entropy, Time::from_millis(1000))
+    }
+
+    pub fn restored(config: AgentConfig, inbox: RestoredInbox, entropy: Entropy, start: Time) -> Self {
         let mut world = Self {
-            agent: Agent::new(config, entropy, now(start)),
+            agent: Agent::new(config, inbox, entropy, now(start)),
             now: start,
             log: Vec::new(),
             wait: None,
@@ -124,6 +136,7 @@ impl World {
                     Out::Close(conn, why)
                 }
                 Output::Effect { id, effect: Effect::Dial { deadline } } => Out::Dial(id, deadline),
+                Output::Effect { id, effect: Effect::Persist(batch) } => Out::Persist(id, batch),
                 Output::Cancel { effect } => Out::Cancel(effect),
                 Output::Event(event) => Out::Event(event.fact),
                 Output::Stopped => Out::Stopped,

@@ -274,6 +274,7 @@ fn describe_guest(json: &[u8]) -> String {
                 request.timeout_ms.map_or("-".to_owned(), |bound| bound.to_string()),
             )
         }
+        Ok(GuestFrame::Peer(request)) => format!("{request:?}"),
         Ok(GuestFrame::Unknown(Some(kind))) => format!("unknown {kind}"),
         Ok(GuestFrame::Unknown(None)) => "unknown".to_owned(),
     }

@@ -10,6 +10,7 @@ use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::Fact;
 use castra_core::id::{ConnId, EffectId, GuestName};
+use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time};
 
 use super::{Load, LoadOptions, Tally};
@@ -156,7 +157,8 @@ impl Fleet {
         let mut config = AgentConfig::new(*name);
         config.token.clone_from(token);
         config.boot.copy_from_slice(&seed[..16]);
-        member.agent = Some(Box::new(Agent::new(config, Entropy::seeded(seed), self.now)));
+        member.agent =
+            Some(Box::new(Agent::new(config, RestoredInbox::default(), Entropy::seeded(seed), self.now)));
         member.since = since;
         self.awake.push_back(index);
     }

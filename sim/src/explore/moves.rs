@@ -5,6 +5,7 @@ use castra_core::boundary::{
 };
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::id::{ConnId, EffectId};
+use castra_core::peers::RestoredInbox;
 use castra_core::status::State as Verdict;
 use castra_core::time::Now;
 use castra_core::{Agent, Engine, Input};
@@ -178,7 +179,8 @@ impl State {
             Move::WakeGuest(guest) => self.tell_guest(guest, Input::Tick, story),
             Move::Start(guest) => {
                 let config = AgentConfig { name: self.guests[guest].name, ..bounds.agent.clone() };
-                self.guests[guest].agent = Some(Agent::new(config, entropy(bounds), self.clock()));
+                self.guests[guest].agent =
+                    Some(Agent::new(config, RestoredInbox::default(), entropy(bounds), self.clock()));
                 self.drain_guest(guest, false, story)
             }
             Move::Connect(guest) => self.connect(bounds, guest, story),

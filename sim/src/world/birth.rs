@@ -7,6 +7,7 @@ use castra_core::auth::Key;
 use castra_core::boundary::{Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig, Identity};
 use castra_core::entropy::Entropy;
+use castra_core::peers::RestoredInbox;
 use castra_core::{Agent, Broker};
 use castra_driver::address::ConnectAddress;
 use castra_driver::net::ListenerId;
@@ -212,7 +213,7 @@ impl World {
             planted: self.planted,
             ..AgentConfig::new(name(guest))
         };
-        let engine = Agent::new(config, Entropy::seeded(seed), self.clocks());
+        let engine = Agent::new(config, RestoredInbox::default(), Entropy::seeded(seed), self.clocks());
         let engine = Watched::new(engine, node, Rc::clone(&self.witness));
         let net = SimNet::dialler(Rc::clone(&self.hub), node, BROKER, door, true);
         let dial = match carrier {

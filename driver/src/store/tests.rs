@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-fn scratch() -> tempfile::TempDir {
+pub(super) fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
@@ -13,7 +13,7 @@ fn at(seconds: i64) -> WallTime {
     WallTime::from_unix_millis(seconds * 1000)
 }
 
-fn name(text: &str) -> GuestName {
+pub(super) fn name(text: &str) -> GuestName {
     text.parse().expect("a name")
 }
 
@@ -21,7 +21,7 @@ fn set(guest: &str, key: Option<u8>) -> Batch {
     vec![Change::SetToken { guest: name(guest), key: key.map(|byte| Key::from_bytes([byte; 32])) }]
 }
 
-fn open(directory: &Path) -> (Store, Found) {
+pub(super) fn open(directory: &Path) -> (Store, Found) {
     Store::open(directory, at(1_800_000_000)).expect("a store")
 }
 
@@ -166,14 +166,26 @@ fn a_database_that_cannot_be_read_is_an_error_and_stays_where_it_is() {
 #[derive(Debug)]
 struct Disk {
     file: File,
-    /// Writes that will fail.
-    full: Arc<AtomicUsize>,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// Writes that go well, and …
+    pub(super) well: AtomicUsize,
+    /// … those after them that will fail.
+    pub(super) full: AtomicUsize,
 }
 
 impl Disk {
     fn check(&self) -> io::Result<()> {
-        let fails = self.full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        if fails.is_ok() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        let next = |count: &AtomicUsize| {
+            count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        };
+        if !next(&self.faults.well) && next(&self.faults.full) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 }
 
@@ -195,12 +207,11 @@ impl StorageBackend for Disk {
     }
 }
 
-#[test]
-fn a_failed_commit_changes_nothing_and_the_next_one_works() {
-    let directory = scratch();
-    let path = directory.path().join(DATABASE_FILE);
-    let full = Arc::new(AtomicUsize::new(0));
-    let disk = Arc::clone(&full);
+/// A store, and what will go wrong.
+pub(super) fn on_a_failing_disk(directory: &Path) -> (Store, Arc<Faults>) {
+    let path = directory.join(DATABASE_FILE);
+    let faults = Arc::<Faults>::default();
+    let disk = Arc::clone(&faults);
     let opener: Opener = Box::new(move || {
         let file = OpenOptions::new()
             .read(true)
@@ -209,21 +220,27 @@ fn a_failed_commit_changes_nothing_and_the_next_one_works() {
             .truncate(false)
             .open(&path)
             .map_err(StorageError::Io)?;
-        let disk = Disk { file, full: Arc::clone(&disk) };
+        let disk = Disk { file, faults: Arc::clone(&disk) };
         Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(disk)?)
     });
-    let mut store = Store { open: opener, database: None };
+    (Store { open: opener, database: None }, faults)
+}
+
+#[test]
+fn a_failed_commit_changes_nothing_and_the_next_one_works() {
+    let directory = scratch();
+    let (mut store, faults) = on_a_failing_disk(directory.path());
     store.commit(&[&set("devbox", Some(1))]).expect("a commit");
-    full.store(1, Ordering::SeqCst);
+    faults.full.store(1, Ordering::SeqCst);
     store.commit(&[&set("devbox", Some(2))]).expect_err("one write fails");
     assert!(store.database.is_some(), "open again before the failure is told");
-    full.store(usize::MAX, Ordering::SeqCst);
+    faults.full.store(usize::MAX, Ordering::SeqCst);
     store.commit(&[&set("devbox", Some(2))]).expect_err("a full disk");
     store.commit(&[&set("devbox", Some(3))]).expect_err("still full");
-    full.store(0, Ordering::SeqCst);
+    faults.full.store(0, Ordering::SeqCst);
     store.read().expect("the file is sound");
     store.commit(&[&set("second", Some(4))]).expect("it works again at once");
-    let (_, tokens) = store.read().expect("rows");
+    let tokens = store.read().expect("rows").tokens;
     let expected = vec![
         (name("devbox"), Some(Key::from_bytes([1; 32]))),
         (name("second"), Some(Key::from_bytes([4; 32]))),

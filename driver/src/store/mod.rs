@@ -8,6 +8,8 @@
 //! the wall clock's seconds since 1970, which no number of restarts that really
 //! happened can have reached.
 
+mod peers;
+
 use std::any::Any;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use castra_core::auth::Key;
 use castra_core::boundary::{Batch, Change};
 use castra_core::id::GuestName;
+use castra_core::peers::RestoredPeers;
 use castra_core::time::WallTime;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use rustix::fs::OFlags;
@@ -56,6 +59,8 @@ pub struct Found {
     pub incarnation: u32,
     /// Every name that has, or ever had (`None`), a token.
     pub tokens: Vec<(GuestName, Option<Key>)>,
+    /// Relations, policies and messages.
+    pub peers: RestoredPeers,
     /// A damaged database was set aside under this name: its tokens are not
     /// known any more. Say so loudly.
     pub set_aside: Option<(PathBuf, String)>,
@@ -116,7 +121,7 @@ impl Store {
     pub fn open(state_dir: &Path, now: WallTime) -> Result<(Self, Found), StoreError> {
         let path = state_dir.join(DATABASE_FILE);
         let mut set_aside = None;
-        let (store, before, tokens) = match Self::open_and_read(&path) {
+        let (store, read) = match Self::open_and_read(&path) {
             Ok(read) => read,
             Err(Unusable::Trouble(error)) => return Err(StoreError::Database { path, error }),
             Err(Unusable::Damaged(damage)) => {
@@ -136,6 +141,7 @@ impl Store {
                 }
             }
         };
+        let Read { incarnation: before, tokens, peers } = read;
         let copy_path = state_dir.join(INCARNATION_FILE);
         let copy = read_copy(&copy_path);
         let fallback = match (&set_aside, copy) {
@@ -156,7 +162,7 @@ impl Store {
             .map_err(|error| StoreError::Database { path, error })?;
         // Every start that served has left its number in both.
         let vanished = before == 0 && copy.is_some() && set_aside.is_none();
-        Ok((store, Found { incarnation, tokens, set_aside, vanished }))
+        Ok((store, Found { incarnation, tokens, peers, set_aside, vanished }))
     }
 
     /// Commits batches together, durably, in their order; all or none.
@@ -168,6 +174,7 @@ impl Store {
     pub fn commit(&mut self, batches: &[&Batch]) -> Result<(), redb::Error> {
         let commit = |transaction: &redb::WriteTransaction| {
             let mut tokens = transaction.open_table(TOKENS)?;
+            let mut peers = peers::Tables::open(transaction)?;
             for change in batches.iter().copied().flatten() {
                 match change {
                     Change::SetToken { guest, key } => {
@@ -180,13 +187,15 @@ impl Store {
                         if had {
                             tokens.insert(guest.as_str(), &[] as &[u8])?;
                         }
+                        peers.forget(guest)?;
                     }
                     Change::Incarnation(incarnation) => {
                         let mut meta = transaction.open_table(META)?;
                         let before = meta.get(INCARNATION)?.map_or(0, |value| value.value());
                         meta.insert(INCARNATION, before.max(u64::from(*incarnation)))?;
                     }
-                    _ => return Err(redb::Error::Corrupted("a change that this program can't write".into())),
+                    other if peers.apply(other)? => {}
+                    _ => return Err(redb::Error::Corrupted("a change that a broker doesn't make".into())),
                 }
             }
             Ok(())
@@ -209,7 +218,7 @@ impl Store {
         result
     }
 
-    fn open_and_read(path: &Path) -> Result<(Self, u32, Tokens), Unusable> {
+    fn open_and_read(path: &Path) -> Result<(Self, Read), Unusable> {
         let owned = path.to_owned();
         let opener: Opener = Box::new(move || open_file(&owned));
         let mut store = Self { open: opener, database: None };
@@ -219,7 +228,7 @@ impl Store {
             store.read()
         }));
         match caught {
-            Ok(Ok((incarnation, tokens))) => Ok((store, incarnation, tokens)),
+            Ok(Ok(read)) => Ok((store, read)),
             Ok(Err(error)) => Err(Unusable::from(error)),
             Err(panic) => {
                 // Its locks may be poisoned; what is left of it must not write.
@@ -235,11 +244,12 @@ impl Store {
         Ok(())
     }
 
-    fn read(&mut self) -> Result<(u32, Tokens), redb::Error> {
-        // Creates the tables of a new file.
+    fn read(&mut self) -> Result<Read, redb::Error> {
+        // Creates the tables of a new file, and those that an older one lacks.
         self.transact(|transaction| {
             transaction.open_table(META)?;
             transaction.open_table(TOKENS)?;
+            peers::Tables::open(transaction)?;
             Ok(())
         })?;
         let database = self.database.as_ref().ok_or(redb::Error::DatabaseClosed)?;
@@ -262,7 +272,7 @@ impl Store {
             };
             tokens.push((guest, key));
         }
-        Ok((incarnation, tokens))
+        Ok(Read { incarnation, tokens, peers: peers::read(&transaction)? })
     }
 
     fn transact(
@@ -280,7 +290,12 @@ impl Store {
     }
 }
 
-type Tokens = Vec<(GuestName, Option<Key>)>;
+/// What is in the tables.
+struct Read {
+    incarnation: u32,
+    tokens: Vec<(GuestName, Option<Key>)>,
+    peers: RestoredPeers,
+}
 
 enum Unusable {
     Damaged(String),
@@ -343,5 +358,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
+mod peers_tests;
+#[cfg(test)]
 mod tests;

@@ -1,23 +1,27 @@
 //! Local control clients, in guest scope: what concerns the guest itself is
 //! answered here, what the broker knows is asked over the link.
+//!
+//! Here: the clients and what they wait for. `requests` reads what they ask,
+//! `answers` what the broker says to it, `streams` writes what they follow.
+
+mod answers;
+mod requests;
+mod streams;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::time::Duration;
 
-use serde_json::value::RawValue;
-
-use super::{Context, LinkFact, Upstream};
+use super::{Context, Mailbox, Upstream};
 use crate::boundary::{CloseReason, Deadline, PeerCred, Wakeup};
 use crate::control::client::Client;
-use crate::control::reply::{ErrorCode, Info, Limits};
-use crate::control::request::{Command, LINE_MAX, Rejected, Request};
-use crate::id::{ConnId, RequestId};
-use crate::link::inbox::FRAME_MAX;
-use crate::link::message::{GuestRequest, GuestRequestKind, append_json};
-use crate::time::{Time, millis};
+use crate::control::reply::ErrorCode;
+use crate::control::request::{Rejected, Request};
+use crate::id::{ConnId, GuestName, RequestId};
+use crate::link::message::GuestRequestKind;
+use crate::time::Time;
+use streams::Follow;
 
 /// The local clients and what they wait for.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +37,17 @@ pub(super) struct Seat {
     client: Client,
     /// Unanswered requests.
     open: usize,
+    /// The events that it follows.
+    events: Option<Follow>,
+    /// It follows the inbox, and was told of messages up to this number.
+    inbox: Option<u64>,
+}
+
+/// What the clients' requests are about, besides themselves.
+pub(super) struct Around<'a> {
+    pub(super) upstream: &'a mut dyn Upstream,
+    /// Only in an agent that takes part.
+    pub(super) mailbox: Option<&'a mut dyn Mailbox>,
 }
 
 /// A request that the broker has to answer.
@@ -40,8 +55,18 @@ pub(super) struct Seat {
 pub(super) struct Pending {
     conn: ConnId,
     id: Option<RequestId>,
-    kind: GuestRequestKind,
+    asked: Asked,
     deadline: Time,
+}
+
+/// What the answer depends on.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Guest(GuestRequestKind),
+    Register { peer: GuestName },
+    Unregister { peer: GuestName },
+    List,
+    Send { to: GuestName, bytes: u64 },
 }
 
 impl Local {
@@ -68,7 +93,7 @@ impl Local {
             let message = format!("{} clients are connected already: try again", self.clients.len());
             (ErrorCode::Busy, message, CloseReason::Refused)
         } else {
-            self.clients.push(Seat { client, open: 0 });
+            self.clients.push(Seat { client, open: 0, events: None, inbox: None });
             return;
         };
         client.error(cx.out, None, code, message);
@@ -81,7 +106,7 @@ impl Local {
         cx: &mut Context<'_>,
         conn: ConnId,
         bytes: &[u8],
-        upstream: &mut dyn Upstream,
+        around: &mut Around<'_>,
     ) -> bool {
         let Some(index) = self.find(conn) else { return false };
         if self.draining {
@@ -100,7 +125,7 @@ impl Local {
                 }
             };
             match request {
-                Ok(request) => self.on_request(cx, index, request, upstream),
+                Ok(request) => self.on_request(cx, index, request, around),
                 Err(Rejected { id, error }) => {
                     let client = &mut self.clients[index].client;
                     client.error(cx.out, id.as_ref(), error.code, error.message);
@@ -118,7 +143,7 @@ impl Local {
         cx: &mut Context<'_>,
         conn: ConnId,
         room: usize,
-        upstream: &mut dyn Upstream,
+        around: &mut Around<'_>,
     ) -> bool {
         let Some(index) = self.find(conn) else { return false };
         let client = &mut self.clients[index].client;
@@ -131,7 +156,7 @@ impl Local {
             return true;
         }
         let unread = client.take_unread();
-        self.on_bytes(cx, conn, &unread, upstream)
+        self.on_bytes(cx, conn, &unread, around)
     }
 
     /// The client will send no more. False: no such client.
@@ -148,20 +173,6 @@ impl Local {
         self.clients.swap_remove(index);
         self.pending.retain(|_, pending| pending.conn != conn);
         true
-    }
-
-    pub(super) fn on_fact(&mut self, cx: &mut Context<'_>, fact: LinkFact<'_>) {
-        match fact {
-            LinkFact::Lost(message) => self.fail_all(cx, ErrorCode::NotReachable, message),
-            LinkFact::Answer { id, result } => {
-                // Late: it was answered with `timeout`, or the client is gone.
-                let Some(pending) = self.pending.remove(&id) else { return };
-                match result {
-                    Ok(data) => self.answer(cx, &pending, data),
-                    Err(code) => self.fail(cx, &pending, code, &explain(code)),
-                }
-            }
-        }
     }
 
     pub(super) fn on_timer(&mut self, cx: &mut Context<'_>) {
@@ -190,7 +201,8 @@ impl Local {
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         self.fail_all(cx, ErrorCode::ShuttingDown, "the agent stops");
         self.draining = true;
-        self.clients.retain(|seat| {
+        self.clients.retain_mut(|seat| {
+            (seat.events, seat.inbox) = (None, None);
             if !seat.client.is_blocked() {
                 cx.out.close(seat.client.conn(), CloseReason::Drained);
             }
@@ -202,86 +214,6 @@ impl Local {
         for seat in self.clients.drain(..) {
             cx.out.close(seat.client.conn(), CloseReason::Drained);
         }
-    }
-
-    fn on_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        index: usize,
-        request: Request,
-        upstream: &mut dyn Upstream,
-    ) {
-        let Request { id, command, timeout } = request;
-        let config = cx.config;
-        let seat = &mut self.clients[index];
-        let (kind, guests, target, any, default) = match command {
-            Command::Info => {
-                let info = describe(cx, upstream);
-                seat.client.reply(cx.out, id.as_ref(), "info", info);
-                return;
-            }
-            Command::Status { guests } => {
-                (GuestRequestKind::Status, guests, None, false, config.ping_timeout)
-            }
-            Command::Wait { guests, target, any } => {
-                (GuestRequestKind::Wait, guests, Some(target), any, config.wait_timeout)
-            }
-            Command::Ping { guest } => {
-                (GuestRequestKind::PingGuest, Vec::from([guest]), None, false, config.ping_timeout)
-            }
-            _ => {
-                let message = "an agent answers info, status, wait and ping: ask the broker, on the host";
-                seat.client.error(cx.out, id.as_ref(), ErrorCode::Forbidden, message);
-                return;
-            }
-        };
-        if seat.open >= config.control_requests_max {
-            let message = format!("{} requests of this client are unanswered: wait for one", seat.open);
-            seat.client.error(cx.out, id.as_ref(), ErrorCode::Busy, message);
-            return;
-        }
-        let timeout: Duration = timeout.unwrap_or(default);
-        let question = GuestRequest {
-            kind,
-            id: self.last_id + 1,
-            guests,
-            target,
-            any,
-            timeout_ms: Some(millis(timeout)),
-        };
-        if let Err(error) = upstream.ask(cx, &question) {
-            seat.client.error(cx.out, id.as_ref(), error.code, error.message);
-            return;
-        }
-        self.last_id += 1;
-        seat.open += 1;
-        let pending = Pending { conn: seat.client.conn(), id, kind, deadline: cx.now.boot + timeout };
-        self.pending.insert(self.last_id, pending);
-    }
-
-    fn answer(&mut self, cx: &mut Context<'_>, pending: &Pending, data: &RawValue) {
-        let event = match pending.kind {
-            GuestRequestKind::Status => "status",
-            GuestRequestKind::Wait => "waited",
-            GuestRequestKind::PingGuest => "pong",
-        };
-        self.conclude(cx, pending, |client, cx| {
-            client.send(cx.out, |bytes| {
-                bytes.push(b'{');
-                if let Some(id) = &pending.id {
-                    bytes.extend_from_slice(br#""id":"#);
-                    append_json(bytes, id);
-                    bytes.push(b',');
-                }
-                bytes.extend_from_slice(br#""event":""#);
-                bytes.extend_from_slice(event.as_bytes());
-                bytes.extend_from_slice(br#"","data":"#);
-                // A line end within JSON is white space; here it would end the reply.
-                let one_line = |byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
-                bytes.extend(data.get().bytes().map(one_line));
-                bytes.extend_from_slice(b"}\n");
-            });
-        });
     }
 
     fn fail(&mut self, cx: &mut Context<'_>, pending: &Pending, code: ErrorCode, message: &str) {
@@ -315,7 +247,7 @@ impl Local {
     /// Closes a client that has said and heard everything.
     fn settle(&mut self, cx: &mut Context<'_>, index: usize) {
         let seat = &self.clients[index];
-        if seat.open == 0 && seat.client.is_finished() {
+        if seat.open == 0 && !seat.follows() && seat.client.is_finished() {
             self.close(cx, index, CloseReason::Finished);
         }
     }
@@ -324,39 +256,5 @@ impl Local {
         let conn = self.clients.swap_remove(index).client.conn();
         self.pending.retain(|_, pending| pending.conn != conn);
         cx.out.close(conn, why);
-    }
-}
-
-fn describe(cx: &Context<'_>, upstream: &dyn Upstream) -> Info {
-    let identity = &cx.config.identity;
-    let (link, config) = upstream.describe(cx.now.boot, cx.config);
-    Info {
-        role: "agent".into(),
-        version: identity.version.clone(),
-        pid: identity.pid,
-        incarnation: None,
-        state_dir: String::new(),
-        listen: identity.listen.clone(),
-        started_at: identity.started_at,
-        limits: Limits {
-            control_clients: cx.config.control_clients_max as u64,
-            control_requests: cx.config.control_requests_max as u64,
-            request_bytes: LINE_MAX as u64,
-            frame_bytes: FRAME_MAX as u64,
-            ..Limits::default()
-        },
-        config,
-        link: Some(link),
-    }
-}
-
-fn explain(code: ErrorCode) -> String {
-    match code {
-        ErrorCode::UnknownGuest => "the broker tells a guest about itself and its peers only".into(),
-        ErrorCode::Timeout => "not within the time given".into(),
-        ErrorCode::NotReachable => "the broker has no proven session with that guest".into(),
-        ErrorCode::Busy => "the broker has too many questions open: try again".into(),
-        ErrorCode::ShuttingDown => "the broker takes leave: try again".into(),
-        other => format!("the broker answered {other}"),
     }
 }

@@ -1,0 +1,382 @@
+//! Messages: what waits for whom, what became of the rest, and the bounds of both.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{Fate, Message, MessageId, Outcome, PeerSettings};
+use crate::id::GuestName;
+use crate::time::{Now, Time, WallTime};
+
+/// What a record costs beside its text, reckoned.
+const RECORD_BYTES: usize = 512;
+
+/// All messages of a broker.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mailbox {
+    messages: BTreeMap<u64, Kept>,
+    /// The messages to each guest.
+    inboxes: BTreeSet<(GuestName, u64)>,
+    ids: BTreeMap<MessageId, u64>,
+    /// Which message a sender's key stands for; also of one on its way to the disk.
+    keys: BTreeMap<(GuestName, Box<str>), u64>,
+    ways: BTreeMap<(GuestName, GuestName), Way>,
+    /// What waits for each guest, in order.
+    queues: BTreeMap<GuestName, BTreeSet<u64>>,
+    /// What was delivered since this broker started, in that order.
+    delivered: BTreeMap<(GuestName, u64), u64>,
+    deliveries: u64,
+    /// When each message leaves.
+    expiry: BTreeSet<(Time, u64)>,
+    /// Of all messages, those on their way to the disk included.
+    bytes: usize,
+    last_number: u64,
+}
+
+/// A message, and where else it is known.
+#[derive(Clone, Debug)]
+struct Kept {
+    message: Message,
+    leaves: Time,
+    delivery: Option<u64>,
+    /// It is to expire: it isn't sent any more.
+    held: bool,
+}
+
+/// From one guest to another.
+#[derive(Clone, Debug, Default)]
+struct Way {
+    queued: usize,
+    queued_bytes: usize,
+    /// Ended, with their text still kept; oldest first.
+    ended: VecDeque<u64>,
+    last_sent_at: Option<WallTime>,
+    last_delivered_at: Option<WallTime>,
+}
+
+/// What the two ends of a way last did, and what waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) queued: u64,
+    pub(crate) last_sent_at: Option<WallTime>,
+    pub(crate) last_delivered_at: Option<WallTime>,
+}
+
+/// A message as its sender brings it.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) from: GuestName,
+    pub(crate) to: GuestName,
+    pub(crate) from_authenticated: bool,
+    pub(crate) text: Box<str>,
+    pub(crate) wake: bool,
+    pub(crate) key: Option<Box<str>>,
+}
+
+impl Mailbox {
+    /// What was found at start. The age of a message is the wall clock's, once;
+    /// from here on the boot clock counts.
+    pub(crate) fn restore(&mut self, messages: Vec<Message>, now: Now, ttl: Duration) {
+        for message in messages {
+            let age = now.wall.unix_millis().saturating_sub(message.sent_at.unix_millis());
+            let age = Duration::from_millis(u64::try_from(age).unwrap_or(0)).min(ttl);
+            self.bytes += cost(&message);
+            self.last_number = self.last_number.max(message.number);
+            if let Some(key) = &message.key {
+                self.keys.insert((message.from, key.clone()), message.number);
+            }
+            if message.fate == Fate::Queued {
+                let way = self.ways.entry((message.from, message.to)).or_default();
+                way.queued += 1;
+                way.queued_bytes += message.text.len();
+            }
+            self.insert(message, now.boot + (ttl - age));
+        }
+    }
+
+    /// Takes a message in, on its way to the disk.
+    ///
+    /// # Errors
+    /// What is full.
+    pub(crate) fn admit(
+        &mut self,
+        settings: &PeerSettings,
+        draft: Draft,
+        id: MessageId,
+        at: WallTime,
+    ) -> Result<Box<Message>, Outcome> {
+        let Draft { from, to, from_authenticated, text, wake, key } = draft;
+        let way = self.ways.entry((from, to)).or_default();
+        let message = Message {
+            number: self.last_number + 1,
+            id,
+            from,
+            to,
+            from_authenticated,
+            text,
+            sent_at: at,
+            wake,
+            key,
+            fate: Fate::Queued,
+        };
+        let full = way.queued >= settings.queue_messages
+            || way.queued_bytes + message.text.len() > settings.queue_bytes
+            || self.bytes + cost(&message) > settings.mail_bytes_max;
+        if full {
+            return Err(Outcome::Full);
+        }
+        way.queued += 1;
+        way.queued_bytes += message.text.len();
+        self.bytes += cost(&message);
+        self.last_number += 1;
+        if let Some(key) = &message.key {
+            self.keys.insert((from, key.clone()), message.number);
+        }
+        Ok(Box::new(message))
+    }
+
+    /// An admitted message did not get to the disk.
+    pub(crate) fn release(&mut self, message: &Message) {
+        self.leave_queue((message.from, message.to), message.text.len());
+        self.bytes -= cost(message);
+        if let Some(key) = &message.key {
+            self.keys.remove(&(message.from, key.clone()));
+        }
+    }
+
+    /// An admitted message is durable.
+    pub(crate) fn insert(&mut self, message: Message, leaves: Time) {
+        let number = message.number;
+        self.ids.insert(message.id, number);
+        self.expiry.insert((leaves, number));
+        let way = self.ways.entry((message.from, message.to)).or_default();
+        way.last_sent_at = way.last_sent_at.max(Some(message.sent_at));
+        match message.fate {
+            Fate::Queued => {
+                self.queues.entry(message.to).or_default().insert(number);
+            }
+            Fate::Delivered { at } => way.last_delivered_at = way.last_delivered_at.max(Some(at)),
+            Fate::Rejected { .. } | Fate::Expired { .. } => {}
+        }
+        if message.fate != Fate::Queued && !message.text.is_empty() {
+            way.ended.push_back(number);
+        }
+        self.inboxes.insert((message.to, number));
+        self.messages.insert(number, Kept { message, leaves, delivery: None, held: false });
+    }
+
+    /// What became of a message is durable. False: it was so already, or it is gone.
+    pub(crate) fn settle(&mut self, number: u64, fate: Fate) -> bool {
+        let Some(kept) = self.messages.get_mut(&number) else { return false };
+        let message = &mut kept.message;
+        let before = message.fate;
+        // What is in an inbox stays there, whatever is decided later.
+        let final_already = matches!(before, Fate::Delivered { .. } | Fate::Rejected { .. });
+        if before == fate || final_already {
+            return false;
+        }
+        message.fate = fate;
+        let (from, to, bytes) = (message.from, message.to, message.text.len());
+        if let Fate::Delivered { .. } = fate {
+            self.deliveries += 1;
+            kept.delivery = Some(self.deliveries);
+            self.delivered.insert((to, self.deliveries), number);
+        }
+        if before == Fate::Queued {
+            self.leave_queue((from, to), bytes);
+            if let Some(queue) = self.queues.get_mut(&to) {
+                queue.remove(&number);
+                if queue.is_empty() {
+                    self.queues.remove(&to);
+                }
+            }
+        }
+        let way = self.ways.entry((from, to)).or_default();
+        if before == Fate::Queued {
+            way.ended.push_back(number);
+        }
+        if let Fate::Delivered { at } = fate {
+            way.last_delivered_at = way.last_delivered_at.max(Some(at));
+        }
+        true
+    }
+
+    fn leave_queue(&mut self, way: (GuestName, GuestName), bytes: usize) {
+        if let Some(way) = self.ways.get_mut(&way) {
+            way.queued -= 1;
+            way.queued_bytes -= bytes;
+        }
+    }
+
+    /// The oldest ended message of a way that keeps more texts than it may.
+    pub(crate) fn overdue(&self, way: (GuestName, GuestName), most: usize) -> Option<u64> {
+        let ended = &self.ways.get(&way)?.ended;
+        if ended.len() > most { ended.front().copied() } else { None }
+    }
+
+    /// An ended message without its text, if its key has to be remembered.
+    pub(crate) fn trimmed(&self, number: u64) -> Option<Message> {
+        let message = self.get(number).filter(|message| message.key.is_some())?;
+        Some(Message { text: Box::default(), ..message.clone() })
+    }
+
+    /// The text of an ended message is durably gone.
+    pub(crate) fn blank(&mut self, number: u64) {
+        let Some(Kept { message, .. }) = self.messages.get_mut(&number) else { return };
+        self.bytes -= message.text.len();
+        message.text = Box::default();
+        let way = (message.from, message.to);
+        self.forget_text(way, number);
+    }
+
+    /// A record is durably gone.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Message> {
+        let Kept { message, leaves, delivery, held: _ } = self.messages.remove(&number)?;
+        let way = (message.from, message.to);
+        self.ids.remove(&message.id);
+        self.expiry.remove(&(leaves, number));
+        self.inboxes.remove(&(message.to, number));
+        self.bytes -= cost(&message);
+        if let Some(key) = &message.key {
+            self.keys.remove(&(message.from, key.clone()));
+        }
+        if message.fate == Fate::Queued {
+            self.leave_queue(way, message.text.len());
+            if let Some(queue) = self.queues.get_mut(&message.to) {
+                queue.remove(&number);
+                if queue.is_empty() {
+                    self.queues.remove(&message.to);
+                }
+            }
+        }
+        if let Some(delivery) = delivery {
+            self.delivered.remove(&(message.to, delivery));
+        }
+        self.forget_text(way, number);
+        Some(message)
+    }
+
+    fn forget_text(&mut self, way: (GuestName, GuestName), number: u64) {
+        if let Some(kept) = self.ways.get_mut(&way) {
+            kept.ended.retain(|other| *other != number);
+        }
+    }
+
+    /// Nothing goes this way any more; what is left of it is forgotten once it is empty.
+    pub(crate) fn tidy(&mut self, way: (GuestName, GuestName)) {
+        if self.ways.get(&way).is_some_and(|kept| kept.queued == 0 && kept.ended.is_empty()) {
+            self.ways.remove(&way);
+        }
+    }
+
+    pub(crate) fn get(&self, number: u64) -> Option<&Message> {
+        self.messages.get(&number).map(|kept| &kept.message)
+    }
+
+    pub(crate) fn find(&self, id: &MessageId) -> Option<&Message> {
+        self.get(*self.ids.get(id)?)
+    }
+
+    /// The number of the message that the sender's key stands for.
+    pub(crate) fn by_key(&self, from: GuestName, key: &str) -> Option<u64> {
+        self.keys.get(&(from, Box::from(key))).copied()
+    }
+
+    /// What waits for a guest after the message `after`.
+    pub(crate) fn queue(&self, to: &GuestName, after: u64) -> impl Iterator<Item = u64> {
+        self.queues.get(to).into_iter().flat_map(move |queue| queue.range(after + 1..).copied())
+    }
+
+    /// What of it may be sent.
+    pub(crate) fn sendable(&self, to: &GuestName, after: u64) -> impl Iterator<Item = &Message> {
+        self.queue(to, after).filter_map(|number| self.unheld(number))
+    }
+
+    /// A message, unless it is to expire.
+    pub(crate) fn unheld(&self, number: u64) -> Option<&Message> {
+        self.messages.get(&number).filter(|kept| !kept.held).map(|kept| &kept.message)
+    }
+
+    /// A message is to expire; or not, after all.
+    pub(crate) fn hold(&mut self, number: u64, held: bool) {
+        if let Some(kept) = self.messages.get_mut(&number) {
+            kept.held = held;
+        }
+    }
+
+    /// Whether anything waits for a guest.
+    pub(crate) fn has_mail(&self, to: &GuestName) -> bool {
+        self.queues.contains_key(to)
+    }
+
+    /// What waits between two guests, both ways.
+    pub(crate) fn queued_between(&self, one: &GuestName, other: &GuestName) -> Vec<u64> {
+        let way = |from: &GuestName, to: &GuestName| {
+            let from = *from;
+            self.queue(to, 0)
+                .filter(move |number| self.get(*number).is_some_and(|message| message.from == from))
+                .collect::<Vec<_>>()
+        };
+        let mut numbers = way(one, other);
+        numbers.extend(way(other, one));
+        numbers
+    }
+
+    /// Everybody for whom something waits.
+    pub(crate) fn receivers(&self) -> impl Iterator<Item = GuestName> {
+        self.queues.keys().copied()
+    }
+
+    pub(crate) fn traffic(&self, from: GuestName, to: GuestName) -> Traffic {
+        self.ways.get(&(from, to)).map_or_else(Traffic::default, |way| Traffic {
+            queued: way.queued as u64,
+            last_sent_at: way.last_sent_at,
+            last_delivered_at: way.last_delivered_at,
+        })
+    }
+
+    /// The newest messages of an inbox after one, newest first: waiting or delivered, with their text.
+    pub(crate) fn inbox(&self, to: GuestName, after: u64) -> impl Iterator<Item = &Message> {
+        let shown = |message: &&Message| {
+            matches!(message.fate, Fate::Queued | Fate::Delivered { .. }) && !message.text.is_empty()
+        };
+        let range = self.inboxes.range((to, after + 1)..=(to, u64::MAX)).rev();
+        range.filter_map(|(_, number)| self.get(*number)).filter(shown)
+    }
+
+    /// The last delivery so far.
+    pub(crate) const fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
+    /// The first delivery to a guest after one of this broker's.
+    pub(crate) fn delivered_after(&self, to: GuestName, after: u64) -> Option<(u64, &Message)> {
+        let (&(_, place), number) = self.delivered.range((to, after + 1)..=(to, u64::MAX)).next()?;
+        Some((place, self.get(*number)?))
+    }
+
+    /// When the next message leaves, and which.
+    pub(crate) fn next_to_leave(&self) -> Option<(Time, u64)> {
+        self.expiry.first().copied()
+    }
+
+    /// The message's leaving is put off.
+    pub(crate) fn postpone(&mut self, at: Time, number: u64, until: Time) {
+        if let Some(kept) = self.messages.get_mut(&number)
+            && self.expiry.remove(&(at, number))
+        {
+            kept.leaves = until;
+            self.expiry.insert((until, number));
+        }
+    }
+
+    /// Bytes of all messages, and how many there are.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.bytes, self.messages.len())
+    }
+}
+
+fn cost(message: &Message) -> usize {
+    message.text.len() + message.key.as_ref().map_or(0, |key| key.len()) + RECORD_BYTES
+}
