@@ -175,8 +175,8 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let (recording, sink) =
         options.record.as_deref().map(|path| record::start(path, net.waker(), false)).transpose()?.unzip();
     let files = paths.work_files(options.echo);
-    let work =
-        ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
+    let work = ThreadWork::new(Some(Box::new(store)), Some(files), net.waker())
+        .map_err(internal("starting workers"))?;
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let engine = Recorded::broker(config.clone(), restored, Seed::Seeded(seed), clock::now(), sink);

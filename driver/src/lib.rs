@@ -11,7 +11,9 @@ pub mod broker;
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod database;
 pub mod files;
+pub mod inbox;
 pub mod listen;
 pub mod load;
 pub mod lock;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use castra_core::boundary::{Batch, EffectError, EffectErrorKind};
 use castra_core::event::Escaped;
 
+use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
-use crate::store::Store;
 use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 
 /// Most batches that share one transaction.
@@ -128,7 +128,7 @@ impl ThreadWork {
     /// # Errors
     /// No thread can be started.
     pub fn new(
-        store: Option<Store>,
+        store: Option<Box<dyn Commit>>,
         files: Option<WorkFiles>,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> io::Result<Self> {
@@ -209,7 +209,7 @@ impl ThreadWork {
 }
 
 /// Commits in order; whatever has queued up meanwhile shares the next transaction.
-fn commit_all(mut store: Store, jobs: &Receiver<(JobId, Batch)>, reports: &Reports) {
+fn commit_all(mut store: Box<dyn Commit>, jobs: &Receiver<(JobId, Batch)>, reports: &Reports) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));

@@ -1,12 +1,14 @@
 //! The real program, as its users run it: processes, sockets, signals and files.
 #![allow(clippy::unwrap_used)]
 
+mod agent_inbox;
 mod broker_stops;
 mod commands;
 mod compatibility;
 mod impostors;
 mod liveness;
 mod misbehaviour;
+mod peers_crash;
 mod recordings;
 mod service;
 mod support;
