@@ -7,6 +7,7 @@ use std::time::Duration;
 use castra_core::control::reply::Target;
 use castra_core::event::Cursor;
 use castra_core::id::GuestName;
+use castra_core::peers::Policy;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench_args::Bench;
@@ -105,7 +106,7 @@ pub(crate) enum Command {
     /// Be the broker, in the foreground
     #[command(long_about = help::BROKER)]
     Broker(Broker),
-    /// Be a guest's agent
+    /// Be a guest's agent, or tell the one that runs here something
     #[command(long_about = help::AGENT)]
     Agent(Agent),
     /// Run a recording of a broker or an agent again, and compare
@@ -128,7 +129,7 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Json {
     /// Print the document as JSON
     #[arg(long)]
@@ -353,14 +354,26 @@ pub(crate) struct Settings {
     pub(crate) handshake_dir: Option<PathBuf>,
 }
 
+/// What the agent that runs here can be told.
+#[derive(Subcommand, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AgentOrder {
+    /// From now on this guest asks nobody to be its peer: who does is told `busy`
+    Hold(Json),
+    /// It may ask again
+    Resume(Json),
+}
+
 #[derive(Args, Debug)]
+#[command(subcommand_negates_reqs = true)]
 pub(crate) struct Agent {
+    #[command(subcommand)]
+    pub(crate) order: Option<AgentOrder>,
     /// The guest's name: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: GuestName,
+    #[arg(long, value_name = "NAME", required = true)]
+    pub(crate) name: Option<GuestName>,
     /// The broker: tcp:HOST:PORT, unix:PATH, vsock:CID:PORT or serial:DEVICE
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) connect: ConnectAddress,
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) connect: Option<ConnectAddress>,
     /// Prove once that the guest is there, then stop
     #[arg(long)]
     pub(crate) once: bool,
@@ -370,11 +383,41 @@ pub(crate) struct Agent {
     /// Something the guest can do, told to the broker; may be given several times
     #[arg(long = "capability", value_name = "WORD", action = ArgAction::Append)]
     pub(crate) capabilities: Vec<String>,
+    /// Whom the guest takes as a peer [default: whom the operator links; others after being asked]
+    #[arg(long, value_name = "WHOM", value_enum)]
+    pub(crate) peers: Option<TakePeers>,
+    /// Where the guest's messages are kept [default: $XDG_STATE_HOME/castra/NAME, else /var/lib/castra/NAME for root or ~/.local/state/castra/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) inbox: Option<PathBuf>,
+    /// Reject messages of senders that are not proven with a token
+    #[arg(long)]
+    pub(crate) require_authenticated: bool,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) child: Child,
+}
+
+/// Whom a guest takes as a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum TakePeers {
+    /// Everybody
+    Accept,
+    /// Everybody, after `castra peer accept NAME` here within two seconds
+    Ask,
+    /// Nobody
+    Deny,
+}
+
+impl From<TakePeers> for Policy {
+    fn from(peers: TakePeers) -> Self {
+        match peers {
+            TakePeers::Accept => Self::Accept,
+            TakePeers::Ask => Self::Ask,
+            TakePeers::Deny => Self::Deny,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

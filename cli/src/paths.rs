@@ -107,6 +107,15 @@ impl Surroundings<'_> {
     pub(crate) fn agent_socket(&self, name: &GuestName) -> Result<PathBuf, Failure> {
         Ok(self.default_dir()?.join(name.as_str()).join("agent.sock"))
     }
+
+    /// Where an agent keeps its guest's messages when nobody says: `NAME` in
+    /// `$XDG_STATE_HOME/castra`, else `/var/lib/castra` for root or `~/.local/state/castra`.
+    pub(crate) fn inbox_dir(&self, name: &GuestName) -> Option<PathBuf> {
+        let state = self.path("XDG_STATE_HOME");
+        let system = || self.root.then(|| PathBuf::from("/var/lib"));
+        let home = || self.path("HOME").map(|home| home.join(".local/state"));
+        Some(state.or_else(system).or_else(home)?.join("castra").join(name.as_str()))
+    }
 }
 
 impl Place {
@@ -152,6 +161,21 @@ mod tests {
         assert_eq!(socket(place(&ALL[2..], true, None, None)), "/xdg/castra/control.sock");
         assert_eq!(socket(place(&ALL[3..], true, None, None)), "/run/castra/control.sock");
         assert_eq!(socket(place(&ALL[3..], false, None, None)), "/home/u/.local/state/castra/control.sock");
+    }
+
+    #[test]
+    fn an_inbox_is_in_the_state_of_its_user() {
+        let dir = |vars: &[(&str, &str)], root: bool| {
+            let env =
+                |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
+            let dir = Surroundings { env: &env, root }.inbox_dir(&"devbox".parse().unwrap());
+            dir.map(|dir| dir.display().to_string())
+        };
+        let all = [("XDG_STATE_HOME", "/state"), ("HOME", "/home/u")];
+        assert_eq!(dir(&all, true).as_deref(), Some("/state/castra/devbox"));
+        assert_eq!(dir(&all[1..], true).as_deref(), Some("/var/lib/castra/devbox"));
+        assert_eq!(dir(&all[1..], false).as_deref(), Some("/home/u/.local/state/castra/devbox"));
+        assert_eq!(dir(&[], false), None);
     }
 
     #[test]

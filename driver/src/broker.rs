@@ -200,7 +200,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let (recording, sink) =
         options.record.as_deref().map(|path| record::start(path, net.waker(), false)).transpose()?.unzip();
     let files = paths.work_files(reader.clone(), options.echo);
-    let work = ThreadWork::new(Some(store), Some(files), net.waker())
+    let work = ThreadWork::new(Some(Box::new(store)), Some(files), net.waker())
         .map_err(internal("starting workers"))?
         .with_starts(starts);
     let mut seed = [0; 32];

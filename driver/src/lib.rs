@@ -12,7 +12,9 @@ pub mod clock;
 pub mod config_file;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod database;
 pub mod files;
+pub mod inbox;
 pub mod listen;
 pub mod load;
 pub mod lock;

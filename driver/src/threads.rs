@@ -12,9 +12,9 @@ use castra_core::boundary::{Batch, EffectError, EffectErrorKind};
 use castra_core::event::Escaped;
 
 use crate::config_file::ConfigReader;
+use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
 use crate::start::Starts;
-use crate::store::Store;
 use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 
 /// Most batches that share one transaction.
@@ -133,7 +133,7 @@ impl ThreadWork {
     /// # Errors
     /// No thread can be started.
     pub fn new(
-        store: Option<Store>,
+        store: Option<Box<dyn Commit>>,
         files: Option<WorkFiles>,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> io::Result<Self> {
@@ -230,7 +230,7 @@ impl ThreadWork {
 }
 
 /// Commits in order; whatever has queued up meanwhile shares the next transaction.
-fn commit_all(mut store: Store, jobs: &Receiver<(JobId, Batch)>, reports: &Reports) {
+fn commit_all(mut store: Box<dyn Commit>, jobs: &Receiver<(JobId, Batch)>, reports: &Reports) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));

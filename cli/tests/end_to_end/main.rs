@@ -1,6 +1,7 @@
 //! The real program, as its users run it: processes, sockets, signals and files.
 #![allow(clippy::unwrap_used)]
 
+mod agent_inbox;
 mod broker_stops;
 mod commands;
 mod compatibility;
@@ -8,6 +9,7 @@ mod impostors;
 mod liveness;
 mod misbehaviour;
 mod peers;
+mod peers_crash;
 mod recordings;
 mod restore;
 mod service;
