@@ -115,8 +115,8 @@ Each message is a line with when it was taken, who sent it, its id, and what the
 --json has it as it is.
 
 --follow goes on with what comes; on the host a message comes when it is delivered. --after ID gives \
-what came after a message that was seen: a reader that keeps the last id misses nothing. --timeout \
-(default 5s) bounds the first answer.
+what came after a message that was seen, of many the newest 1000. --timeout (default 5s) bounds the \
+first answer.
 
 Examples:
   castra inbox builder

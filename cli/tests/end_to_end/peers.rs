@@ -321,3 +321,71 @@ fn what_could_not_be_made_durable_did_not_happen() {
     let _broker = calm(&world, &[]);
     assert_eq!(world.json(&["inbox", "b", "--json"])["messages"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn inside_their_guests_two_agents_link_talk_and_restore_nobody_else() {
+    let world = World::new();
+    let broker = calm(&world, &["--guest", "third"]);
+    let token = world.json(&["token", "issue", "devbox", "--json"])["token"].as_str().unwrap().to_owned();
+    let token = world.secret("token", &token);
+    let agent = |name: &str, more: &[&str]| {
+        let inbox = world.path(&format!("inbox-{name}"));
+        world.agent(name, broker.address(), &[&["--inbox", inbox.to_str().unwrap()], more].concat())
+    };
+    let _devbox = agent("devbox", &["--token-file", &token]);
+    let builder = agent("builder", &["--peers", "ask"]);
+    world.wait(&["devbox", "builder"], "reachable");
+    let inside = |name: &str, args: &[&str]| {
+        let mut command = world.command(args);
+        command.env_remove("CASTRA_STATE_DIR");
+        command.env("CASTRA_AGENT_SOCKET", world.path(&format!("{name}.sock")));
+        Process::spawn(command)
+    };
+    let run = |name: &str, args: &[&str]| inside(name, args).finish(PATIENCE);
+
+    ended(&run("devbox", &["peer", "send", "builder", "x"]), 5, &["(not_peer)", "castra peer link"]);
+    // Nobody answers; then somebody does.
+    ended(&run("devbox", &["peer", "link", "builder"]), 5, &["(rejected)"]);
+    let offers = inside("builder", &["events", "--follow", "--kind", "peer.offer", "--json"]);
+    let follows = || world.path("builder.sock").exists() && offers.out.mark() > 0;
+    let linking = inside("devbox", &["peer", "link", "builder", "--json"]);
+    let accepted = until(Duration::from_secs(2), || run("builder", &["peer", "accept", "devbox"]).code == 0);
+    assert!(accepted, "{}", world.log());
+    let linked = linking.finish(PATIENCE);
+    assert_eq!((linked.code, &linked.json()["outcome"]), (0, &json!("registered")), "{linked:?}");
+    assert!(until(PATIENCE, follows), "the offer is an event");
+
+    let hello = "two\nlines \u{1b}[2J";
+    ended(&run("devbox", &["peer", "send", "builder", hello]), 0, &["delivered"]);
+    ended(&run("builder", &["inbox"]), 0, &["devbox", "\"two\\u{a}lines \\u{1b}[2J\""]);
+    let back = run("builder", &["peer", "send", "devbox", "back", "--json"]);
+    assert_eq!((back.code, &back.json()["outcome"]), (0, &json!("delivered")));
+    // A name that was proven with a key is told from one that was not.
+    let proven =
+        |name: &str| run(name, &["inbox", "--json"]).json()["messages"][0]["from_authenticated"].clone();
+    assert_eq!((proven("builder"), proven("devbox")), (json!(true), json!(false)));
+    // On behalf of another, about a stranger: no.
+    ended(&run("devbox", &["peer", "send", "builder", "devbox", "forged"]), 5, &["(forbidden)"]);
+    ended(&run("devbox", &["inbox", "builder"]), 5, &["(forbidden)"]);
+    ended(&run("devbox", &["peers", "third"]), 5, &["(forbidden)"]);
+    ended(&run("devbox", &["restore", "third"]), 6, &["(unknown_guest)"]);
+    ended(&run("devbox", &["restore", "builder"]), 0, &["reachable already"]);
+    let listed = run("devbox", &["peers", "--json"]).json();
+    let names: Vec<_> = listed["peers"].as_array().unwrap().iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, ["devbox", "builder"]);
+    // Its peer goes, and comes back to what was said meanwhile.
+    builder.kill();
+    world.wait(&["builder"], "waiting");
+    ended(&run("devbox", &["peer", "send", "builder", "later"]), 0, &["queued", "`castra peers` shows it"]);
+    let _builder = agent("builder", &["--peers", "ask"]);
+    world.wait(&["builder"], "reachable");
+    let texts = || {
+        let inbox = run("builder", &["inbox", "--json"]).json();
+        inbox["messages"].as_array().unwrap().iter().map(|m| m["text"].clone()).collect::<Vec<_>>()
+    };
+    assert!(until(PATIENCE, || texts().len() == 2), "{:?}", texts());
+    assert_eq!(texts(), [hello, "later"]);
+    ended(&run("builder", &["peer", "unlink", "devbox"]), 0, &["are no peers"]);
+    assert_eq!((peers_of(&world, "devbox"), peers_of(&world, "builder")), (json!([]), json!([])));
+    assert_eq!(texts().len(), 2, "what was said was said");
+}
