@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +13,11 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::bench_args::Bench;
 use crate::duration::parse as duration;
 use crate::help;
+use crate::peer_args::{Inbox, Peer, Peers};
+use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
+use crate::size::parse as size;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -74,6 +78,18 @@ pub(crate) enum Command {
     /// Secrets by which guests prove who they are
     #[command(subcommand)]
     Token(Token),
+    /// Guests that know each other: link, unlink, list, send, accept, refuse
+    #[command(subcommand, long_about = peer_help::PEER)]
+    Peer(Peer),
+    /// Whom a guest knows
+    #[command(long_about = peer_help::PEERS)]
+    Peers(Peers),
+    /// What a guest was sent
+    #[command(long_about = peer_help::INBOX)]
+    Inbox(Inbox),
+    /// Run a guest's start command, and wait until it is reachable
+    #[command(long_about = peer_help::RESTORE)]
+    Restore(OneGuest),
     /// What the broker is and how it is set
     Info(Json),
     /// Delete a guest's row and its record
@@ -105,6 +121,12 @@ pub(crate) enum Command {
     /// Put a broker under load, and measure it
     #[command(long_about = help::BENCH)]
     Bench(Bench),
+    /// Run a command in a session of its own: how a broker runs start commands
+    #[command(hide = true)]
+    StartCommand {
+        /// For /bin/sh
+        command: OsString,
+    },
 }
 
 #[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]
@@ -306,6 +328,18 @@ pub(crate) struct Settings {
     /// Most guests to remember
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_guests: u32,
+    /// What single guests are started with [default: castra.toml in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Most messages that wait from one guest for another
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) queue_messages: u32,
+    /// Most bytes of text that wait from one guest for another; at least 32KiB, one longest message
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = size)]
+    pub(crate) queue_bytes: usize,
+    /// How long a message is kept; at most 7d
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    pub(crate) message_ttl: Duration,
     /// castra 0.1's form: listen on this port of 127.0.0.1
     #[arg(long, value_name = "PORT", help_heading = "castra 0.1's form")]
     pub(crate) port: Option<u16>,

@@ -126,6 +126,7 @@ impl From<BrokerError> for Failure {
         let exit = match &error {
             BrokerError::AlreadyRunning { .. } => Exit::Taken,
             BrokerError::Config(_)
+            | BrokerError::ConfigFile(_)
             | BrokerError::Listen(_)
             | BrokerError::Record(RecordError::Exists { .. }) => Exit::Usage,
             BrokerError::Signalled(signal) => Exit::Signalled(*signal),

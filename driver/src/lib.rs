@@ -9,6 +9,7 @@ pub mod address;
 pub mod agent;
 pub mod broker;
 pub mod clock;
+pub mod config_file;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod database;
@@ -23,6 +24,7 @@ pub mod record;
 mod service;
 pub mod shell;
 pub mod signals;
+pub mod start;
 pub mod store;
 pub mod threads;
 pub mod work;

@@ -25,6 +25,7 @@ impl Fixture {
             events: log("events.jsonl"),
             handshakes: log("handshake-events.jsonl"),
             records: directory.path().to_owned(),
+            config: None,
             echo: false,
         };
         let (sender, woken) = channel();

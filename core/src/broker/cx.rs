@@ -67,7 +67,7 @@ pub struct Statistics {
 
 impl Cx {
     pub(crate) fn new(config: BrokerConfig, incarnation: u32, entropy: Entropy, now: Now) -> Self {
-        let (ring, linger) = (Ring::new(config.event_ring), config.linger());
+        let (ring, linger) = (Ring::new(incarnation, config.event_ring), config.linger());
         Self {
             config,
             now,
@@ -193,7 +193,7 @@ impl Cx {
     pub(crate) fn event(&mut self, guest: Option<GuestName>, fact: Fact) {
         let cursor = Cursor { incarnation: self.incarnation, number: self.ring.next_number() };
         let event = Event { cursor, at: self.now.wall, guest, fact };
-        self.ring.push(event.clone());
+        self.ring.push(&event);
         self.out.event(event);
     }
 

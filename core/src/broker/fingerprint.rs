@@ -152,7 +152,6 @@ impl Row {
             boot,
             transport: _,
             remote: _,
-            rtt_us: _,
             handshakes: _,
             capabilities: _,
             record: RecordState { written, written_at },
@@ -241,6 +240,7 @@ impl Links {
 impl Link {
     fn canonical(&self, canon: &mut Canon, cx: &Cx, conn: ConnId) {
         let Self {
+            generation: _,
             transport,
             remote: _,
             room,

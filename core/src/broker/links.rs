@@ -17,13 +17,14 @@ use crate::id::{ConnId, Epoch, Nonce};
 use crate::link::inbox::{Inbox, LINE_MAX, RESYNC};
 use crate::link::line::{GREETING, Hello};
 use crate::liveness;
-use crate::slab::ConnTable;
+use crate::slab::{ConnTable, Entry};
 use crate::time::Time;
 use crate::timers::TimerId;
 
 /// One link connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
+    pub(super) generation: u32,
     pub(crate) transport: Transport,
     pub(super) remote: Packed,
     pub(super) room: u32,
@@ -102,6 +103,12 @@ pub(crate) struct Links {
 /// Enough for any line and any frame that isn't an answer.
 pub(crate) const SMALL: usize = 640;
 
+impl Entry for Link {
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+}
+
 impl Link {
     pub(crate) fn is_serial(&self) -> bool {
         self.transport == Transport::Serial
@@ -178,6 +185,7 @@ impl Links {
         let serial = transport == Transport::Serial;
         let stage = if serial { Stage::Idle } else { Stage::Hello { since: cx.at() } };
         let mut link = Link {
+            generation: conn.generation,
             transport,
             remote: Packed::new(remote),
             room: clamped(room),

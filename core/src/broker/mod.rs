@@ -17,6 +17,7 @@ mod links;
 mod names;
 #[cfg(feature = "model")]
 mod obligations;
+mod packed;
 mod peers;
 mod questions;
 mod records;

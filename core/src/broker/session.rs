@@ -37,7 +37,7 @@ pub(crate) struct Session {
     /// Nothing of it, for almost every session at almost every time.
     pub(super) rare: Option<Box<Rare>>,
     /// Unanswered questions of the guest.
-    pub(crate) questions: u16,
+    pub(crate) questions: u8,
     pub(super) strikes: u8,
     /// A challenge is due, whatever `next_challenge` says.
     pub(super) at_once: bool,
@@ -78,7 +78,7 @@ pub(crate) struct Challenge {
 const STRIKES: u8 = 3;
 
 /// Most unanswered questions of one guest.
-pub(crate) const QUESTIONS_MAX: u16 = 16;
+pub(crate) const QUESTIONS_MAX: u8 = 16;
 
 impl Session {
     /// The first challenge falls anywhere in the interval, so that guests that
@@ -340,7 +340,6 @@ impl Links {
             // Challenges are answered in any order: an older one doesn't make the guest older.
             if row.evidence.is_none_or(|newest| challenge.sent_at >= newest.at) {
                 row.evidence = Some(Evidence { at: challenge.sent_at, received: now });
-                row.rtt_us = u32::try_from(now.since(challenge.sent_at).as_micros()).ok();
                 let age = millis(now.since(challenge.sent_at));
                 row.last_wall =
                     Some(WallTime::from_unix_millis(cx.now.wall.unix_millis().saturating_sub_unsigned(age)));
