@@ -208,10 +208,10 @@ impl Run<'_> {
             }
         };
         let script = &self.client.script;
-        let interest =
-            if script.speaks_first() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        // As castra's agent and MQTT's clients do, it speaks as soon as it is connected.
+        let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(slot), interest)?;
-        let conn = Conn { stream, dialogue: script.begin(guest), began, opened: !script.speaks_first() };
+        let conn = Conn { stream, dialogue: script.begin(guest), began, opened: false };
         self.slots[slot] = Some(conn);
         Ok(())
     }

@@ -91,12 +91,6 @@ impl Script {
         }
     }
 
-    /// Whether the client speaks as soon as it is connected.
-    #[must_use]
-    pub const fn speaks_first(&self) -> bool {
-        matches!(self, Self::Mqtt { .. })
-    }
-
     /// The dialogue of one guest.
     #[must_use]
     pub fn begin(&self, guest: usize) -> Dialogue {
@@ -108,16 +102,23 @@ impl Script {
 }
 
 impl Dialogue {
-    /// What the client says first, where it speaks first.
-    pub fn open(&self, script: &Script, out: &mut Vec<u8>) {
-        if let (Self::Mqtt { guest }, Script::Mqtt { guests }) = (self, script) {
-            let id = guests[*guest].as_str().as_bytes();
-            // A name has at most 64 bytes: both lengths fit into one.
-            let length = id.len() as u8;
-            out.extend_from_slice(&[0x10, 12 + length, 0, 4]);
-            out.extend_from_slice(b"MQTT");
-            out.extend_from_slice(&[4, 0x02, 0, KEEP_ALIVE, 0, length]);
-            out.extend_from_slice(id);
+    /// What the client says as soon as it is connected. On a link, one that
+    /// doesn't says it after the greeting.
+    pub fn open(&mut self, script: &Script, out: &mut Vec<u8>) {
+        match (self, script) {
+            (Self::Link(link), Script::Link { guests, tokens, words }) => {
+                link.say_hello(&guests[link.guest], !tokens.is_empty(), words, out);
+            }
+            (Self::Mqtt { guest }, Script::Mqtt { guests }) => {
+                let id = guests[*guest].as_str().as_bytes();
+                // A name has at most 64 bytes: both lengths fit into one.
+                let length = id.len() as u8;
+                out.extend_from_slice(&[0x10, 12 + length, 0, 4]);
+                out.extend_from_slice(b"MQTT");
+                out.extend_from_slice(&[4, 0x02, 0, KEEP_ALIVE, 0, length]);
+                out.extend_from_slice(id);
+            }
+            _ => {}
         }
     }
 
@@ -137,6 +138,20 @@ impl Dialogue {
 }
 
 impl Link {
+    fn say_hello(&mut self, name: &GuestName, keyed: bool, words: &str, out: &mut Vec<u8>) {
+        self.hello.extend_from_slice(b"hello vm:");
+        self.hello.extend_from_slice(name.as_str().as_bytes());
+        self.hello.extend_from_slice(b" capabilities=proof-v1");
+        if keyed {
+            self.hello.extend_from_slice(format!(" nonce={NONCE}").as_bytes());
+        }
+        if !words.is_empty() {
+            self.hello.extend_from_slice(format!(" {words}").as_bytes());
+        }
+        out.extend_from_slice(&self.hello);
+        out.push(b'\n');
+    }
+
     fn read(&mut self, script: &Script, bytes: &[u8], out: &mut Vec<u8>) -> Progress {
         let Script::Link { guests, tokens, words } = script else {
             return Progress::Refused("not a link".into());
@@ -149,19 +164,10 @@ impl Link {
                 Err(error) => return Progress::Refused(error.to_string()),
             };
             match BrokerLine::parse(line) {
-                BrokerLine::Greeting => {
-                    self.hello.extend_from_slice(b"hello vm:");
-                    self.hello.extend_from_slice(guests[self.guest].as_str().as_bytes());
-                    self.hello.extend_from_slice(b" capabilities=proof-v1");
-                    if !tokens.is_empty() {
-                        self.hello.extend_from_slice(format!(" nonce={NONCE}").as_bytes());
-                    }
-                    if !words.is_empty() {
-                        self.hello.extend_from_slice(format!(" {words}").as_bytes());
-                    }
-                    out.extend_from_slice(&self.hello);
-                    out.push(b'\n');
+                BrokerLine::Greeting if self.hello.is_empty() => {
+                    self.say_hello(&guests[self.guest], !tokens.is_empty(), words, out);
                 }
+                BrokerLine::Greeting => {}
                 BrokerLine::Challenge(challenge) => {
                     let proof = match (challenge.auth, tokens.get(self.guest)) {
                         (Auth::None, _) => format!("proof {}\n", challenge.nonce),

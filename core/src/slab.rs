@@ -6,8 +6,15 @@ use crate::pages::Pages;
 /// A table by [`ConnId`]: a late id of an earlier generation finds nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnTable<T> {
-    entries: Pages<Option<(u32, T)>>,
+    entries: Pages<Option<T>>,
     count: usize,
+}
+
+/// What is kept of a connection keeps its generation, too: beside it, the table
+/// would need twice the room for that.
+pub(crate) trait Entry {
+    /// [`ConnId::generation`].
+    fn generation(&self) -> u32;
 }
 
 impl<T> Default for ConnTable<T> {
@@ -16,36 +23,33 @@ impl<T> Default for ConnTable<T> {
     }
 }
 
-impl<T> ConnTable<T> {
+impl<T: Entry> ConnTable<T> {
     /// Whatever was in the slot is replaced.
     pub(crate) fn insert(&mut self, conn: ConnId, value: T) {
+        debug_assert_eq!(conn.generation, value.generation());
         let index = conn.index as usize;
         while self.entries.len() <= index {
             self.entries.push(None);
         }
-        if self.entries[index].replace((conn.generation, value)).is_none() {
+        if self.entries[index].replace(value).is_none() {
             self.count += 1;
         }
     }
 
     pub(crate) fn get(&self, conn: ConnId) -> Option<&T> {
-        match self.entries.get(conn.index as usize) {
-            Some(Some((generation, value))) if *generation == conn.generation => Some(value),
-            _ => None,
-        }
+        let entry = self.entries.get(conn.index as usize)?.as_ref();
+        entry.filter(|value| value.generation() == conn.generation)
     }
 
     pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut T> {
-        match self.entries.get_mut(conn.index as usize) {
-            Some(Some((generation, value))) if *generation == conn.generation => Some(value),
-            _ => None,
-        }
+        let entry = self.entries.get_mut(conn.index as usize)?.as_mut();
+        entry.filter(|value| value.generation() == conn.generation)
     }
 
     pub(crate) fn remove(&mut self, conn: ConnId) -> Option<T> {
         self.get(conn)?;
         self.count -= 1;
-        self.entries[conn.index as usize].take().map(|(_, value)| value)
+        self.entries[conn.index as usize].take()
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -56,18 +60,27 @@ impl<T> ConnTable<T> {
     #[cfg(feature = "model")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| {
-            let (generation, value) = entry.as_ref()?;
+            let value = entry.as_ref()?;
             // The index came from a u32.
-            Some((ConnId { index: index as u32, generation: *generation }, value))
+            Some((ConnId { index: index as u32, generation: value.generation() }, value))
+        })
+    }
+
+    /// The first in this slot or behind.
+    pub(crate) fn next_from(&self, first: u32) -> Option<ConnId> {
+        // They came from numbers as large.
+        (first..self.entries.len() as u32).find_map(|index| {
+            let generation = self.entries.get(index as usize)?.as_ref()?.generation();
+            Some(ConnId { index, generation })
         })
     }
 
     /// All, in order of their slots.
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| {
-            let (generation, _) = entry.as_ref()?;
+            let generation = entry.as_ref()?.generation();
             // The index came from a u32.
-            Some(ConnId { index: index as u32, generation: *generation })
+            Some(ConnId { index: index as u32, generation })
         })
     }
 }

@@ -6,6 +6,7 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use castra_core::boundary::Remote;
 use castra_core::capabilities::Capabilities;
 use castra_core::config::{BrokerConfig, ConfigError};
 use castra_core::entropy::Entropy;
@@ -23,6 +24,19 @@ fn checked(change: impl FnOnce(&mut BrokerConfig)) -> Result<(), ConfigError> {
     let mut config = BrokerConfig::default();
     change(&mut config);
     config.check()
+}
+
+#[test]
+fn an_address_is_appended_as_it_is_shown() {
+    let ports = [0, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 65_535];
+    let octets = [[0, 9, 10, 99], [100, 101, 199, 255], [255; 4], [0; 4]];
+    let v4 = octets.iter().flat_map(|octets| ports.map(|port| Remote::Ip((*octets, port).into())));
+    let others = ["-", "[fe80::1]:9", "uid:0,pid:7", "cid:3,port:4"].map(|text| text.parse().unwrap());
+    for remote in v4.chain(others) {
+        let mut text = b"before ".to_vec();
+        remote.append(&mut text);
+        assert_eq!(String::from_utf8(text).unwrap(), format!("before {remote}"));
+    }
 }
 
 #[test]

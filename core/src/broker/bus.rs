@@ -133,7 +133,7 @@ impl Links {
             }
             if cx.config.accept_unproven {
                 row.evidence = Some(Evidence { at: now, received: now });
-                (row.proven, row.authenticated, row.rtt_us) = (false, false, None);
+                (row.proven, row.authenticated) = (false, false);
                 row.last_wall = Some(cx.now.wall);
                 row.standing = if bus { Standing::Open } else { Standing::OneShot };
                 row.session = bus.then_some(conn);

@@ -88,7 +88,6 @@ impl Links {
         row.set_epoch(epoch);
         row.boot = hello.boot.map(|[a, b, c, d, ..]| BootTag([a, b, c, d]));
         row.set_remote(transport, remote);
-        row.rtt_us = u32::try_from(now.since(sent_at).as_micros()).ok();
         if row.capabilities != hello.capabilities {
             row.capabilities = hello.capabilities.clone();
         }
@@ -125,7 +124,6 @@ impl Links {
         };
         if let Some(link) = self.table.get_mut(conn) {
             link.transmit(cx, conn, |out| answer.append(out));
-            link.reset_by = None;
             if !once {
                 let key = keys.map(|keys| keys.session);
                 link.session = Some(Session::new(cx, id, epoch, key));

@@ -404,7 +404,7 @@ impl Follow {
         }
         while let Some(event) = cx.ring.get(self.next) {
             self.next += 1;
-            if self.filter.admits(event) {
+            if self.filter.admits(&event) {
                 append_head(out, None, event.fact.kind());
                 event.append_json(None, out);
                 out.extend_from_slice(b"}\n");

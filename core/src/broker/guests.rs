@@ -45,7 +45,6 @@ pub(crate) struct Row {
     pub(crate) boot: Option<BootTag>,
     pub(crate) transport: Option<Transport>,
     pub(super) remote: Option<Packed>,
-    pub(crate) rtt_us: Option<u32>,
     pub(crate) handshakes: u64,
     pub(crate) capabilities: Capabilities,
     pub(crate) record: RecordState,
@@ -195,7 +194,6 @@ impl Guests {
             boot: None,
             transport: None,
             remote: None,
-            rtt_us: None,
             handshakes: 0,
             capabilities: Capabilities::default(),
             record: RecordState::default(),
@@ -265,15 +263,14 @@ impl Guests {
         }
     }
 
-    /// Other rows are configured now: those leave the line, and who no longer is
-    /// goes to its end.
-    pub(crate) fn line_up(&mut self) {
-        for id in self.ids().collect::<Vec<_>>() {
-            match self.get(id) {
-                Some(row) if row.is_kept() => self.leave_line(id),
-                Some(row) if !row.in_line && row.has_no_session() => self.mark_idle(id),
-                Some(_) | None => {}
-            }
+    /// Perhaps the name is configured now, and leaves the line; perhaps it no
+    /// longer is, and goes to its end.
+    pub(crate) fn line_up(&mut self, name: &GuestName) {
+        let Some(id) = self.find(name) else { return };
+        match self.get(id) {
+            Some(row) if row.is_kept() => self.leave_line(id),
+            Some(row) if !row.in_line && row.has_no_session() => self.mark_idle(id),
+            Some(_) | None => {}
         }
     }
 
@@ -422,6 +419,12 @@ impl Row {
         }
     }
 
+    /// How long the answer to the newest answered challenge took, in microseconds.
+    fn rtt_us(&self) -> Option<u64> {
+        let Evidence { at, received } = self.evidence.filter(|_| self.proven)?;
+        u64::try_from(received.since(at).as_micros()).ok()
+    }
+
     fn is_contested(&self, config: &crate::config::BrokerConfig, now: Time) -> bool {
         let times = &self.rare().takeover_times;
         times.len() > usize::from(config.takeover_max)
@@ -478,7 +481,7 @@ impl Row {
             boot: self.boot,
             transport: self.transport,
             remote: self.remote.as_ref().map(Packed::unpack),
-            rtt_us: self.rtt_us.map(u64::from),
+            rtt_us: self.rtt_us(),
             handshakes: self.handshakes,
             refusals: self.rare().refusals,
             takeovers: self.rare().takeovers,

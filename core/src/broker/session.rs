@@ -37,7 +37,7 @@ pub(crate) struct Session {
     /// Nothing of it, for almost every session at almost every time.
     pub(super) rare: Option<Box<Rare>>,
     /// Unanswered questions of the guest.
-    pub(crate) questions: u16,
+    pub(crate) questions: u8,
     pub(super) strikes: u8,
     /// A challenge is due, whatever `next_challenge` says.
     pub(super) at_once: bool,
@@ -52,11 +52,14 @@ pub(crate) struct Rare {
     /// Challenges before the newest that may still be answered.
     pub(super) older: [Option<Challenge>; 3],
     pub(super) late_answered: Option<Time>,
+    /// Serial: the session ends then, unless a new `ok` comes before.
+    pub(super) reset_by: Option<Time>,
     /// 0.1 subscriptions.
     pub(super) topics: Vec<String>,
 }
 
-static NOTHING: Rare = Rare { conflict: None, older: [None; 3], late_answered: None, topics: Vec::new() };
+static NOTHING: Rare =
+    Rare { conflict: None, older: [None; 3], late_answered: None, reset_by: None, topics: Vec::new() };
 
 /// What tags the frames of a keyed session, and how many there were each way.
 #[derive(Clone, Debug)]
@@ -78,7 +81,7 @@ pub(crate) struct Challenge {
 const STRIKES: u8 = 3;
 
 /// Most unanswered questions of one guest.
-pub(crate) const QUESTIONS_MAX: u16 = 16;
+pub(crate) const QUESTIONS_MAX: u8 = 16;
 
 impl Session {
     /// The first challenge falls anywhere in the interval, so that guests that
@@ -144,7 +147,7 @@ impl Session {
 
     /// Asks now; from then on it goes on as before, at the same point of the
     /// interval: guests that are asked together once are not asked together for ever.
-    fn challenge_at_once(&mut self, now: Time, interval: Duration) {
+    pub(super) fn challenge_at_once(&mut self, now: Time, interval: Duration) {
         let period = nanos(interval).max(1);
         let (due, asked) = (self.next_challenge.as_nanos(), now.as_nanos());
         let ahead = if due > asked { (due - asked) % period } else { period - (asked - due) % period };
@@ -177,10 +180,11 @@ impl Session {
 
 impl Rare {
     fn is_nothing(&self) -> bool {
-        let Self { conflict, older, late_answered, topics } = self;
+        let Self { conflict, older, late_answered, reset_by, topics } = self;
         conflict.is_none()
             && older.iter().all(Option::is_none)
             && late_answered.is_none()
+            && reset_by.is_none()
             && topics.is_empty()
     }
 }
@@ -237,21 +241,6 @@ impl Links {
             cx.statistics.challenges_blocked += 1;
         }
         sent.then_some(challenge)
-    }
-
-    /// A stall was noticed, or proofs have to be younger from now on: everybody
-    /// is challenged at once, and judged anew.
-    pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
-        let now = cx.at();
-        for conn in self.table.ids().collect::<Vec<_>>() {
-            let Some(link) = self.table.get_mut(conn) else { continue };
-            if let Some(session) = &mut link.session {
-                if !session.is_legacy() {
-                    session.challenge_at_once(now, cx.config.interval);
-                }
-                cx.timers.arm_by(link.timer, now, Wakeup::Session);
-            }
-        }
     }
 
     pub(crate) fn challenge_incumbent(&mut self, cx: &mut Cx, conn: ConnId) {
@@ -340,7 +329,6 @@ impl Links {
             // Challenges are answered in any order: an older one doesn't make the guest older.
             if row.evidence.is_none_or(|newest| challenge.sent_at >= newest.at) {
                 row.evidence = Some(Evidence { at: challenge.sent_at, received: now });
-                row.rtt_us = u32::try_from(now.since(challenge.sent_at).as_micros()).ok();
                 let age = millis(now.since(challenge.sent_at));
                 row.last_wall =
                     Some(WallTime::from_unix_millis(cx.now.wall.unix_millis().saturating_sub_unsigned(age)));
@@ -443,7 +431,6 @@ impl Links {
     ) -> Option<RowId> {
         let link = self.table.get_mut(conn)?;
         let session = link.session.take()?;
-        link.reset_by = None;
         link.blocked_since = None;
         if !session.rare().topics.is_empty() {
             self.subscribers.retain(|other| *other != conn);

@@ -44,17 +44,17 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
             }
             return;
         }
-        if slot.unsent() > 0 {
-            match self.ports.net.write(conn, &slot.out[slot.sent as usize..]) {
-                Ok(_) if planted!(self.ports, ShortWriteLoses) => slot.sent = slot.out.len() as u32,
-                Ok(written) => slot.sent += written as u32,
+        if !slot.unsent().is_empty() {
+            match self.ports.net.write(conn, slot.unsent()) {
+                Ok(_) if planted!(self.ports, ShortWriteLoses) => slot.took(slot.unsent().len()),
+                Ok(written) => slot.took(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.ports.soil(conn),
                 Err(_) if open => return self.broken(now, conn),
                 Err(_) => return self.drop_closing(conn),
             }
         }
-        let wants_write = slot.unsent() > 0;
+        let wants_write = !slot.unsent().is_empty();
         slot.flags.blocked = wants_write;
         if wants_write != slot.flags.wants_write {
             slot.flags.wants_write = wants_write;

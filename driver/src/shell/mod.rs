@@ -46,6 +46,9 @@ use crate::work::{Done, Job, JobId, Outcome, Work};
 
 /// Most bytes read from one connection per turn.
 pub const READ_MAX: usize = 64 * 1024;
+/// So many reads is one worth that finds a connection's end: it is closed, too,
+/// and its session ends.
+const END_COSTS: usize = 3;
 /// Most connections read per turn, and …
 const READS_PER_TURN: usize = 24;
 /// … written to; the others keep their place in the line. With [`doors::BATCH`]
@@ -137,7 +140,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         Self { engine, ports, buffer: vec![0; READ_MAX], wait: None, started: false }
     }
 
-    /// One turn: takes notice, accepts, reads, ticks, writes. Bounded in work;
+    /// One turn: takes notice, reads, ticks, writes, accepts. Bounded in work;
     /// what is left is told by [`Next::more`].
     pub fn turn(&mut self, now: Now, ready: &[Ready], done: &[Done]) -> Next {
         if !self.started {
@@ -152,7 +155,6 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         }
         self.ports.tend_dials(now.boot);
         self.settle(now);
-        self.accept(now);
         self.read(now);
         // After the reads: what a guest said in time is heard before anybody
         // concludes that it said nothing.
@@ -160,6 +162,10 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
             self.feed(now, Input::Tick);
         }
         self.flush(now);
+        // After the writes: a guest says hello as soon as it is connected, so in the
+        // next turn, which follows at once, the greeting leaves together with the
+        // answer to it, in one write.
+        self.accept(now);
         self.settle(now);
         self.submit_lines(now);
         self.next()
@@ -178,9 +184,14 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     pub fn reload(&mut self, now: Now, config: Option<E::Config>) {
         self.ports.work.submit(JobId::Reopen, Job::Reopen);
         if let Some(config) = config {
-            self.feed(now, Input::Reload(Box::new(config)));
-            self.settle(now);
+            self.configure(now, config);
         }
+    }
+
+    /// Hands a configuration to the engine.
+    pub fn configure(&mut self, now: Now, config: E::Config) {
+        self.feed(now, Input::Reload(Box::new(config)));
+        self.settle(now);
     }
 
     /// Writes a line of the shell's own into the log.
@@ -280,7 +291,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 None => return,
                 Some(Pending::Writable(conn)) => {
                     if let Some(slot) = self.ports.slots.get(conn).filter(|slot| slot.is_open()) {
-                        let room = SEND_BUFFER - slot.unsent();
+                        let room = SEND_BUFFER - slot.unsent().len();
                         slot.room = room as u32;
                         self.feed(now, Input::Writable { conn, room });
                     }
@@ -314,8 +325,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 }
             }
             (JobId::Reopen, Outcome::Finished(Err(error))) => {
-                let text = format!("log files could not be opened again: {}", error.message);
-                self.ports.log(now, Level::Error, &text);
+                self.ports.log(now, Level::Error, &error.message);
             }
             (JobId::Reopen | JobId::Append, _) => {}
         }
@@ -366,13 +376,18 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     }
 
     fn read(&mut self, now: Now) {
-        for _ in 0..self.ports.ready.len().min(READS_PER_TURN) {
+        let mut left = READS_PER_TURN;
+        for _ in 0..self.ports.ready.len() {
+            if left == 0 {
+                return;
+            }
             let Some(conn) = self.ports.ready.pop_front() else { return };
-            if let Some(slot) = self.ports.slots.get(conn) {
-                slot.flags.queued = false;
-                if slot.is_open() && slot.flags.readable {
-                    self.read_one(now, conn);
-                }
+            let Some(slot) = self.ports.slots.get(conn) else { continue };
+            slot.flags.queued = false;
+            if slot.is_open() && slot.flags.readable {
+                self.read_one(now, conn);
+                let ended = !self.ports.slots.get(conn).is_some_and(|slot| slot.is_open());
+                left = left.saturating_sub(if ended { END_COSTS } else { 1 });
             }
         }
     }

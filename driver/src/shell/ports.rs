@@ -142,6 +142,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             Effect::Persist(batch) => Job::Persist(batch),
             Effect::WriteRecord(record) => Job::WriteRecord(record),
             Effect::RemoveRecord(guest) => Job::RemoveRecord(guest),
+            Effect::Start { guest, deadline } => Job::Start { guest, patience: deadline.since(now.boot) },
             Effect::Reload => Job::Reopen,
             Effect::Dial { deadline } => return self.dial(now.boot, id, deadline),
             _ => {
@@ -215,7 +216,7 @@ impl<N: Net, W: Work> Ports<N, W> {
     /// Tells the engine that there is room again, by its rule.
     pub(crate) fn offer_room(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get(conn) {
-            let free = SEND_BUFFER - slot.unsent();
+            let free = SEND_BUFFER - slot.unsent().len();
             if slot.is_open() && (slot.room as usize) < HALF && free >= HALF {
                 self.pending.push_back(Pending::Writable(conn));
             }

@@ -14,7 +14,7 @@ const SENT_KEPT: usize = 4 * 1024;
 const SPARE_BYTES: usize = 4 * 1024;
 const SPARE_COUNT: usize = 64;
 
-/// One connection. Idle ones hold no buffer.
+/// One connection. They are many and most are idle: those hold no buffer.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) generation: u32,
@@ -24,10 +24,15 @@ pub(crate) struct Slot {
     pub(crate) credit: u32,
     /// Free room in the send buffer that the engine knows of.
     pub(crate) room: u32,
-    /// How much of `out` the kernel has taken.
-    pub(crate) sent: u32,
-    /// What the engine transmitted.
-    pub(crate) out: Vec<u8>,
+    out: Option<Box<Buffer>>,
+}
+
+/// What the engine transmitted to a connection.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// So many of them the kernel has taken.
+    sent: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,23 +84,19 @@ impl Slot {
             },
             credit: u32::MAX,
             room: SEND_BUFFER as u32,
-            sent: 0,
-            out: Vec::new(),
+            out: None,
         }
     }
 
     /// Bytes not yet taken by the kernel.
-    pub(crate) const fn unsent(&self) -> usize {
-        self.out.len() - self.sent as usize
+    pub(crate) fn unsent(&self) -> &[u8] {
+        self.out.as_deref().map_or(&[], |out| &out.bytes[out.sent..])
     }
 
-    /// Lets go of what the kernel has taken, before it outweighs what is to
-    /// come: a reader that never quite catches up would keep every byte it ever got.
-    fn forget_sent(&mut self) {
-        let sent = self.sent as usize;
-        if sent >= SENT_KEPT.max(self.unsent()) {
-            self.out.drain(..sent);
-            self.sent = 0;
+    /// The kernel took so many of them.
+    pub(crate) fn took(&mut self, count: usize) {
+        if let Some(out) = &mut self.out {
+            out.sent += count;
         }
     }
 
@@ -104,12 +105,24 @@ impl Slot {
     }
 }
 
+impl Buffer {
+    /// Lets go of what the kernel has taken, before it outweighs what is to
+    /// come: a reader that never quite catches up would keep every byte it ever got.
+    fn forget_sent(&mut self) {
+        if self.sent >= SENT_KEPT.max(self.bytes.len() - self.sent) {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
 /// All connections.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
-    spare: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "slots take them as they are")]
+    spare: Vec<Box<Buffer>>,
     links: usize,
     controls: usize,
     #[cfg(feature = "planted")]
@@ -138,9 +151,7 @@ impl Slots {
 
     /// A connection that still exists.
     pub(crate) fn get(&mut self, conn: ConnId) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(conn.index as usize)
-            .filter(|slot| slot.generation == conn.generation && slot.stage != Stage::Free)
+        find(&mut self.slots, conn)
     }
 
     /// A connection changes its stage.
@@ -157,7 +168,7 @@ impl Slots {
         let older = u32::from(!planted!(self, SlotWithoutGeneration));
         let Some(slot) = self.get(conn) else { return };
         let stage = slot.stage;
-        let out = std::mem::take(&mut slot.out);
+        let out = slot.out.take();
         *slot = Slot::free(conn.generation.wrapping_add(older));
         self.count(stage, -1);
         self.vacant.push(conn.index);
@@ -166,31 +177,17 @@ impl Slots {
 
     /// Appends to a connection's send buffer.
     pub(crate) fn append(&mut self, conn: ConnId, bytes: &[u8]) {
-        let spare = self.spare.pop();
-        let leftover = match self.get(conn) {
-            Some(slot) => {
-                let leftover = if slot.out.capacity() == 0 {
-                    slot.out = spare.unwrap_or_default();
-                    None
-                } else {
-                    spare
-                };
-                slot.forget_sent();
-                slot.out.extend_from_slice(bytes);
-                leftover
-            }
-            None => spare,
-        };
-        if let Some(buffer) = leftover {
-            self.spare.push(buffer);
-        }
+        let Self { slots, spare, .. } = self;
+        let Some(slot) = find(slots, conn) else { return };
+        let out = slot.out.get_or_insert_with(|| spare.pop().unwrap_or_default());
+        out.forget_sent();
+        out.bytes.extend_from_slice(bytes);
     }
 
     /// Everything is sent: the buffer goes back.
     pub(crate) fn emptied(&mut self, conn: ConnId) {
         if let Some(slot) = self.get(conn) {
-            slot.sent = 0;
-            let out = std::mem::take(&mut slot.out);
+            let out = slot.out.take();
             self.recycle(out);
         }
     }
@@ -209,10 +206,11 @@ impl Slots {
             .map(|(index, slot)| ConnId { index: index as u32, generation: slot.generation })
     }
 
-    fn recycle(&mut self, mut buffer: Vec<u8>) {
-        let capacity = buffer.capacity();
-        if capacity > 0 && capacity <= SPARE_BYTES && self.spare.len() < SPARE_COUNT {
-            buffer.clear();
+    fn recycle(&mut self, buffer: Option<Box<Buffer>>) {
+        let Some(mut buffer) = buffer else { return };
+        if buffer.bytes.capacity() <= SPARE_BYTES && self.spare.len() < SPARE_COUNT {
+            buffer.bytes.clear();
+            buffer.sent = 0;
             self.spare.push(buffer);
         }
     }
@@ -227,6 +225,12 @@ impl Slots {
         };
         *count = count.wrapping_add_signed(change);
     }
+}
+
+fn find(slots: &mut [Slot], conn: ConnId) -> Option<&mut Slot> {
+    slots
+        .get_mut(conn.index as usize)
+        .filter(|slot| slot.generation == conn.generation && slot.stage != Stage::Free)
 }
 
 #[cfg(test)]
@@ -250,7 +254,7 @@ mod tests {
         slots.occupy(second, Stage::Connecting);
         assert!(slots.get(first).is_none());
         slots.append(first, b"stale");
-        assert_eq!(slots.get(second).map(|slot| slot.unsent()), Some(0));
+        assert_eq!(slots.get(second).map(|slot| slot.unsent().len()), Some(0));
         assert_eq!(slots.counts(), (1, 0));
     }
 
@@ -265,17 +269,17 @@ mod tests {
             slots.append(conn, &[round as u8; 1000]);
             let slot = slots.get(conn).expect("a slot");
             // Never all of it.
-            let sent = slot.sent as usize;
-            assert_eq!(slot.out[sent..sent + 1000], [expected; 1000]);
+            assert_eq!(slot.unsent()[..1000], [expected; 1000]);
             expected = expected.wrapping_add(1);
-            slot.sent += 1000;
-            assert_eq!(slot.unsent(), 1000);
-            assert!(slot.out.capacity() <= 2 * SEND_BUFFER, "{} in round {round}", slot.out.capacity());
+            slot.took(1000);
+            assert_eq!(slot.unsent().len(), 1000);
+            let capacity = slot.out.as_ref().expect("a buffer").bytes.capacity();
+            assert!(capacity <= 2 * SEND_BUFFER, "{capacity} in round {round}");
         }
     }
 
     #[test]
     fn a_slot_is_small() {
-        assert!(size_of::<Slot>() <= 72, "{}", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 32, "{}", size_of::<Slot>());
     }
 }

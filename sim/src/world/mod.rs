@@ -447,6 +447,9 @@ fn bounds(plan: &Plan) -> Sizes {
         half_open: config.half_open_max + serial,
         clients: config.control_clients_max,
         timers: usize::MAX,
+        messages: usize::MAX,
+        message_bytes: config.peers.mail_bytes_max,
+        peer_operations: usize::MAX,
     }
 }
 

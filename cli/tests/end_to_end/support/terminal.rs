@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -41,23 +42,16 @@ impl Terminal {
         // It becomes the program itself, with the same process id.
         let mut leader = Command::new("setsid");
         leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        leader.env("TERM", "xterm-256color");
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => leader.env(name, value),
                 None => leader.env_remove(name),
             };
         }
-        leader.env(
-            "TERM",
-            command
-                .get_envs()
-                .find(|(name, _)| *name == "TERM")
-                .and_then(|(_, term)| term)
-                .unwrap_or("xterm-256color".as_ref()),
-        );
         let end = || slave.try_clone().unwrap();
         let child = leader.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let parser = vt100::Parser::new(rows, columns, 0);
+        let parser = vt100::Parser::new(cells(rows), cells(columns), 0);
         let seen = Arc::new((Mutex::new(Seen { parser, bytes: vec![] }), Condvar::new()));
         let (shared, mut reader) = (Arc::clone(&seen), File::from(master.try_clone().unwrap()));
         std::thread::spawn(move || {
@@ -110,7 +104,7 @@ impl Terminal {
     /// Gives it another size, which the kernel tells the program.
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
         let mut seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.parser.screen_mut().set_size(rows, columns);
+        seen.parser.screen_mut().set_size(cells(rows), cells(columns));
         tcsetwinsize(&self.master, size(rows, columns)).unwrap();
     }
 
@@ -147,4 +141,8 @@ impl Drop for Terminal {
 
 const fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+fn cells(count: u16) -> NonZeroU16 {
+    NonZeroU16::new(count).unwrap()
 }

@@ -131,7 +131,7 @@ impl Seat {
             let start = line.len();
             while let Some(event) = ring.get(next).filter(|_| left > 0) {
                 next += 1;
-                if filter.admits(event) {
+                if filter.admits(&event) {
                     if line.len() > start {
                         line.push(b',');
                     }

@@ -44,7 +44,7 @@ impl Seat {
         }
         while let Some(event) = ring.get(follow.next) {
             follow.next += 1;
-            if follow.filter.admits(event) {
+            if follow.filter.admits(&event) {
                 self.client.send(cx.out, |line| {
                     append_head(line, None, event.fact.kind());
                     event.append_json(None, line);
