@@ -41,7 +41,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Most inputs between two drawings: a flood of events can't stop the screen.
 const INPUTS: usize = 1000;
 
-pub(crate) fn run(cx: &mut Context, args: &Console) -> Outcome {
+pub(crate) fn run(cx: &Context, args: &Console) -> Outcome {
     let place = cx.place()?;
     if !Screen::is_possible() {
         return Err(Failure::usage(

@@ -118,3 +118,56 @@ pub(crate) fn await_hang_up(inputs: &Sender<Input>) {
 pub(crate) fn signals() -> io::Result<Signals> {
     Signals::new([SIGHUP, SIGINT, SIGTERM])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::tcgetattr;
+
+    use super::{PollFd, PollFlags, Screen};
+
+    const VICTIM: &str = "CASTRA_TEST_PANICS_ON_ITS_SCREEN";
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        if std::env::var_os(VICTIM).is_some() {
+            let _screen = Screen::take().unwrap();
+            panic!("on purpose");
+        }
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let device = ptsname(&master, vec![]).unwrap();
+        let slave = File::options().read(true).write(true).open(device.to_str().unwrap()).unwrap();
+        let before = tcgetattr(&slave).unwrap();
+        // This test itself, in a process that owns the terminal.
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "--nocapture", "--test-threads=1"]).env(VICTIM, "1");
+        child.arg("console::screen::tests::a_panic_gives_the_terminal_back_before_it_is_told");
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut child = child.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let mut reader = File::from(master);
+        let mut said = vec![];
+        let mut chunk = [0; 4096];
+        // Whatever it writes is taken, so that it never waits; the last words are not its own.
+        while child.try_wait().unwrap().is_none() && !said.windows(13).any(|text| text == b"test result: ") {
+            let mut fds = [PollFd::new(&reader, PollFlags::IN)];
+            let bound = crate::client::timespec(Duration::from_secs(60));
+            assert_eq!(rustix::event::poll(&mut fds, Some(&bound)), Ok(1), "{said:?}");
+            let count = reader.read(&mut chunk).unwrap();
+            said.extend_from_slice(&chunk[..count]);
+        }
+        assert!(!child.wait().unwrap().success());
+        let said = String::from_utf8_lossy(&said);
+        let place = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?} in {said:?}"));
+        assert!(place("\u{1b}[?1049h") < place("\u{1b}[?1049l"), "{said:?}");
+        assert!(place("\u{1b}[?2004l") < place("on purpose"), "{said:?}");
+        assert!(place("\u{1b}[?1049l") < place("on purpose"), "{said:?}");
+        assert_eq!(format!("{:?}", tcgetattr(&slave).unwrap()), format!("{before:?}"));
+    }
+}

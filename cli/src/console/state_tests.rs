@@ -132,6 +132,9 @@ fn every_command_asks_for_what_it_says() {
     assert_eq!(press(&mut state, KeyCode::Char('q')), [Effect::End(End::Quit)]);
 }
 
+/// A snapshot, what came after it, commands, and why nothing is sent.
+type Detached<'a> = (Option<Snapshot>, Option<Input>, &'a [&'a str], &'a str);
+
 #[test]
 fn nothing_is_sent_unless_it_is_attached() {
     let known = |verdict| Standing::Known(Box::new(row(verdict)));
@@ -141,7 +144,7 @@ fn nothing_is_sent_unless_it_is_attached() {
     let off = Input::Offline("no broker serves".into());
     let [link, unlink, send, wait, accept] =
         ["peer builder", "unpeer builder", "send builder x", "wait", "accept builder"];
-    let cases: [(Option<Snapshot>, Option<Input>, &[&str], &str); 7] = [
+    let cases: [Detached<'_>; 7] = [
         (None, None, &[link, unlink, send, wait, accept], "nobody answered yet"),
         (Some(snapshot(known(Verdict::Reachable))), Some(off), &[link, send, wait], "no broker serves"),
         (Some(snapshot(Standing::Unknown)), None, &[link, unlink, send], "no guest is called devbox"),

@@ -226,12 +226,11 @@ fn it_follows_the_terminals_size_and_colours_only_if_it_may() {
     terminal.until("forty rows", |screen| {
         screen.contents().lines().nth(39).is_some_and(|line| line.starts_with(": command"))
     });
-    let yellow = |terminal: &Terminal| String::from_utf8(terminal.bytes()).unwrap().contains("\u{1b}[33");
     let colored = |bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).unwrap();
         ["38;5;3", "[33", "[93"].iter().any(|code| text.contains(code))
     };
-    assert!(colored(terminal.bytes()), "{:?} {}", terminal.bytes(), yellow(&terminal));
+    assert!(colored(terminal.bytes()), "{:?}", String::from_utf8(terminal.bytes()));
     terminal.press("q");
     assert_eq!(terminal.ends(), 0);
     let mut plain = world.command(&["console", "devbox"]);
@@ -256,5 +255,53 @@ fn without_a_terminal_it_names_the_commands_that_need_none() {
     let _broker = world.broker(&[]);
     let terminal = console(&world, &[]);
     terminal.shows("which guest?");
+    assert_eq!(terminal.ends(), 2);
+}
+
+#[test]
+fn inside_a_guest_it_needs_no_name_and_answers_those_who_want_to_be_peers() {
+    let world = World::new();
+    let broker = world.broker(&[]);
+    let mut agents = vec![];
+    for (name, policy) in [("devbox", "ask"), ("builder", "accept")] {
+        let inbox = world.path(&format!("{name}.inbox"));
+        let args = ["--inbox", inbox.to_str().unwrap(), "--peers", policy];
+        agents.push(world.agent(name, broker.address(), &args));
+    }
+    world.wait(&["devbox", "builder"], "reachable");
+    let inside = |args: &[&str]| {
+        let mut command = world.command(&[&["console"], args].concat());
+        command.env_remove("CASTRA_STATE_DIR").env("CASTRA_AGENT_SOCKET", world.path("devbox.sock"));
+        Terminal::run(&command, ROWS, COLUMNS)
+    };
+    let terminal = inside(&[]);
+    terminal.shows("devbox  reachable  [inside the guest]");
+    terminal.shows("PEERS 0");
+    // An offer stands for 2 s: on a machine that is busy for longer it is made again.
+    let linked = (0..5).any(|_| {
+        let link = world.spawn(&["peer", "link", "builder", "devbox"]);
+        terminal.shows("builder wants to be a peer: :accept builder or :refuse builder");
+        order(&terminal, "accept builder");
+        link.finish(Duration::from_secs(20)).code == 0
+    });
+    assert!(linked);
+    terminal.shows("PEERS 1");
+    order(&terminal, "send builder from inside");
+    terminal.shows("delivered to builder: msg-");
+    ask(&world, "send_to_peer", &json!({"from": "builder", "to": "devbox", "text": "and back"}));
+    terminal.shows("builder (keyed): and back");
+    order(&terminal, "wait builder");
+    terminal.shows("builder is reachable");
+    // Without its link the agent knows no more than its own inbox.
+    broker.process.kill();
+    let screen = terminal.shows("nobody can tell");
+    assert!(screen.contains("and back"), "{screen}");
+    order(&terminal, "send builder hello");
+    terminal.shows("error: not attached: ");
+    terminal.press("q");
+    assert_eq!(terminal.ends(), 0);
+
+    let terminal = inside(&["builder"]);
+    terminal.shows("this is the agent of devbox");
     assert_eq!(terminal.ends(), 2);
 }
