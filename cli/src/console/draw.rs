@@ -122,7 +122,10 @@ fn notice(state: &State, paint: Paint, width: usize) -> Vec<Line<'static>> {
         (notice.text.clone(), Style::new())
     };
     let mut lines = wrap(&text, width, "");
-    lines.truncate(NOTICE_ROWS);
+    if lines.len() > NOTICE_ROWS {
+        let rest = lines.split_off(NOTICE_ROWS - 1).join(" ");
+        lines.push(fit(&rest, width));
+    }
     lines.into_iter().map(|line| Line::styled(line, style)).collect()
 }
 

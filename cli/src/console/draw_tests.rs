@@ -45,6 +45,25 @@ fn a_screen_of_80_by_24_shows_all_of_it() {
 }
 
 #[test]
+fn nobody_is_called_live_while_there_is_no_broker() {
+    let mut state = full();
+    state.apply(Input::Offline("no broker serves".into()));
+    let rows = shown(&mut state, 80, 24);
+    assert_eq!(rows[..2], ["devbox  offline  nobody can tell", "no broker serves"]);
+    assert!(rows[2].starts_with("PEERS 1 (as last told) ---"), "{rows:?}");
+    assert_eq!(rows[4], "builder  -           -       2       1m40s ago  -");
+    assert!(!rows.iter().any(|row| row.contains("reachable")), "{rows:?}");
+}
+
+#[test]
+fn a_notice_that_is_too_long_ends_with_dots() {
+    let mut state = full();
+    state.fail("word ".repeat(100));
+    let rows = shown(&mut state, 40, 24);
+    assert!(rows[20].starts_with("error: word") && rows[22].ends_with(".."), "{rows:?}");
+}
+
+#[test]
 fn every_size_and_every_view_can_be_drawn() {
     let silent = Standing::Silent("the agent has no link".into());
     let mut offline = full();

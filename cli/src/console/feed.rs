@@ -29,7 +29,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
 
 /// Most messages to show.
-const MESSAGES: u64 = 500;
+const MESSAGES: u64 = 200;
 
 /// Take a snapshot at once.
 pub(crate) struct Poke {

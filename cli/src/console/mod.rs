@@ -24,12 +24,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use castra_core::id::GuestName;
+use signal_hook::consts::SIGHUP;
 
 use crate::Context;
 use crate::args::Console;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::offline::wall_now;
-use crate::paths::Place;
+use crate::paths::{Place, Surroundings};
 use feed::Poke;
 use inputs::{Effect, End, Input, Role};
 use screen::Screen;
@@ -42,7 +43,8 @@ const TICK: Duration = Duration::from_secs(1);
 const INPUTS: usize = 1000;
 
 pub(crate) fn run(cx: &Context, args: &Console) -> Outcome {
-    let place = cx.place()?;
+    let global = &cx.global;
+    let place = Surroundings::real().peer_place(global.state_dir.as_deref(), global.socket.as_deref())?;
     if !Screen::is_possible() {
         return Err(Failure::usage(
             "castra console needs a terminal to draw on; castra status, castra peers and castra inbox print the same as lines",
@@ -52,7 +54,7 @@ pub(crate) fn run(cx: &Context, args: &Console) -> Outcome {
     let (sender, inputs) = channel();
     let (poke, pokes) = channel();
     let mut signals = screen::signals().map_err(|error| Failure::io("can't listen for signals", &error))?;
-    let mut screen = Screen::take().map_err(unusable)?;
+    let mut screen = Screen::take().map_err(|error| Failure::io("can't draw on this terminal", &error))?;
     spawn("signals", &sender, move |inputs| {
         for signal in signals.forever() {
             let _ = inputs.send(Input::End(End::Signal(signal)));
@@ -83,10 +85,6 @@ fn name(place: &Place, given: Option<GuestName>) -> Result<GuestName, Failure> {
     }
 }
 
-fn unusable(error: std::io::Error) -> Failure {
-    Failure::io("can't draw on this terminal", &error)
-}
-
 /// A thread that lasts as long as the console; if it breaks, the console ends.
 fn spawn(what: &'static str, inputs: &Sender<Input>, work: impl FnOnce(&Sender<Input>) + Send + 'static) {
     struct Broken(&'static str, Sender<Input>);
@@ -115,7 +113,11 @@ impl Running {
         let mut next_tick = Instant::now() + TICK;
         loop {
             if std::mem::take(&mut state.is_stale) {
-                screen.draw(|frame| draw::draw(frame, &mut state, self.color)).map_err(unusable)?;
+                let drawn = screen.draw(|frame| draw::draw(frame, &mut state, self.color));
+                // The terminal went away, and its signal is on its way.
+                if drawn.is_err() {
+                    return Ok(Exit::Signalled(SIGHUP));
+                }
             }
             let wake = state.notice_ends().map_or(next_tick, |end| end.min(next_tick));
             let first = self.inputs.recv_timeout(wake.saturating_duration_since(Instant::now()));

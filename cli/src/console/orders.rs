@@ -10,7 +10,7 @@ use super::inputs::{Effect, End, Role, Standing};
 use super::state::{Link, State, View};
 
 /// How old the names for completion may be.
-const NAMES_AGE: Duration = Duration::from_secs(5);
+const NAMES_AGE: Duration = Duration::from_secs(15);
 
 impl State {
     /// Asks for the names of all guests, unless they are fresh.

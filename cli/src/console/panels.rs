@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::command::ENTRIES;
-use super::state::{State, View};
+use super::state::{Link, State, View};
 use super::text::{clock, fit, wrap};
 use crate::duration::{age, age_or_never};
 
@@ -128,23 +128,27 @@ fn peers(state: &State, paint: Paint, width: usize) -> (String, Vec<Line<'static
     let mut rows = vec![Line::raw(fit(&(one + &two + &three), width))];
     let ago =
         |at: Option<WallTime>| at.map_or_else(|| "-".into(), |at| format!("{} ago", since(at, state.wall)));
+    // Without an answer nobody can tell how they are now.
+    let current = state.link == Link::Online;
     for peer in &peers {
         let style = match peer.state {
+            _ if !current => Style::new(),
             Presence::Live => paint.verdict(Verdict::Reachable),
             Presence::Restorable | Presence::Known => paint.verdict(Verdict::Waiting),
             Presence::Missing => paint.verdict(Verdict::Offline),
         };
         let (name, presence, rest) = line([
             peer.name.as_str(),
-            peer.state.as_str(),
-            &age_or_never(peer.last_handshake_age_ms),
+            if current { peer.state.as_str() } else { "-" },
+            &age_or_never(peer.last_handshake_age_ms.filter(|_| current)),
             &peer.queued.to_string(),
             &ago(peer.last_sent_at),
             &ago(peer.last_received_at),
         ]);
         rows.push(Line::from(vec![Span::raw(name), Span::styled(presence, style), Span::raw(rest)]));
     }
-    (format!("PEERS {}", peers.len()), rows)
+    let told = if current { "" } else { " (as last told)" };
+    (format!("PEERS {}{told}", peers.len()), rows)
 }
 
 fn since(at: WallTime, now: WallTime) -> String {

@@ -209,6 +209,9 @@ fn signals_end_it_and_give_the_terminal_back() {
         terminal.signal(signal);
         assert_eq!(terminal.ends(), code);
     }
+    let terminal = console(&world, &["devbox"]);
+    terminal.shows("never_seen");
+    assert_eq!(terminal.hangs_up(), 129);
 }
 
 #[test]

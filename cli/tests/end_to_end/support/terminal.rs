@@ -5,23 +5,31 @@ use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
-use super::PATIENCE;
+use super::{PATIENCE, until};
 
 pub(crate) struct Terminal {
     master: OwnedFd,
     /// Held open, so that its modes can be looked at.
     slave: File,
-    child: Child,
+    program: Program,
     seen: Arc<(Mutex<Seen>, Condvar)>,
     before: Termios,
+    closed: Arc<AtomicBool>,
+    reading: JoinHandle<()>,
 }
+
+/// Killed and reaped on drop.
+struct Program(Child);
 
 struct Seen {
     parser: vt100::Parser,
@@ -54,16 +62,26 @@ impl Terminal {
         let parser = vt100::Parser::new(cells(rows), cells(columns), 0);
         let seen = Arc::new((Mutex::new(Seen { parser, bytes: vec![] }), Condvar::new()));
         let (shared, mut reader) = (Arc::clone(&seen), File::from(master.try_clone().unwrap()));
-        std::thread::spawn(move || {
+        let closed = Arc::new(AtomicBool::new(false));
+        let gone = Arc::clone(&closed);
+        let reading = std::thread::spawn(move || {
             let mut chunk = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut chunk) {
+            loop {
+                let mut fds = [PollFd::new(&reader, PollFlags::IN)];
+                let pause = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+                match rustix::event::poll(&mut fds, Some(&pause)) {
+                    _ if gone.load(Ordering::SeqCst) => return,
+                    Ok(0) | Err(_) => continue,
+                    Ok(_) => {}
+                }
+                let Ok(count @ 1..) = reader.read(&mut chunk) else { return };
                 let mut seen = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.parser.process(&chunk[..count]);
                 seen.bytes.extend_from_slice(&chunk[..count]);
                 shared.1.notify_all();
             }
         });
-        Self { master, slave, child, seen, before }
+        Self { master, slave, program: Program(child), seen, before, closed, reading }
     }
 
     pub(crate) fn press(&self, keys: &str) {
@@ -109,33 +127,47 @@ impl Terminal {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(Pid::from_child(&self.program.0), signal).unwrap();
+    }
+
+    /// The terminal goes away, as when its window is closed; the program's code.
+    pub(crate) fn hangs_up(self) -> i32 {
+        let Self { master, slave, mut program, reading, closed, .. } = self;
+        closed.store(true, Ordering::SeqCst);
+        reading.join().unwrap();
+        drop((master, slave));
+        program.code(|| "its terminal is gone".into())
     }
 
     /// Waits for the program's end: its code. The terminal must be as it was before.
     pub(crate) fn ends(mut self) -> i32 {
-        let end = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            let picture = || self.until("a picture", |_| true);
-            assert!(Instant::now() < end, "it still runs:\n{}", picture());
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let seen = Arc::clone(&self.seen);
+        let code = self
+            .program
+            .code(|| seen.0.lock().unwrap_or_else(PoisonError::into_inner).parser.screen().contents());
         self.until("the first screen", |screen| {
             !screen.alternate_screen() && !screen.bracketed_paste() && !screen.hide_cursor()
         });
         let after = tcgetattr(&self.slave).unwrap();
         assert_eq!(format!("{after:?}"), format!("{:?}", self.before), "the terminal's modes");
+        code
+    }
+}
+
+impl Program {
+    /// Waits for its end; `picture` is for the message if it doesn't come.
+    fn code(&mut self, picture: impl Fn() -> String) -> i32 {
+        let ended = until(PATIENCE, || self.0.try_wait().unwrap().is_some());
+        assert!(ended, "it still runs:\n{}", picture());
+        let status = self.0.wait().unwrap();
         status.code().unwrap_or_else(|| panic!("ended with {status}"))
     }
 }
 
-impl Drop for Terminal {
+impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
