@@ -335,7 +335,8 @@ fn explained(answer: &Answer) -> ErrorBody {
         | Outcome::Listed
         | Outcome::Delivered
         | Outcome::Queued
-        | Outcome::Expired => (ErrorCode::Internal, format!("unexpected: {}", answer.outcome)),
+        | Outcome::Expired
+        | Outcome::Other => (ErrorCode::Internal, format!("unexpected: {}", answer.outcome)),
     };
     problem(code, text)
 }
