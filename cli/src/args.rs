@@ -122,8 +122,8 @@ pub(crate) enum Command {
     #[command(long_about = help::BENCH)]
     Bench(Bench),
     /// Run a command in a session of its own: how a broker runs start commands
-    #[command(hide = true)]
-    StartCommand {
+    #[command(name = "start-command", hide = true)]
+    Launch {
         /// For /bin/sh
         command: OsString,
     },
