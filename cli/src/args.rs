@@ -122,7 +122,8 @@ pub(crate) enum Command {
     #[command(long_about = help::BENCH)]
     Bench(Bench),
     /// Run a command in a session of its own: how a broker runs start commands
-    #[command(name = "start-command", hide = true)]
+    #[command(hide = true)]
+    #[command(name = "start-command")]
     Launch {
         /// For /bin/sh
         command: OsString,

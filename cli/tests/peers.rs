@@ -151,7 +151,7 @@ fn json_is_exactly_the_document_and_words_are_for_people() {
             json!({"result": {"peer": "b", "source": "a"}, "outcome": "unregistered"}),
             &["peer", "unlink", "a", "b"],
             "",
-            "castra: a and b are no peers\n",
+            "castra: a and b are no peers any more\n",
         ),
         (
             "restored",

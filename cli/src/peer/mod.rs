@@ -36,7 +36,7 @@ const RESTORE: Duration = Duration::from_secs(60);
 pub(crate) fn peer(cx: &mut Context, args: &Peer) -> Outcome {
     match args {
         Peer::Link(pair) => change(cx, "register_peer", pair, "are peers"),
-        Peer::Unlink(pair) => change(cx, "unregister_peer", pair, "are no peers"),
+        Peer::Unlink(pair) => change(cx, "unregister_peer", pair, "are no peers any more"),
         Peer::List(args) => peers(cx, args),
         Peer::Send(args) => send::send(cx, args),
         Peer::Accept(args) => {

@@ -9,6 +9,7 @@ mod impostors;
 mod liveness;
 mod misbehaviour;
 mod peers;
+mod peers_agents;
 mod peers_crash;
 mod recordings;
 mod restore;

@@ -112,7 +112,11 @@ fn a_link_is_on_both_sides_or_on_neither_and_survives_a_killed_broker() {
     // Both hear of it, if they are there.
     let mut devbox = Guest::join(&broker, "devbox", "default");
     let mut builder = Guest::join(&broker, "builder", "default");
-    ended(&world.castra(&["peer", "unlink", "builder", "devbox"]), 0, &["builder and devbox are no peers"]);
+    ended(
+        &world.castra(&["peer", "unlink", "builder", "devbox"]),
+        0,
+        &["builder and devbox are no peers any more"],
+    );
     assert_eq!(devbox.next("peer_removed")["name"], "builder");
     assert_eq!(builder.next("peer_removed")["name"], "devbox");
     assert_eq!((peers_of(&world, "devbox"), peers_of(&world, "builder")), (json!([]), json!([])));

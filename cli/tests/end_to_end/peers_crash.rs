@@ -4,7 +4,7 @@
 //! `CASTRA_CRASH_OPERATIONS` says how many operations (`.ci/crash` runs 1000).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +14,8 @@ use crate::support::{Broker, Control, PATIENCE, World, until};
 
 /// Pairs that are worked on at the same time, each by a thread of its own.
 const PAIRS: usize = 3;
+
+const EVERYBODY: [&str; 2 * PAIRS] = ["a0", "b0", "a1", "b1", "a2", "b2"];
 
 /// What one pair went through, and what has to be true of it now.
 #[derive(Default)]
@@ -41,26 +43,33 @@ fn a_broker_killed_at_any_moment_loses_no_relation_and_no_message() {
     let mut running = broker();
     let names = |pair: usize| [format!("a{pair}"), format!("b{pair}")];
     let agents: Vec<_> = (0..PAIRS).flat_map(names).map(|name| start(&world, &name, &address)).collect();
-    world.wait(&["a0", "b0", "a1", "b1", "a2", "b2"], "reachable");
+    world.wait(&EVERYBODY, "reachable");
 
-    let left = AtomicUsize::new(PAIRS);
-    let stop = AtomicBool::new(false);
+    // How many threads still work; how many operations were begun, and how many may be.
+    let [left, done, granted] = [PAIRS, 0, 0].map(AtomicUsize::new);
     let mut kills = 0;
     let told: Vec<Told> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..PAIRS)
             .map(|pair| {
-                let (world, left, stop) = (&world, &left, &stop);
+                let (world, left, turns) = (&world, &left, (&done, &granted));
                 scope.spawn(move || {
                     let _leaves = Leaves(left);
-                    work(world, names(pair), operations / PAIRS, pair as u64, stop)
+                    work(world, names(pair), operations / PAIRS, pair as u64, turns)
                 })
             })
             .collect();
         let mut random = Random(7);
         while left.load(Ordering::Relaxed) > 0 {
-            // Now and then long enough for every agent to come back.
-            let lives = if random.below(8) == 0 { 11_000 } else { random.below(200) };
-            until(Duration::from_millis(lives), || left.load(Ordering::Relaxed) == 0);
+            // In every other life the agents are there before anything is asked.
+            if random.below(2) == 0 {
+                world.wait(&EVERYBODY, "reachable");
+            }
+            granted.fetch_add(1 + random.below(30) as usize, Ordering::Relaxed);
+            let used_up = || {
+                left.load(Ordering::Relaxed) == 0
+                    || done.load(Ordering::Relaxed) >= granted.load(Ordering::Relaxed)
+            };
+            until(Duration::from_millis(random.below(250)), used_up);
             kill_process(Pid::from_raw(running.process.pid() as i32).unwrap(), Signal::KILL).unwrap();
             running.process.exit(PATIENCE);
             kills += 1;
@@ -69,7 +78,7 @@ fn a_broker_killed_at_any_moment_loses_no_relation_and_no_message() {
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
 
-    world.wait(&["a0", "b0", "a1", "b1", "a2", "b2"], "reachable");
+    world.wait(&EVERYBODY, "reachable");
     let mut sum = BTreeMap::<String, usize>::new();
     for (pair, told) in told.iter().enumerate() {
         let [one, other] = names(pair);
@@ -97,16 +106,26 @@ fn a_broker_killed_at_any_moment_loses_no_relation_and_no_message() {
 }
 
 /// Operations on one pair, each repeated until it is answered.
-fn work(world: &World, names: [String; 2], operations: usize, seed: u64, stop: &AtomicBool) -> Told {
+fn work(
+    world: &World,
+    names: [String; 2],
+    operations: usize,
+    seed: u64,
+    turns: (&AtomicUsize, &AtomicUsize),
+) -> Told {
     let mut told = Told::default();
     let mut random = Random(seed + 1);
     let mut control = None;
     for number in 0..operations {
+        let (done, granted) = turns;
+        let turn = done.fetch_add(1, Ordering::Relaxed);
+        let came = until(PATIENCE * 3, || turn < granted.load(Ordering::Relaxed));
+        assert!(came, "no operation is granted any more");
         let flip = random.below(2) as usize;
         let (from, to) = (&names[flip], &names[1 - flip]);
-        let (method, params) = match random.below(10) {
-            0 | 1 => ("register_peer", json!({"source": from, "name": to})),
-            2 => ("unregister_peer", json!({"source": from, "name": to})),
+        let (method, params) = match random.below(16) {
+            0..=2 => ("register_peer", json!({"source": from, "name": to})),
+            3 => ("unregister_peer", json!({"source": from, "name": to})),
             _ => {
                 let key = format!("{seed}-{number}");
                 let text = format!("message {number}");
@@ -114,7 +133,7 @@ fn work(world: &World, names: [String; 2], operations: usize, seed: u64, stop: &
                 ("send_to_peer", params)
             }
         };
-        let answer = ask_until_answered(world, &mut control, method, &params, stop);
+        let answer = ask_until_answered(world, &mut control, method, &params);
         let outcome = note(&mut told, method, to, answer);
         *told.counts.entry(outcome).or_default() += 1;
         if let Some(control) = &mut control {
@@ -162,12 +181,10 @@ fn ask_until_answered(
     control: &mut Option<Control>,
     method: &str,
     params: &Value,
-    stop: &AtomicBool,
 ) -> Result<Value, Value> {
     let end = Instant::now() + PATIENCE * 3;
     loop {
         assert!(Instant::now() < end, "{method} {params} is not answered\n{}", world.log());
-        assert!(!stop.load(Ordering::Relaxed), "another one failed");
         if control.is_none() {
             *control = Control::try_connect(&world.state().join("control.sock"));
         }
