@@ -336,12 +336,12 @@ impl Mailbox {
         })
     }
 
-    /// The newest messages of an inbox after one, newest first: waiting or delivered, with their text.
-    pub(crate) fn inbox(&self, to: GuestName, after: u64) -> impl Iterator<Item = &Message> {
+    /// The messages of an inbox after one: waiting or delivered, with their text.
+    pub(crate) fn inbox(&self, to: GuestName, after: u64) -> impl DoubleEndedIterator<Item = &Message> {
         let shown = |message: &&Message| {
             matches!(message.fate, Fate::Queued | Fate::Delivered { .. }) && !message.text.is_empty()
         };
-        let range = self.inboxes.range((to, after + 1)..=(to, u64::MAX)).rev();
+        let range = self.inboxes.range((to, after + 1)..=(to, u64::MAX));
         range.filter_map(|(_, number)| self.get(*number)).filter(shown)
     }
 

@@ -284,27 +284,29 @@ impl Peers {
         listed
     }
 
-    /// The newest messages of a guest after one, oldest first.
+    /// Messages of a guest, oldest first: the next ones after one, or else the newest.
     pub(crate) fn inbox(
         &self,
         guest: GuestName,
         after: Option<&MessageId>,
         limit: usize,
     ) -> Vec<InboxMessage> {
-        let after = after.and_then(|id| self.mailbox.find(id)).map_or(0, |message| message.number);
         let mut bytes = 0;
-        let mut messages: Vec<InboxMessage> = self
-            .mailbox
-            .inbox(guest, after)
-            .take(limit)
-            .take_while(|message| {
-                bytes += message.text.len();
-                bytes <= INBOX_BYTES_MAX
-            })
-            .map(shown)
-            .collect();
-        messages.reverse();
-        messages
+        let fits = |message: &&Message| {
+            bytes += message.text.len();
+            bytes <= INBOX_BYTES_MAX
+        };
+        match after.and_then(|id| self.mailbox.find(id)) {
+            Some(last) => {
+                self.mailbox.inbox(guest, last.number).take(limit).take_while(fits).map(shown).collect()
+            }
+            None => {
+                let newest = self.mailbox.inbox(guest, 0).rev().take(limit).take_while(fits);
+                let mut messages: Vec<InboxMessage> = newest.map(shown).collect();
+                messages.reverse();
+                messages
+            }
+        }
     }
 
     /// A client follows an inbox from now on.
