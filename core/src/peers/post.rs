@@ -30,7 +30,7 @@ use crate::status::State;
 const REQUESTS_MAX: usize = 16;
 
 /// Most bytes of text in one answer: whoever wants more asks for what is before it.
-const INBOX_BYTES_MAX: usize = 1 << 20;
+pub(crate) const INBOX_BYTES_MAX: usize = 1 << 20;
 
 /// How long it takes until something that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
