@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// Wait until guests are reachable, or no longer are
     #[command(long_about = help::WAIT)]
     Wait(Wait),
+    /// One guest on the whole terminal: its state, its peers, its messages, and commands
+    #[command(long_about = help::CONSOLE)]
+    Console(Console),
     /// Ask a guest for a sign of life, and time it
     #[command(long_about = help::PING)]
     Ping(Ping),
@@ -187,6 +190,13 @@ impl From<WaitFor> for Target {
             WaitFor::Waiting => Self::Waiting,
         }
     }
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Console {
+    /// Which guest; inside one, its own if none is named
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<GuestName>,
 }
 
 #[derive(Args, Debug)]

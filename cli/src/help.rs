@@ -90,6 +90,31 @@ Examples:
   castra wait devbox builder --timeout 2m
   castra wait devbox builder --for waiting --any";
 
+pub(crate) const CONSOLE: &str = "\
+One guest on the whole terminal: its state, how old its newest proof is against the window, its \
+peers, the messages to it, and commands. Needs a terminal; castra status, castra peers and \
+castra inbox print the same as lines. Inside a guest it asks the agent, and NAME may be left out.
+
+Commands, after a colon (Tab completes, Up and Down go through the earlier ones):
+  :peer NAME                         let NAME and this guest be peers of each other
+  :unpeer NAME                       let them be peers no more; what waits between them expires
+  :send NAME TEXT                    tell a peer
+  :peers, :inbox                     show the peers or the messages alone; Esc shows both again
+  :wait [NAME] [reachable|waiting]   say when it is so, for 30s at most
+  :accept NAME, :refuse NAME         inside a guest: answer one that wants to be a peer
+  :help, :quit                       also ?, and q or Ctrl-C
+
+PgUp and PgDn scroll. Nothing is sent while there is no broker or no such guest, and one command \
+is sent at a time: the console says so. :send also needs the guest to be reachable; :peer and \
+:unpeer do not. When the broker is away the console says offline and tries again for as long as it \
+takes.
+
+Exit code: 0 when left, 2 without a terminal, 129, 130 or 143 when ended by HUP, INT or TERM.
+
+Examples:
+  castra console devbox
+  castra console --socket /run/castra/devbox/agent.sock";
+
 pub(crate) const PING: &str = "\
 Ask a guest for a sign of life, and time it. The answer's time is not evidence for `castra \
 status`; it tells how long the way is.

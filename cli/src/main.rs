@@ -8,6 +8,7 @@ mod bench;
 mod bench_args;
 mod broker;
 mod client;
+mod console;
 mod demo;
 mod down;
 mod duration;
@@ -90,6 +91,7 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
     match command {
         Command::Status(args) => status::run(cx, &args),
         Command::Wait(args) => wait::run(cx, &args),
+        Command::Console(args) => console::run(cx, &args),
         Command::Ping(args) => ping::run(cx, &args),
         Command::Events(args) => events::run(cx, &args),
         Command::Logs(args) => logs::run(cx, &args),

@@ -5,6 +5,7 @@ mod agent_inbox;
 mod broker_stops;
 mod commands;
 mod compatibility;
+mod console;
 mod impostors;
 mod liveness;
 mod misbehaviour;

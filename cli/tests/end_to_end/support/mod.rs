@@ -5,6 +5,7 @@ mod link;
 mod process;
 mod proxy;
 mod raw_broker;
+mod terminal;
 mod watch;
 
 use std::ffi::OsStr;
@@ -22,6 +23,7 @@ pub(crate) use link::{Keyed, Link, Stream};
 pub(crate) use process::{Process, Ran, until, wall_ms};
 pub(crate) use proxy::{Proxy, join, raw_pty};
 pub(crate) use raw_broker::RawBroker;
+pub(crate) use terminal::Terminal;
 pub(crate) use watch::{Watch, Yardstick};
 
 /// What a step that has no bound of its own may take on a busy machine.

@@ -1,0 +1,98 @@
+//! What keys do. Pure.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::command::wants_guest;
+use super::inputs::{Effect, End};
+use super::state::{State, View};
+
+impl State {
+    pub(super) fn on_key(&mut self, key: KeyEvent) -> Vec<Effect> {
+        self.press();
+        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') && !self.is_writing
+        {
+            return vec![Effect::End(End::Quit)];
+        }
+        if self.scrolls(key.code) {
+            return vec![];
+        }
+        if self.is_writing { self.on_written(key) } else { self.on_pressed(key) }
+    }
+
+    /// Keys that move what is shown, whether or not a command is being written.
+    const fn scrolls(&mut self, key: KeyCode) -> bool {
+        let (most, page) = self.reach;
+        // Messages are read from their end, everything else from its beginning.
+        let from_end = matches!(self.view, View::Both | View::Inbox);
+        let back = match key {
+            KeyCode::PageUp => from_end,
+            KeyCode::PageDown => !from_end,
+            _ => return false,
+        };
+        let far = if back { self.scroll.saturating_add(page) } else { self.scroll.saturating_sub(page) };
+        self.scroll = if far > most { most } else { far };
+        true
+    }
+
+    fn on_pressed(&mut self, key: KeyEvent) -> Vec<Effect> {
+        match key.code {
+            KeyCode::Char(':') => {
+                self.is_writing = true;
+                return self.want_names();
+            }
+            KeyCode::Char('q') => return vec![Effect::End(End::Quit)],
+            KeyCode::Char('?') => return self.look(View::Help),
+            KeyCode::Esc => (self.view, self.scroll) = (View::Both, 0),
+            KeyCode::Home => {
+                self.scroll = if matches!(self.view, View::Both | View::Inbox) { self.reach.0 } else { 0 };
+            }
+            KeyCode::End => {
+                self.scroll = if matches!(self.view, View::Both | View::Inbox) { 0 } else { self.reach.0 };
+            }
+            _ => {}
+        }
+        vec![]
+    }
+
+    fn on_written(&mut self, key: KeyEvent) -> Vec<Effect> {
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Enter => {
+                let line = self.line.take();
+                self.is_writing = false;
+                return self.run(&line);
+            }
+            KeyCode::Esc => self.leave(),
+            KeyCode::Char('c') if control => self.leave(),
+            KeyCode::Tab => {
+                self.complete();
+                if wants_guest(self.line.head()) {
+                    return self.want_names();
+                }
+            }
+            KeyCode::Char('a') if control => self.line.home(),
+            KeyCode::Char('e') if control => self.line.end(),
+            KeyCode::Char('u') if control => self.line.cut_head(),
+            KeyCode::Char('w') if control => self.line.cut_word(),
+            KeyCode::Char(_) if control || key.modifiers.contains(KeyModifiers::ALT) => {}
+            KeyCode::Char(character) => self.line.insert(character.encode_utf8(&mut [0; 4])),
+            // As in other editors: behind the colon of an empty line it ends the line.
+            KeyCode::Backspace if self.line.text().is_empty() => self.leave(),
+            KeyCode::Backspace => self.line.backspace(),
+            KeyCode::Delete => self.line.delete(),
+            KeyCode::Left => self.line.left(),
+            KeyCode::Right => self.line.right(),
+            KeyCode::Home => self.line.home(),
+            KeyCode::End => self.line.end(),
+            KeyCode::Up => self.line.earlier(),
+            KeyCode::Down => self.line.later(),
+            _ => {}
+        }
+        vec![]
+    }
+
+    fn leave(&mut self) {
+        self.line.clear();
+        self.is_writing = false;
+    }
+}
