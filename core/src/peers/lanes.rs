@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use super::requests::Kind;
 use super::{Fate, Message, Pair};
 use crate::broker::facts::CommandId;
 use crate::id::{EffectId, GuestName};
@@ -16,7 +17,7 @@ pub(crate) enum Op {
     /// They are peers no more; what waits between them expires. Filled in when it is written.
     Unlink { command: CommandId, source: GuestName, expired: Vec<u64> },
     /// A message is taken.
-    Send { command: CommandId, message: Box<Message> },
+    Send { message: Box<Message> },
     /// What became of a message.
     Settle { number: u64, fate: Fate },
     /// An ended message loses its text, or its record.
@@ -96,12 +97,12 @@ impl Lanes {
         !self.writes.is_empty()
     }
 
-    /// Whether the command's operation is on its way to the disk.
-    pub(crate) fn is_on_its_way(&self, id: CommandId) -> bool {
+    /// Whether what the command waits for is on its way to the disk.
+    pub(crate) fn is_on_its_way(&self, id: CommandId, kind: &Kind) -> bool {
         self.lanes.values().flat_map(|lane| &lane.writing).any(|op| match op {
-            Op::Link { command, .. } | Op::Unlink { command, .. } | Op::Send { command, .. } => {
-                *command == id
-            }
+            Op::Link { command, .. } | Op::Unlink { command, .. } => *command == id,
+            // Whoever came with the same key waits, too.
+            Op::Send { message } => matches!(kind, Kind::Send { number, .. } if *number == message.number),
             Op::Settle { .. } | Op::Trim { .. } | Op::Leave { .. } => false,
         })
     }
@@ -111,7 +112,7 @@ impl Lanes {
         let mut messages = Vec::new();
         for lane in self.lanes.values_mut() {
             for op in lane.waiting.drain(..) {
-                if let Op::Send { message, .. } = op {
+                if let Op::Send { message } = op {
                     messages.push(*message);
                 }
             }

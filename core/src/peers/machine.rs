@@ -302,9 +302,11 @@ impl Peers {
             Kind::Register { stage: Stage::Settling { until }, .. } if *until <= now => {
                 self.judge(cx, guests, id);
             }
-            Kind::Send { .. } if !self.lanes.is_on_its_way(id) => self.give_up_waiting(cx, guests, id),
+            Kind::Send { number, .. } if self.mailbox.get(*number).is_some() => {
+                self.give_up_waiting(cx, guests, id);
+            }
             _ => {
-                let why = if self.lanes.is_on_its_way(id) {
+                let why = if self.lanes.is_on_its_way(id, &request.kind) {
                     "the database did not answer in time; it may still happen"
                 } else {
                     "nothing changed"
@@ -364,7 +366,9 @@ impl Peers {
             self.mailbox.release(&message);
         }
         for id in self.requests.ids() {
-            if !self.lanes.is_on_its_way(id) {
+            let on_its_way =
+                self.requests.get(id).is_some_and(|request| self.lanes.is_on_its_way(id, &request.kind));
+            if !on_its_way {
                 self.conclude(cx, id, Answer::new(Outcome::ShuttingDown));
             }
         }

@@ -109,8 +109,8 @@ impl Peers {
             return self.answer(asker, about(Outcome::TooLarge).because(why));
         }
         let kind = Kind::Send { number: message.number, to, queue };
-        let command = self.requests.open(cx, asker, kind, timeout);
-        self.lanes.push(pair, Op::Send { command, message });
+        self.requests.open(cx, asker, kind, timeout);
+        self.lanes.push(pair, Op::Send { message });
         self.advance(cx, guests, pair);
     }
 

@@ -80,8 +80,9 @@ impl Peers {
                 changes.extend(expired.iter().map(|number| Change::SetFate { number: *number, fate }));
                 Some(Op::Unlink { command, source, expired })
             }
-            Op::Send { command, message } => {
-                let wanted = self.requests.get(command).is_some();
+            Op::Send { message } => {
+                // Whoever asked first may be gone, and others wait with the same key.
+                let wanted = !self.requests.of_message(message.number).is_empty();
                 if !wanted || relation != Some(Relation::Linked) {
                     self.mailbox.release(&message);
                     let answer = Answer::new(Outcome::NotPeer).about(message.to, message.from);
@@ -91,7 +92,7 @@ impl Peers {
                     return None;
                 }
                 changes.push(Change::SetMessage(message.clone()));
-                Some(Op::Send { command, message })
+                Some(Op::Send { message })
             }
             Op::Settle { number, fate } => {
                 let before = self.mailbox.get(number)?.fate;
@@ -184,7 +185,7 @@ impl Peers {
                 self.mailbox.tidy((target, source));
                 self.conclude(cx, command, Answer::new(Outcome::Unregistered).about(target, source));
             }
-            Op::Send { message, .. } => self.on_taken(cx, guests, pair, *message),
+            Op::Send { message } => self.on_taken(cx, guests, pair, *message),
             Op::Settle { number, fate } => self.settle(cx, guests, number, fate),
             Op::Trim { number } => {
                 if self.mailbox.trimmed(number).is_some() {
@@ -217,7 +218,7 @@ impl Peers {
                 }
                 self.conclude(cx, command, failed());
             }
-            Op::Send { message, .. } => {
+            Op::Send { message } => {
                 self.mailbox.release(&message);
                 for id in self.requests.of_message(message.number) {
                     self.conclude(cx, id, failed());
