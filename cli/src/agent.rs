@@ -12,16 +12,19 @@ use castra_core::auth::Key;
 use castra_core::capabilities::Capabilities;
 use castra_core::config::{AgentConfig, Identity};
 use castra_core::event::{Event, Fact, LinkEnd};
+use castra_core::id::GuestName;
+use castra_core::peers::{InboxSettings, Policy};
 
 use crate::Context;
-use crate::args::Agent;
-use crate::client::shown;
+use crate::args::{Agent, AgentOrder};
+use crate::client::{self, ClientError, shown};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{printable, say};
 use crate::paths::Surroundings;
 use crate::run::ConnectAddress;
-use crate::run::agent::{AgentError, AgentOptions};
+use crate::run::agent::{AgentError, AgentOptions, InboxPlace};
+use crate::simple;
 
 /// Default of `--timeout` with `--once`.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,24 +37,67 @@ const LAST_LINES: Duration = Duration::from_millis(200);
 
 const FIRMWARE_TOKEN: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/castra/token/raw";
 
-pub(crate) fn run(cx: &Context, args: &Agent) -> Outcome {
+pub(crate) fn run(cx: &mut Context, args: &Agent) -> Outcome {
+    match (args.order, args.name, &args.connect) {
+        (Some(order), ..) => tell(cx, order),
+        (None, Some(name), Some(connect)) => serve(cx, args, name, connect),
+        (None, ..) => Err(Failure::usage("an agent needs --name NAME and --connect ADDRESS")),
+    }
+}
+
+/// Tells the agent that runs here something.
+fn tell(cx: &mut Context, order: AgentOrder) -> Outcome {
+    let (method, format, done) = match order {
+        AgentOrder::Hold(format) => ("hold", format, "on hold: this guest asks nobody to be its peer"),
+        AgentOrder::Resume(format) => ("resume", format, "the hold is over"),
+    };
+    let place = cx.place()?;
+    let params = serde_json::json!({});
+    match client::ask(&place.socket, method, params, cx.timeout(simple::QUICK)) {
+        Ok(reply) => simple::finish(cx, &reply, format, format_args!("{done}")),
+        Err(ClientError::NoBroker { path }) => Err(Failure::new(
+            Exit::Offline,
+            format!("no agent listens at {path}: say where it does with --socket or CASTRA_AGENT_SOCKET"),
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Is the agent.
+fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) -> Outcome {
     let around = Surroundings::real();
     let config = AgentConfig {
         capabilities: capabilities(&args.capabilities)?,
         token: token(args.token_file.as_deref(), &around)?,
         once: args.once,
+        inbox: Some(InboxSettings {
+            policy: args.peers.map_or(Policy::Default, Policy::from),
+            require_authenticated: args.require_authenticated,
+            ..InboxSettings::default()
+        }),
         // The driver fills in the rest, the boot id included.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
-        ..AgentConfig::new(args.name)
+        ..AgentConfig::new(name)
     };
     args.child.apply()?;
-    let socket = if args.once { None } else { socket(cx, args, &around)? };
-    let options = AgentOptions { config, connect: args.connect.clone(), socket, record: args.record.clone() };
+    let socket = if args.once { None } else { socket(cx, &name, &around)? };
+    let options = AgentOptions {
+        config,
+        connect: connect.clone(),
+        socket,
+        inbox: inbox(args.inbox.as_deref(), &name, &around),
+        record: args.record.clone(),
+    };
     if args.once {
         return once(options, cx.timeout(TIMEOUT));
     }
     let mut teller = Teller::start()?;
-    let ended = crate::run::agent::run(options, |event| teller.tell(event));
+    let warn = |warnings: &[String]| {
+        for warning in warnings {
+            say(format_args!("WARN {}", printable(warning)));
+        }
+    };
+    let ended = crate::run::agent::run(options, warn, |event| teller.tell(event));
     teller.finish();
     ended?;
     Ok(Exit::Yes)
@@ -135,9 +181,10 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
     let connect = options.connect.clone();
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        let ended = crate::run::agent::run(options, |event| {
+        let tell = |event: &Event| {
             let _ = sender.send(Word::Event(Box::new(event.clone())));
-        });
+        };
+        let ended = crate::run::agent::run(options, |_| {}, tell);
         let _ = sender.send(Word::End(ended.map(drop)));
     });
     let mut teller = Teller::start()?;
@@ -220,12 +267,20 @@ fn capabilities(words: &[String]) -> Result<Capabilities, Failure> {
     }
 }
 
+/// Where the guest's messages are kept: only a place that was asked for must do.
+fn inbox(given: Option<&Path>, name: &GuestName, around: &Surroundings<'_>) -> Option<InboxPlace> {
+    match given {
+        Some(directory) => Some(InboxPlace { directory: directory.to_owned(), required: true }),
+        None => around.inbox_dir(name).map(|directory| InboxPlace { directory, required: false }),
+    }
+}
+
 /// Where the agent listens; nowhere when the default place can't be had.
-fn socket(cx: &Context, args: &Agent, around: &Surroundings<'_>) -> Result<Option<PathBuf>, Failure> {
+fn socket(cx: &Context, name: &GuestName, around: &Surroundings<'_>) -> Result<Option<PathBuf>, Failure> {
     if let Some(path) = &cx.global.socket {
         return Ok(Some(path.clone()));
     }
-    let path = around.agent_socket(&args.name)?;
+    let path = around.agent_socket(name)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     match DirBuilder::new().recursive(true).mode(0o700).create(folder) {
         Ok(()) => Ok(Some(path)),

@@ -1,18 +1,23 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use castra_core::control::reply::Target;
 use castra_core::event::Cursor;
 use castra_core::id::GuestName;
+use castra_core::peers::Policy;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench_args::Bench;
 use crate::duration::parse as duration;
 use crate::help;
+use crate::peer_args::{Inbox, Peer, Peers};
+use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
+use crate::size::parse as size;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -73,6 +78,18 @@ pub(crate) enum Command {
     /// Secrets by which guests prove who they are
     #[command(subcommand)]
     Token(Token),
+    /// Guests that know each other: link, unlink, list, send, accept, refuse
+    #[command(subcommand, long_about = peer_help::PEER)]
+    Peer(Peer),
+    /// Whom a guest knows
+    #[command(long_about = peer_help::PEERS)]
+    Peers(Peers),
+    /// What a guest was sent
+    #[command(long_about = peer_help::INBOX)]
+    Inbox(Inbox),
+    /// Run a guest's start command, and wait until it is reachable
+    #[command(long_about = peer_help::RESTORE)]
+    Restore(OneGuest),
     /// What the broker is and how it is set
     Info(Json),
     /// Delete a guest's row and its record
@@ -89,7 +106,7 @@ pub(crate) enum Command {
     /// Be the broker, in the foreground
     #[command(long_about = help::BROKER)]
     Broker(Broker),
-    /// Be a guest's agent
+    /// Be a guest's agent, or tell the one that runs here something
     #[command(long_about = help::AGENT)]
     Agent(Agent),
     /// Run a recording of a broker or an agent again, and compare
@@ -104,9 +121,16 @@ pub(crate) enum Command {
     /// Put a broker under load, and measure it
     #[command(long_about = help::BENCH)]
     Bench(Bench),
+    /// Run a command in a session of its own: how a broker runs start commands
+    #[command(hide = true)]
+    #[command(name = "start-command")]
+    Launch {
+        /// For /bin/sh
+        command: OsString,
+    },
 }
 
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Json {
     /// Print the document as JSON
     #[arg(long)]
@@ -305,6 +329,18 @@ pub(crate) struct Settings {
     /// Most guests to remember
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_guests: u32,
+    /// What single guests are started with [default: castra.toml in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Most messages that wait from one guest for another
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) queue_messages: u32,
+    /// Most bytes of text that wait from one guest for another; at least 32KiB, one longest message
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = size)]
+    pub(crate) queue_bytes: usize,
+    /// How long a message is kept; at most 7d
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    pub(crate) message_ttl: Duration,
     /// castra 0.1's form: listen on this port of 127.0.0.1
     #[arg(long, value_name = "PORT", help_heading = "castra 0.1's form")]
     pub(crate) port: Option<u16>,
@@ -319,14 +355,26 @@ pub(crate) struct Settings {
     pub(crate) handshake_dir: Option<PathBuf>,
 }
 
+/// What the agent that runs here can be told.
+#[derive(Subcommand, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AgentOrder {
+    /// From now on this guest asks nobody to be its peer: who does is told `busy`
+    Hold(Json),
+    /// It may ask again
+    Resume(Json),
+}
+
 #[derive(Args, Debug)]
+#[command(subcommand_negates_reqs = true)]
 pub(crate) struct Agent {
+    #[command(subcommand)]
+    pub(crate) order: Option<AgentOrder>,
     /// The guest's name: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: GuestName,
+    #[arg(long, value_name = "NAME", required = true)]
+    pub(crate) name: Option<GuestName>,
     /// The broker: tcp:HOST:PORT, unix:PATH, vsock:CID:PORT or serial:DEVICE
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) connect: ConnectAddress,
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) connect: Option<ConnectAddress>,
     /// Prove once that the guest is there, then stop
     #[arg(long)]
     pub(crate) once: bool,
@@ -336,11 +384,41 @@ pub(crate) struct Agent {
     /// Something the guest can do, told to the broker; may be given several times
     #[arg(long = "capability", value_name = "WORD", action = ArgAction::Append)]
     pub(crate) capabilities: Vec<String>,
+    /// Whom the guest takes as a peer [default: whom the operator links; others after being asked]
+    #[arg(long, value_name = "WHOM", value_enum)]
+    pub(crate) peers: Option<TakePeers>,
+    /// Where the guest's messages are kept [default: $XDG_STATE_HOME/castra/NAME, else /var/lib/castra/NAME for root or ~/.local/state/castra/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) inbox: Option<PathBuf>,
+    /// Reject messages of senders that are not proven with a token
+    #[arg(long)]
+    pub(crate) require_authenticated: bool,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) child: Child,
+}
+
+/// Whom a guest takes as a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum TakePeers {
+    /// Everybody
+    Accept,
+    /// Everybody, after `castra peer accept NAME` here within two seconds
+    Ask,
+    /// Nobody
+    Deny,
+}
+
+impl From<TakePeers> for Policy {
+    fn from(peers: TakePeers) -> Self {
+        match peers {
+            TakePeers::Accept => Self::Accept,
+            TakePeers::Ask => Self::Ask,
+            TakePeers::Deny => Self::Deny,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

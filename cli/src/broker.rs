@@ -1,9 +1,11 @@
 //! `castra broker`: the command line as the driver wants it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use castra_core::config::{BrokerConfig, Identity};
+use castra_core::peers::{PeerSettings, TEXT_MAX};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 use serde_json::json;
 
@@ -14,6 +16,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
 use crate::run::broker::{BrokerOptions, Serving};
+use crate::size;
 
 /// castra 0.1's port.
 const PORT: u16 = 7070;
@@ -69,6 +72,14 @@ fn close_inherited() {
     }
 }
 
+/// Becomes a guest's start command, which outlives the broker that ran this.
+pub(crate) fn start_command(command: &OsStr) -> Failure {
+    // Fails only for who leads a session already: then there is nothing to leave.
+    let _ = setsid();
+    let error = std::process::Command::new("/bin/sh").arg("-c").arg(command).exec();
+    Failure::io("can't run /bin/sh", &error)
+}
+
 /// castra 0.1's form keeps its state beside the pidfile.
 pub(crate) fn state_dir(settings: &Settings, given: Option<&Path>) -> Result<PathBuf, Failure> {
     match (given, &settings.pidfile) {
@@ -91,11 +102,26 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         only_known: settings.only_known,
         guests: settings.guests.clone(),
         max_guests: usize::try_from(settings.max_guests).unwrap_or(usize::MAX),
+        peers: PeerSettings {
+            queue_messages: usize::try_from(settings.queue_messages).unwrap_or(usize::MAX),
+            queue_bytes: settings.queue_bytes,
+            message_ttl: settings.message_ttl,
+            ..PeerSettings::default()
+        },
         // The driver fills in the rest.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..BrokerConfig::default()
     };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;
+    let most = config.peers.mail_bytes_max;
+    if !(TEXT_MAX..=most).contains(&config.peers.queue_bytes) {
+        return Err(Failure::usage(format!(
+            "--queue-bytes must be between {} and {}, not {}",
+            size::format(TEXT_MAX),
+            size::format(most),
+            size::format(settings.queue_bytes)
+        )));
+    }
     let mut listen = settings.listen.clone();
     if listen.is_empty() {
         let port = settings.port.unwrap_or(PORT);
@@ -109,6 +135,9 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         pidfile: settings.pidfile.clone(),
         logfile: settings.logfile.clone(),
         handshake_dir: settings.handshake_dir.clone(),
+        config_file: settings.config.clone(),
+        // This program, also when its file was replaced since.
+        launcher: vec!["/proc/self/exe".into(), "start-command".into(), "--".into()],
         echo,
         record: None,
     })
@@ -160,6 +189,9 @@ impl Settings {
         option("--interval", format(self.interval).into());
         option("--handshake-timeout", format(self.handshake_timeout).into());
         option("--max-guests", self.max_guests.to_string().into());
+        option("--queue-messages", self.queue_messages.to_string().into());
+        option("--queue-bytes", size::format(self.queue_bytes).into());
+        option("--message-ttl", format(self.message_ttl).into());
         if let Some(port) = self.port {
             option("--port", port.to_string().into());
         }
@@ -167,6 +199,7 @@ impl Settings {
             ("--pidfile", &self.pidfile),
             ("--logfile", &self.logfile),
             ("--handshake-dir", &self.handshake_dir),
+            ("--config", &self.config),
         ] {
             if let Some(path) = path {
                 option(name, path.into());
@@ -214,7 +247,8 @@ mod tests {
                 "--only-known",
             ],
             &["--port", "1", "--pidfile", "/s/p", "--logfile", "/s/l", "--handshake-dir", "/s/h"],
-            &["--handshake-timeout", "250ms", "--max-guests", "7"],
+            &["--handshake-timeout", "250ms", "--max-guests", "7", "--config", "/etc/castra.toml"],
+            &["--queue-messages", "5", "--queue-bytes", "100KiB", "--message-ttl", "1d12h"],
         ] {
             let settings = parse(args);
             let again = settings.to_args();
@@ -229,6 +263,19 @@ mod tests {
         let failure = options(&settings, "/s".into(), true).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.message.contains("three intervals"), "{}", failure.message);
+    }
+
+    #[test]
+    fn bounds_of_the_mail_that_make_no_sense_are_refused_with_the_rule() {
+        for (args, rule) in [
+            (["--queue-bytes", "32767"], "between 32KiB and 256MiB, not 32767"),
+            (["--queue-bytes", "1GiB"], "between 32KiB and 256MiB, not 1GiB"),
+            (["--message-ttl", "8d"], "message ttl must be between"),
+        ] {
+            let failure = options(&parse(&args), "/s".into(), true).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.message.contains(rule), "{}", failure.message);
+        }
     }
 
     #[test]

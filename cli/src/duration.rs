@@ -7,20 +7,39 @@ use jiff::fmt::friendly::SpanParser;
 /// Longer ones are a slip of the finger, and would overflow deadlines.
 const MOST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads `15s`, `500ms`, `2m`, `1h 30m`, `0.5s`.
+/// Reads `15s`, `500ms`, `2m`, `1h 30m`, `0.5s`, `7d`.
 ///
 /// # Errors
-/// A number without unit, a negative duration, a unit longer than hours, or more than a year.
+/// A number without unit, a negative duration, a unit longer than days, or more than a year.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     static PARSER: SpanParser = SpanParser::new();
-    let parsed = PARSER.parse_unsigned_duration(text.trim());
-    match parsed {
+    let (days, rest) = days(text.trim());
+    let parsed = match (days, rest) {
+        (Some(_), "") => Ok(Duration::ZERO),
+        (_, rest) => PARSER.parse_unsigned_duration(rest),
+    };
+    let days = Duration::from_secs(days.unwrap_or(0).saturating_mul(24 * 3600));
+    match parsed.map(|duration| duration.saturating_add(days)) {
         Ok(duration) if duration <= MOST => Ok(duration),
         Ok(_) => Err("longer than a year".into()),
         Err(_) if text.trim().parse::<f64>().is_ok() => {
             Err(format!("say the unit: {0}s, {0}ms or {0}m", text.trim()))
         }
-        Err(_) => Err("write it like 15s, 500ms, 2m or 1h30m".into()),
+        Err(_) => Err("write it like 15s, 500ms, 2m, 1h30m or 7d".into()),
+    }
+}
+
+/// Days at the beginning, which the parser takes for something of a calendar; ours
+/// have 24 hours.
+fn days(text: &str) -> (Option<u64>, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit = text[digits..].trim_start();
+    let rest = ["days", "day", "d"].iter().find_map(|word| unit.strip_prefix(word));
+    match (text[..digits].parse(), rest) {
+        (Ok(days), Some(rest)) if !rest.starts_with(|next: char| next.is_alphabetic()) => {
+            (Some(days), rest.trim_start())
+        }
+        _ => (None, text),
     }
 }
 
@@ -73,6 +92,10 @@ mod tests {
             ("0.5s", 500),
             ("0s", 0),
             (" 3 seconds ", 3000),
+            ("7d", 7 * 86_400_000),
+            ("1 day", 86_400_000),
+            ("2days 1h", 2 * 86_400_000 + 3_600_000),
+            ("1d12h30m", 86_400_000 + 45_000_000),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
@@ -81,9 +104,13 @@ mod tests {
     #[test]
     fn a_duration_without_unit_or_sense_is_refused_with_advice() {
         assert_eq!(parse("15").unwrap_err(), "say the unit: 15s, 15ms or 15m");
-        for text in ["", "s", "-5s", "5 parsecs", "1mo", "5s ago"] {
-            assert_eq!(parse(text).unwrap_err(), "write it like 15s, 500ms, 2m or 1h30m", "{text}");
+        for text in
+            ["", "s", "-5s", "5 parsecs", "1mo", "5s ago", "d", "-1d", "1dog", "1.5d", "1d 5", "1d ago"]
+        {
+            assert_eq!(parse(text).unwrap_err(), "write it like 15s, 500ms, 2m, 1h30m or 7d", "{text}");
         }
+        assert_eq!(parse("367d").unwrap_err(), "longer than a year");
+        assert_eq!(parse("18446744073709551615d 1h").unwrap_err(), "longer than a year");
         assert_eq!(parse("99999999h").unwrap_err(), "longer than a year");
     }
 

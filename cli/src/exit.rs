@@ -7,7 +7,7 @@ use castra_core::control::reply::ErrorCode;
 
 use crate::client::ClientError;
 use crate::run::RecordError;
-use crate::run::agent::AgentError;
+use crate::run::agent::{AgentError, InboxError};
 use crate::run::broker::BrokerError;
 
 /// What a command's exit tells its caller. The numbers never change.
@@ -126,6 +126,7 @@ impl From<BrokerError> for Failure {
         let exit = match &error {
             BrokerError::AlreadyRunning { .. } => Exit::Taken,
             BrokerError::Config(_)
+            | BrokerError::ConfigFile(_)
             | BrokerError::Listen(_)
             | BrokerError::Record(RecordError::Exists { .. }) => Exit::Usage,
             BrokerError::Signalled(signal) => Exit::Signalled(*signal),
@@ -138,7 +139,9 @@ impl From<BrokerError> for Failure {
 impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
         let exit = match &error {
-            AgentError::Listen(_) | AgentError::Record(RecordError::Exists { .. }) => Exit::Usage,
+            AgentError::Listen(_)
+            | AgentError::Inbox { error: InboxError::Taken | InboxError::Directory(_), .. }
+            | AgentError::Record(RecordError::Exists { .. }) => Exit::Usage,
             AgentError::Signalled(signal) => Exit::Signalled(*signal),
             _ => Exit::Internal,
         };

@@ -161,12 +161,20 @@ Inside the guest the agent offers a control socket of its own, where `castra sta
 `ping` work for the guest and its peers: --socket, else NAME/agent.sock in the default state \
 directory.
 
+Other guests become its peers as --peers says, and then can send it messages. They are kept in the \
+directory of --inbox, and read through that socket. Where the default directory can't be written, \
+as on a read-only root, the agent runs without an inbox and the guest takes no part. `castra agent \
+hold` and `castra agent resume`, run beside it, tell it whether this guest may ask others to be \
+its peers.
+
 With --once: exit code 0 when proven, 5 when refused, 4 after --timeout (default 30s).
 
 Examples:
   castra agent --name devbox --connect tcp:10.0.2.2:7070
   castra agent --name devbox --connect serial:/dev/virtio-ports/castra.0
-  castra agent --name devbox --connect vsock:2:7070 --once";
+  castra agent --name devbox --connect vsock:2:7070 --once
+  castra agent --name devbox --connect tcp:10.0.2.2:7070 --peers accept --inbox /data/castra
+  castra agent hold --socket /run/castra/devbox/agent.sock";
 
 pub(crate) const REPLAY: &str = "\
 Run a recording of a broker or an agent again, and compare: the same inputs at the same times \

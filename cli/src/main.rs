@@ -19,6 +19,9 @@ mod logs;
 mod offline;
 mod output;
 mod paths;
+mod peer;
+mod peer_args;
+mod peer_help;
 mod ping;
 mod progress;
 mod render;
@@ -27,6 +30,7 @@ mod run;
 mod sim;
 mod sim_args;
 mod simple;
+mod size;
 mod status;
 mod token;
 mod up;
@@ -101,5 +105,10 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Demo(args) => demo::run(cx, &args),
         Command::Sim(args) => sim::run(cx, &args),
         Command::Bench(args) => bench::run(cx, &args),
+        Command::Peer(args) => peer::peer(cx, &args),
+        Command::Peers(args) => peer::peers(cx, &args),
+        Command::Inbox(args) => peer::inbox(cx, &args),
+        Command::Restore(args) => peer::restore(cx, &args),
+        Command::Launch { command } => Err(broker::start_command(&command)),
     }
 }

@@ -37,7 +37,19 @@ pub(crate) fn table(guests: &[GuestStatus], color: bool) -> Vec<String> {
     lines
 }
 
-fn line(cells: &[&str; 7], widths: &[usize; 7], paint: Option<&str>) -> String {
+/// Rows below a header, without borders or colour. Every cell must be ASCII.
+pub(crate) fn aligned<const N: usize>(header: &[&str; N], rows: &[[String; N]]) -> Vec<String> {
+    let mut widths = header.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len());
+        }
+    }
+    let rows = rows.iter().map(|row| line(&row.each_ref().map(String::as_str), &widths, None));
+    std::iter::once(line(header, &widths, None)).chain(rows).collect()
+}
+
+fn line<const N: usize>(cells: &[&str; N], widths: &[usize; N], paint: Option<&str>) -> String {
     let mut text = String::new();
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
         let end = if column + 1 == cells.len() { 0 } else { width + GAP - cell.len() };

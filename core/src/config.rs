@@ -134,6 +134,8 @@ impl BrokerConfig {
         range("interval", self.interval, Duration::from_millis(10), hour)?;
         range("window", self.window, Duration::from_millis(30), 24 * hour)?;
         range("handshake timeout", self.handshake_timeout, Duration::from_millis(10), hour)?;
+        // An agent remembers for longer what it received: nothing is delivered twice.
+        range("message ttl", self.peers.message_ttl, Duration::from_millis(10), 7 * 24 * hour)?;
         if self.window < self.interval * 3 {
             return Err(ConfigError::WindowTooShort {
                 window_ms: crate::time::millis(self.window),

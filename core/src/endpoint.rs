@@ -9,8 +9,6 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::link::line::append_number;
-
 /// What carries a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,15 +73,28 @@ impl Remote {
             out.extend_from_slice(self.to_string().as_bytes());
             return;
         };
-        for (index, octet) in address.ip().octets().into_iter().enumerate() {
-            if index > 0 {
-                out.push(b'.');
-            }
-            append_number(out, u64::from(octet));
+        let mut text = [0; b"255.255.255.255:65535".len()];
+        let mut end = 0;
+        for octet in address.ip().octets() {
+            end = write_digits(&mut text, end, u16::from(octet));
+            text[end] = b'.';
+            end += 1;
         }
-        out.push(b':');
-        append_number(out, u64::from(address.port()));
+        text[end - 1] = b':';
+        end = write_digits(&mut text, end, address.port());
+        out.extend_from_slice(&text[..end]);
     }
+}
+
+/// Writes a number into `text` from `start` on; returns its end.
+fn write_digits(text: &mut [u8], start: usize, number: u16) -> usize {
+    let count = 1 + [9, 99, 999, 9999].into_iter().filter(|most| number > *most).count();
+    let mut rest = number;
+    for digit in text[start..start + count].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    start + count
 }
 
 impl fmt::Display for Remote {

@@ -66,6 +66,15 @@ impl<T: Entry> ConnTable<T> {
         })
     }
 
+    /// The first in this slot or behind.
+    pub(crate) fn next_from(&self, first: u32) -> Option<ConnId> {
+        // They came from numbers as large.
+        (first..self.entries.len() as u32).find_map(|index| {
+            let generation = self.entries.get(index as usize)?.as_ref()?.generation();
+            Some(ConnId { index, generation })
+        })
+    }
+
     /// All, in order of their slots.
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| {

@@ -412,7 +412,7 @@ fn events_are_read_from_a_cursor_filtered_and_followed() {
     assert_eq!(number, "3");
     assert_eq!(events(json!({"kinds": ["link.*"], "limit": 1})).0, ["link.dialing"]);
     assert_eq!(events(json!({"since": format!("{run}-2")})).0, ["peer.registered"]);
-    assert_eq!(events(json!({"since": "4000000000-2"})).2, true, "of another run");
+    assert!(events(json!({"since": "4000000000-2"})).2, "of another run");
     assert_eq!(events(json!({"since": format!("{run}-99")})), (vec![], newest.clone(), true));
     assert_eq!(events(json!({"follow": true, "kinds": ["peer.*"]})), (vec![], newest.clone(), false));
     tell(&mut world, link, &offer(1, "builder"));

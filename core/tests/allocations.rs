@@ -303,7 +303,7 @@ fn a_handshake_allocates_a_small_exact_number_of_times() {
 #[test]
 fn an_idle_guest_takes_little_memory() {
     const GUESTS: usize = 10_000;
-    for (key, bound) in [(None, 405), (Some(key()), 756)] {
+    for (key, bound) in [(None, 396), (Some(key()), 748)] {
         let before = LIVE.get();
         let mut crowd = Crowd::new(0, key.clone());
         let empty = LIVE.get().wrapping_sub(before);

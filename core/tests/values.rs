@@ -6,6 +6,7 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use castra_core::boundary::Remote;
 use castra_core::capabilities::Capabilities;
 use castra_core::config::{BrokerConfig, ConfigError};
 use castra_core::entropy::Entropy;
@@ -23,6 +24,19 @@ fn checked(change: impl FnOnce(&mut BrokerConfig)) -> Result<(), ConfigError> {
     let mut config = BrokerConfig::default();
     change(&mut config);
     config.check()
+}
+
+#[test]
+fn an_address_is_appended_as_it_is_shown() {
+    let ports = [0, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 65_535];
+    let octets = [[0, 9, 10, 99], [100, 101, 199, 255], [255; 4], [0; 4]];
+    let v4 = octets.iter().flat_map(|octets| ports.map(|port| Remote::Ip((*octets, port).into())));
+    let others = ["-", "[fe80::1]:9", "uid:0,pid:7", "cid:3,port:4"].map(|text| text.parse().unwrap());
+    for remote in v4.chain(others) {
+        let mut text = b"before ".to_vec();
+        remote.append(&mut text);
+        assert_eq!(String::from_utf8(text).unwrap(), format!("before {remote}"));
+    }
 }
 
 #[test]
@@ -196,4 +210,18 @@ fn a_record_without_capabilities_does_not_name_them() {
         serde_json::to_string(&record("b,a")).unwrap(),
         r#"{"vm":"a","timestamp":7,"capabilities":["a","b"]}"#
     );
+}
+
+#[test]
+fn hex_has_sixteen_digits_and_no_neighbours_of_them() {
+    for byte in 0..=u8::MAX {
+        let expected = "0123456789abcdef".bytes().position(|digit| digit == byte);
+        for place in 0..32 {
+            let mut text = [b'0'; 32];
+            text[place] = byte;
+            let read = str::from_utf8(&text).ok().and_then(|text| text.parse::<Nonce>().ok());
+            let value = read.map(|nonce| u128::from_be_bytes(nonce.0) >> (4 * (31 - place)));
+            assert_eq!(value, expected.map(|value| value as u128), "{byte:#x} at {place}");
+        }
+    }
 }

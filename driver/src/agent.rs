@@ -7,20 +7,26 @@ use std::time::Duration;
 use castra_core::config::AgentConfig;
 use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::peers::RestoredInbox;
+use castra_core::time::WallTime;
 use castra_core::trace::{Recorded, Seed};
 
 use crate::address::ConnectAddress;
 use crate::broker::{connections_max, fill_random};
 use crate::clock;
-use crate::files::{create_private_directory, ignore_missing};
+use crate::database::Commit;
+use crate::files::{create_private_directory, ignore_missing, is_writable_by_others};
+use crate::inbox::{INBOX_FILE, InboxFound, InboxStore};
 use crate::listen::{ListenError, listen_for_clients};
 use crate::mio_net::MioNet;
 use crate::record::{self, RecordError};
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
+use crate::store::StoreError;
 use crate::threads::ThreadWork;
 
+/// How long the last messages may take to their disk.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 /// How long the last lines of a recording may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -35,8 +41,21 @@ pub struct AgentOptions {
     pub connect: ConnectAddress,
     /// Where local clients find the agent; its directory is created (0700) if missing.
     pub socket: Option<PathBuf>,
+    /// Where the guest's messages are kept. Without it, or with `once`, the
+    /// configuration's `inbox` means nothing: the guest takes no part.
+    pub inbox: Option<InboxPlace>,
     /// A trace of everything goes to this file, which must not exist. It holds the guest's key.
     pub record: Option<PathBuf>,
+}
+
+/// A directory for an inbox; created (0700) if missing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InboxPlace {
+    /// Which.
+    pub directory: PathBuf,
+    /// Somebody asked for it: if it can't be used there is no agent. Otherwise
+    /// there is one without an inbox, and a warning.
+    pub required: bool,
 }
 
 /// How an agent ended in good order.
@@ -63,6 +82,14 @@ pub enum AgentError {
         /// Why.
         error: io::Error,
     },
+    /// The inbox can't be used.
+    #[error("no inbox in {directory:?}: {error}; --inbox DIR chooses a place")]
+    Inbox {
+        /// Its directory.
+        directory: PathBuf,
+        /// Why.
+        error: InboxError,
+    },
     /// There is no recording: usage, if the file exists.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -79,13 +106,39 @@ pub enum AgentError {
     Signalled(i32),
 }
 
+/// Why an inbox can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InboxError {
+    /// Two agents can't share one.
+    #[error("another agent uses it")]
+    Taken,
+    /// Its directory can't be created or looked at.
+    #[error("{0}")]
+    Directory(io::Error),
+    /// Its database can't be used.
+    #[error("{0}")]
+    Store(Box<StoreError>),
+}
+
 /// Keeps the guest proven until TERM or INT (or, with `once`, until it is done).
-/// Every event goes to `on_event`, from the loop: it should be quick.
+/// `on_ready` gets what the operator should know, once everything is open. Every
+/// event goes to `on_event`, from the loop: it should be quick.
 ///
 /// # Errors
 /// See [`AgentError`]. A broker that is away is no error: the agent dials again.
-pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<AgentEnd, AgentError> {
-    let AgentOptions { mut config, connect, socket, record } = options;
+pub fn run(
+    options: AgentOptions,
+    on_ready: impl FnOnce(&[String]),
+    mut on_event: impl FnMut(&Event),
+) -> Result<AgentEnd, AgentError> {
+    let AgentOptions { mut config, connect, socket, inbox, record } = options;
+    let mut warnings = Vec::new();
+    let (store, restored) = match inbox.filter(|_| config.inbox.is_some() && !config.once) {
+        Some(place) => open_inbox(place, clock::now().wall, &mut warnings)?,
+        None => (None, RestoredInbox::default()),
+    };
+    config.inbox = config.inbox.filter(|_| store.is_some());
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
@@ -101,11 +154,11 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
     }
     fill_config(&mut config, &connect, socket.as_deref()).map_err(internal("drawing a boot id"))?;
     let once = config.once;
-    let work = ThreadWork::new(None, None, net.waker()).map_err(internal("starting workers"))?;
+    let work = ThreadWork::new(store, None, net.waker()).map_err(internal("starting workers"))?;
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let (recording, sink) = record.map(|path| record::start(&path, net.waker(), true)).transpose()?.unzip();
-    let engine = Recorded::agent(config, RestoredInbox::default(), Seed::Seeded(seed), clock::now(), sink);
+    let engine = Recorded::agent(config, restored, Seed::Seeded(seed), clock::now(), sink);
     let shell_options = ShellOptions {
         doors,
         dial: Some(connect),
@@ -114,6 +167,7 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
         ..ShellOptions::default()
     };
     let mut shell = Shell::new(engine, net, work, shell_options);
+    on_ready(&warnings);
     let mut proven = false;
     let mut service =
         Service { shell: &mut shell, signals: Some(&mut signals), recording: recording.as_ref() };
@@ -132,7 +186,8 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
         let _ = ignore_missing(std::fs::remove_file(path));
     }
     drop(net);
-    work.stop(Duration::ZERO);
+    let cut_short = matches!(ended, Ok(Ended::Signalled(_)));
+    work.stop(if cut_short { Duration::ZERO } else { LAST_WRITES });
     if let Some(recording) = recording {
         recording.stop(LAST_LINES);
     }
@@ -142,6 +197,43 @@ pub fn run(options: AgentOptions, mut on_event: impl FnMut(&Event)) -> Result<Ag
         Ok(Ended::Signalled(number)) => Err(AgentError::Signalled(number)),
         Err(error) => Err(AgentError::Internal { what: "waiting for the network", error }),
     }
+}
+
+type Durable = (Option<Box<dyn Commit>>, RestoredInbox);
+
+fn open_inbox(place: InboxPlace, now: WallTime, warnings: &mut Vec<String>) -> Result<Durable, AgentError> {
+    let InboxPlace { directory, required } = place;
+    let opened = create_private_directory(&directory)
+        .and_then(|()| is_writable_by_others(&directory))
+        .map_err(InboxError::Directory)
+        .and_then(|open_to_all| match InboxStore::open(&directory, now) {
+            Ok((store, found)) => Ok((store, found, open_to_all)),
+            Err(StoreError::Database { error: redb::Error::DatabaseAlreadyOpen, .. }) => {
+                Err(InboxError::Taken)
+            }
+            Err(error) => Err(InboxError::Store(error.into())),
+        });
+    let (store, InboxFound { restored, set_aside }, open_to_all) = match opened {
+        Ok(opened) => opened,
+        Err(error) if required => return Err(AgentError::Inbox { directory, error }),
+        Err(error) => {
+            let error = AgentError::Inbox { directory, error };
+            warnings.push(format!("this guest takes no part in peers and messages: {error}"));
+            return Ok((None, RestoredInbox::default()));
+        }
+    };
+    let shown = directory.display();
+    if open_to_all {
+        warnings.push(format!("the inbox directory {shown} can be written by others: give it mode 0700"));
+    }
+    if let Some((aside, damage)) = set_aside {
+        warnings.push(format!(
+            "the inbox {shown}/{INBOX_FILE} was damaged ({damage}) and is set aside as {}: its messages are \
+             not shown any more, and one that comes again is taken for new",
+            aside.display()
+        ));
+    }
+    Ok((Some(Box::new(store)), restored))
 }
 
 fn fill_config(config: &mut AgentConfig, connect: &ConnectAddress, socket: Option<&Path>) -> io::Result<()> {

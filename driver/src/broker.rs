@@ -1,7 +1,9 @@
 //! The broker as a process: what `castra broker` runs.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use castra_core::Restored;
@@ -12,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::address::ListenAddress;
 use crate::clock;
+use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader};
 use crate::files::{
     LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, read_records,
     write_whole,
@@ -23,6 +26,7 @@ use crate::record::{self, RecordError};
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
+use crate::start::Starts;
 use crate::store::{DATABASE_FILE, Store, StoreError};
 use crate::threads::{ThreadWork, WorkFiles};
 
@@ -52,6 +56,10 @@ pub struct BrokerOptions {
     pub logfile: Option<PathBuf>,
     /// Default: `handshakes` in the state directory.
     pub handshake_dir: Option<PathBuf>,
+    /// Default: `castra.toml` in the state directory, which may be missing.
+    pub config_file: Option<PathBuf>,
+    /// What start commands are run with: see [`Starts::launcher`].
+    pub launcher: Vec<OsString>,
     /// Log lines go to stderr too.
     pub echo: bool,
     /// A trace of everything goes to this file, which must not exist. It holds all keys.
@@ -88,6 +96,9 @@ pub enum BrokerError {
     /// The configuration contradicts itself: usage.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The configuration file makes no sense: usage.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
     /// An address can't be listened on: usage.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -172,14 +183,29 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let connections_max = connections_max();
     // Half of the descriptors are for guests that proved themselves.
     config.half_open_max = config.half_open_max.min(connections_max / 2).max(1);
+    let reader = ConfigReader {
+        path: options.config_file.clone().unwrap_or_else(|| options.state_dir.join(CONFIG_FILE)),
+        needed: options.config_file.is_some(),
+        base: config,
+        commands: Arc::default(),
+        fresh: Arc::default(),
+    };
+    let config = read_config(&reader, &mut warnings)?;
+    let starts = Starts::new(
+        Arc::clone(&reader.commands),
+        options.launcher.clone(),
+        std::path::absolute(&options.state_dir).map_err(file_error(&options.state_dir))?,
+        paths.log.parent().unwrap_or(Path::new("")).to_owned(),
+    );
     let (recording, sink) =
         options.record.as_deref().map(|path| record::start(path, net.waker(), false)).transpose()?.unzip();
-    let files = paths.work_files(options.echo);
-    let work =
-        ThreadWork::new(Some(store), Some(files), net.waker()).map_err(internal("starting workers"))?;
+    let files = paths.work_files(reader.clone(), options.echo);
+    let work = ThreadWork::new(Some(Box::new(store)), Some(files), net.waker())
+        .map_err(internal("starting workers"))?
+        .with_starts(starts);
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
-    let engine = Recorded::broker(config.clone(), restored, Seed::Seeded(seed), clock::now(), sink);
+    let engine = Recorded::broker(config, restored, Seed::Seeded(seed), clock::now(), sink);
     let shell_options =
         ShellOptions { doors, connections_max, log_prefix: Some("host-broker"), ..ShellOptions::default() };
     let mut shell = Shell::new(engine, net, work, shell_options);
@@ -199,7 +225,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
 
     let mut service =
         Service { shell: &mut shell, signals: Some(&mut signals), recording: recording.as_ref() };
-    let ended = service.run(|| Some(config.clone()), |_| {});
+    let ended = service.run(|| reader.take(), |_| {});
     // Where lines still wait, the disk or whoever reads stderr had its time.
     let patience = if shell.settled() { LAST_JOBS } else { Duration::ZERO };
     let (mut engine, net, work) = shell.into_parts();
@@ -269,13 +295,14 @@ impl Paths {
         Ok(())
     }
 
-    fn work_files(&self, echo: bool) -> WorkFiles {
+    fn work_files(&self, config: ConfigReader, echo: bool) -> WorkFiles {
         let log = |path: &Path| LogFile::new(path.to_owned(), Rotation::default());
         WorkFiles {
             log: log(&self.log),
             events: log(&self.events),
             handshakes: log(&self.handshakes.join("handshake-events.jsonl")),
             records: self.handshakes.clone(),
+            config: Some(config),
             echo,
         }
     }
@@ -319,6 +346,18 @@ fn restore(
         store,
         Restored { incarnation: found.incarnation, tokens: found.tokens, last_seen, peers: found.peers },
     ))
+}
+
+/// What the command line and the file say together.
+fn read_config(reader: &ConfigReader, warnings: &mut Vec<String>) -> Result<BrokerConfig, BrokerError> {
+    reader.read()?;
+    if is_writable_by_others(&reader.path).unwrap_or(false) {
+        warnings.push(format!(
+            "{} can be written by others, and what it says is run as this user: give it mode 0600",
+            reader.path.display()
+        ));
+    }
+    Ok(reader.take().unwrap_or_else(|| reader.base.clone()))
 }
 
 fn describe(lock: &mut StateLock, holder: &Holder, warnings: &mut Vec<String>) {

@@ -42,8 +42,8 @@ pub(crate) struct Service<'a, E> {
 }
 
 impl<E: Engine> Service<'_, E> {
-    /// Runs until the engine stops. `reload` gives the configuration on HUP,
-    /// `on_event` gets every event that the shell keeps.
+    /// Runs until the engine stops. `reload` gives a configuration that the workers
+    /// read since it was asked last; `on_event` gets every event that the shell keeps.
     pub(crate) fn run(
         &mut self,
         reload: impl Fn() -> Option<E::Config>,
@@ -84,6 +84,10 @@ impl<E: Engine> Service<'_, E> {
             let woken = self.shell.net().wait(timeout, &mut ready)?;
             if woken.work {
                 self.shell.work().collect(&mut done);
+                // Before whoever asked for it hears that it was read.
+                if let Some(config) = reload() {
+                    self.shell.configure(clock::now(), config);
+                }
             }
             let Some(signals) = self.signals.as_mut().filter(|_| woken.signals) else { continue };
             let requests: Vec<_> = signals.pending().collect();
@@ -96,8 +100,8 @@ impl<E: Engine> Service<'_, E> {
                         self.shell.drain(now, now.boot + DRAIN);
                     }
                     Request::Reload => {
-                        self.shell.log(now, Level::Info, "hangup: log files are opened again");
-                        self.shell.reload(now, reload());
+                        self.shell.log(now, Level::Info, "hangup: the configuration and the log files");
+                        self.shell.reload(now, None);
                     }
                 }
             }

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use castra_core::boundary::{Batch, EffectError, EffectErrorKind};
 use castra_core::event::Escaped;
 
+use crate::config_file::ConfigReader;
+use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
-use crate::store::Store;
+use crate::start::Starts;
 use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 
 /// Most batches that share one transaction.
@@ -28,6 +30,7 @@ pub struct ThreadWork {
     database: Lane<Batch>,
     files: Lane<Job>,
     names: Lane<(String, u16)>,
+    starts: Option<Starts>,
     finished: Receiver<Done>,
     reports: Reports,
 }
@@ -43,6 +46,8 @@ pub struct WorkFiles {
     pub handshakes: LogFile,
     /// Where castra 0.1 records are.
     pub records: PathBuf,
+    /// What reads the configuration again, when log files are opened again.
+    pub config: Option<ConfigReader>,
     /// Log lines go to stderr too.
     pub echo: bool,
 }
@@ -128,7 +133,7 @@ impl ThreadWork {
     /// # Errors
     /// No thread can be started.
     pub fn new(
-        store: Option<Store>,
+        store: Option<Box<dyn Commit>>,
         files: Option<WorkFiles>,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> io::Result<Self> {
@@ -138,6 +143,7 @@ impl ThreadWork {
             database: Lane::new("castra-database"),
             files: Lane::new("castra-files"),
             names: Lane::new("castra-names"),
+            starts: None,
             finished,
             reports,
         };
@@ -150,6 +156,12 @@ impl ThreadWork {
             work.files.run(move |jobs| write_all(files, &jobs, &reports))?;
         }
         Ok(work)
+    }
+
+    /// The same, and guests can be started.
+    #[must_use]
+    pub fn with_starts(self, starts: Starts) -> Self {
+        Self { starts: Some(starts), ..self }
     }
 
     /// Appends what was finished since the last call.
@@ -184,6 +196,15 @@ impl Work for ThreadWork {
                 }
                 return;
             }
+            Job::Start { guest, patience } => {
+                let Some(starts) = &self.starts else {
+                    let message = "nothing can be started here".to_owned();
+                    let error = EffectError { kind: EffectErrorKind::Command, message };
+                    return self.reports.done(id, Outcome::Finished(Err(error)));
+                };
+                let reports = self.reports.clone();
+                return starts.start(guest, patience, move |end| reports.done(id, Outcome::Finished(end)));
+            }
             job if self.files.thread.is_some() => match self.files.submit(id, job) {
                 Ok(()) => None,
                 Err(Job::Append(append)) => return self.refuse_append(id, &append),
@@ -209,7 +230,7 @@ impl ThreadWork {
 }
 
 /// Commits in order; whatever has queued up meanwhile shares the next transaction.
-fn commit_all(mut store: Store, jobs: &Receiver<(JobId, Batch)>, reports: &Reports) {
+fn commit_all(mut store: Box<dyn Commit>, jobs: &Receiver<(JobId, Batch)>, reports: &Reports) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP - 1));
@@ -240,7 +261,9 @@ fn write_all(mut files: WorkFiles, jobs: &Receiver<(JobId, Job)>, reports: &Repo
                 Outcome::Appended { bytes: append.len(), error }
             }
             Job::Reopen => Outcome::Finished(files.reopen().map_err(storage)),
-            Job::Persist(_) | Job::Resolve { .. } => Outcome::Finished(Err(storage("not a job for files"))),
+            Job::Persist(_) | Job::Resolve { .. } | Job::Start { .. } => {
+                Outcome::Finished(Err(storage("not a job for files")))
+            }
         };
         reports.done(id, outcome);
     }
@@ -265,8 +288,13 @@ impl WorkFiles {
         result
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        [self.log.reopen(), self.events.reopen(), self.handshakes.reopen()].into_iter().collect()
+    fn reopen(&mut self) -> Result<(), String> {
+        let opened = [self.log.reopen(), self.events.reopen(), self.handshakes.reopen()];
+        let opened = opened.into_iter().collect::<io::Result<()>>();
+        let opened = opened.map_err(|error| format!("log files could not be opened again: {error}"));
+        let read = self.config.as_ref().map_or(Ok(()), ConfigReader::read);
+        let read = read.map_err(|error| format!("the configuration stays as it was: {error}"));
+        read.and(opened)
     }
 }
 

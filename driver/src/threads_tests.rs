@@ -1,5 +1,6 @@
 use super::*;
 use crate::files::Rotation;
+use crate::store::Store;
 use castra_core::auth::Key;
 use castra_core::boundary::Change;
 use castra_core::id::EffectId;
@@ -24,6 +25,7 @@ impl Fixture {
             events: log("events.jsonl"),
             handshakes: log("handshake-events.jsonl"),
             records: directory.path().to_owned(),
+            config: None,
             echo: false,
         };
         let (sender, woken) = channel();
@@ -33,7 +35,7 @@ impl Fixture {
                 let _ = sender.send(());
             }
         });
-        let work = ThreadWork::new(Some(store), Some(files), wake).expect("workers");
+        let work = ThreadWork::new(Some(Box::new(store)), Some(files), wake).expect("workers");
         Self { directory, work, woken }
     }
 

@@ -1,6 +1,7 @@
 //! Slow work outside the loop: what can be asked for, and how it ends.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use castra_core::boundary::{Batch, EffectError};
 use castra_core::id::{EffectId, GuestName};
@@ -30,8 +31,16 @@ pub enum Job {
     RemoveRecord(GuestName),
     /// Append lines to the log files.
     Append(Append),
-    /// Close and open the log files again (somebody may have moved them away).
+    /// Close and open the log files again (somebody may have moved them away),
+    /// and read the configuration file again.
     Reopen,
+    /// Run a guest's start command. Done when it ended well, or still runs after `patience`.
+    Start {
+        /// Whose.
+        guest: GuestName,
+        /// How long it is watched.
+        patience: Duration,
+    },
     /// Look up a host name.
     Resolve {
         /// The name.

@@ -21,6 +21,8 @@ fn options(state_dir: &Path) -> BrokerOptions {
         pidfile: None,
         logfile: None,
         handshake_dir: None,
+        config_file: None,
+        launcher: Vec::new(),
         echo: false,
         record: None,
     }

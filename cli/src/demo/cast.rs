@@ -92,7 +92,10 @@ impl Cast {
         }
         let address = self.address.clone();
         let args = ["agent", "--name", name, "--connect", &address];
-        let mut files = vec![("--socket", self.dir.path().join(format!("{name}.sock")))];
+        let mut files = vec![
+            ("--socket", self.dir.path().join(format!("{name}.sock"))),
+            ("--inbox", self.dir.path().join(format!("{name}.inbox"))),
+        ];
         if let Some(token) = self.tokens.get(name) {
             files.push(("--token-file", token.clone()));
         }

@@ -56,6 +56,7 @@ impl Scratch {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_castra"));
         command.env_clear().env("CASTRA_STATE_DIR", self.path()).env("TERM", "xterm").args(args);
+        command.env("XDG_STATE_HOME", self.path().join("state-home"));
         command.stdin(Stdio::null());
         command
     }

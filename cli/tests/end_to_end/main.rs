@@ -1,13 +1,18 @@
 //! The real program, as its users run it: processes, sockets, signals and files.
 #![allow(clippy::unwrap_used)]
 
+mod agent_inbox;
 mod broker_stops;
 mod commands;
 mod compatibility;
 mod impostors;
 mod liveness;
 mod misbehaviour;
+mod peers;
+mod peers_agents;
+mod peers_crash;
 mod recordings;
+mod restore;
 mod service;
 mod support;
 mod tokens;

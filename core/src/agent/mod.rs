@@ -201,7 +201,7 @@ impl Agent {
             let mut drawn = [0; 4];
             entropy.fill(&mut drawn);
             events.incarnation = u32::from_be_bytes(drawn);
-            events.ring = Some(Ring::new(0, settings.event_ring));
+            events.ring = Some(Ring::new(events.incarnation, settings.event_ring));
         }
         let inbox = config.inbox.clone().map(|settings| Inbox::new(settings, restored, now));
         let mut agent = Self {

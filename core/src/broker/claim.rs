@@ -124,7 +124,6 @@ impl Links {
         };
         if let Some(link) = self.table.get_mut(conn) {
             link.transmit(cx, conn, |out| answer.append(out));
-            link.reset_by = None;
             if !once {
                 let key = keys.map(|keys| keys.session);
                 link.session = Some(Session::new(cx, id, epoch, key));

@@ -109,7 +109,7 @@ impl Cx {
     /// The stall that a call at `now` would notice: an armed deadline is over by
     /// more than the threshold. `suspended` is the total since the last call.
     pub(crate) fn stall_seen(&self, now: Now) -> Option<Stall> {
-        let deadline = self.timers.next()?.at;
+        let deadline = self.missed()?;
         if now.boot <= deadline {
             return None;
         }
@@ -126,6 +126,13 @@ impl Cx {
         };
         let reason = if suspended >= late / 2 { Reason::ClockJumped } else { Reason::BrokerStalled };
         Some(Stall { began, woke: now.boot, reason })
+    }
+
+    /// Since when a stall would count: from the earliest deadline, or, if that was
+    /// missed by the last stall already and its turn hasn't come yet, from its end.
+    pub(crate) fn missed(&self) -> Option<Time> {
+        let deadline = self.timers.next()?.at;
+        Some(self.stall.map_or(deadline, |last| deadline.max(last.woke)))
     }
 
     /// Records the stall and says so. `before` is the time of the last call.

@@ -35,6 +35,8 @@ impl Broker {
             peers,
             drain,
             drain_timer: _,
+            sweeps,
+            allowance: _,
             more,
             longest: _,
         } = self;
@@ -51,7 +53,8 @@ impl Broker {
         records.canonical(canon, cx.now.boot, &rows);
         canon.maybe(drain.map(|drain| drain.deadline));
         canon.flag(drain.is_some_and(|drain| drain.stopped));
-        canon.flag(*more);
+        // No small world has so much to do at one time that any of it is put off.
+        canon.flag(*more || !sweeps.is_done());
     }
 }
 
@@ -253,7 +256,6 @@ impl Link {
             stage,
             session,
             blocked_since,
-            reset_by,
             half_open,
         } = self;
         canon.word(*transport as u64);
@@ -268,7 +270,7 @@ impl Link {
             canon.flag(flag);
         }
         canon.maybe(*blocked_since);
-        canon.maybe(*reset_by);
+        canon.maybe(session.as_ref().and_then(|session| session.rare().reset_by));
         match stage {
             Stage::Idle => canon.word(0),
             Stage::Hello { since } => {
@@ -333,7 +335,7 @@ impl Session {
             at_once,
             legacy,
         } = self;
-        let Rare { conflict, older: _, late_answered, topics } = self.rare();
+        let Rare { conflict, older: _, late_answered, reset_by: _, topics } = self.rare();
         debug_assert!(seal.is_none(), "keys are not written down");
         canon.flag(row.is_some());
         canon.epoch(Some(*epoch));

@@ -263,15 +263,14 @@ impl Guests {
         }
     }
 
-    /// Other rows are configured now: those leave the line, and who no longer is
-    /// goes to its end.
-    pub(crate) fn line_up(&mut self) {
-        for id in self.ids().collect::<Vec<_>>() {
-            match self.get(id) {
-                Some(row) if row.is_kept() => self.leave_line(id),
-                Some(row) if !row.in_line && row.has_no_session() => self.mark_idle(id),
-                Some(_) | None => {}
-            }
+    /// Perhaps the name is configured now, and leaves the line; perhaps it no
+    /// longer is, and goes to its end.
+    pub(crate) fn line_up(&mut self, name: &GuestName) {
+        let Some(id) = self.find(name) else { return };
+        match self.get(id) {
+            Some(row) if row.is_kept() => self.leave_line(id),
+            Some(row) if !row.in_line && row.has_no_session() => self.mark_idle(id),
+            Some(_) | None => {}
         }
     }
 

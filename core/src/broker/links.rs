@@ -41,8 +41,6 @@ pub(crate) struct Link {
     pub(crate) session: Option<Session>,
     /// Since when something could not be sent for want of room.
     pub(crate) blocked_since: Option<Time>,
-    /// Serial: the old session ends then, unless a new `ok` comes before.
-    pub(crate) reset_by: Option<Time>,
     /// Its place in the door's list, counted from 1.
     pub(crate) half_open: Option<NonZeroU32>,
 }
@@ -198,7 +196,6 @@ impl Links {
             stage,
             session: None,
             blocked_since: None,
-            reset_by: None,
             half_open: None,
         };
         link.transmit(cx, conn, greet);
@@ -419,8 +416,8 @@ impl Links {
         let Some(link) = self.table.get_mut(conn) else { return };
         let deadline = cx.at() + cx.config.handshake_timeout;
         link.stage = Stage::Hello { since: cx.at() };
-        link.reset_by.get_or_insert(deadline);
         if let Some(session) = &mut link.session {
+            session.rare_mut().reset_by.get_or_insert(deadline);
             session.frame_by = None;
         }
         self.enter_door(cx, conn);
@@ -440,7 +437,8 @@ impl Links {
         } else if conflict.is_some_and(|until| until <= now) {
             self.establish(cx, guests, conn);
         }
-        let reset = self.table.get(conn).is_some_and(|link| link.reset_by.is_some_and(|by| by <= now));
+        let reset_by = self.table.get(conn).and_then(|link| link.session.as_ref()?.rare().reset_by);
+        let reset = reset_by.is_some_and(|by| by <= now);
         if reset {
             self.end_session(cx, guests, conn, SessionEnd::Resynchronised);
         }
@@ -471,8 +469,8 @@ impl Links {
             }
             Stage::Idle | Stage::Frames => {}
         }
-        consider(link.reset_by, Wakeup::Handshake);
         if let Some(session) = &link.session {
+            consider(session.rare().reset_by, Wakeup::Handshake);
             consider(Some(session.deadline(cx, link)), Wakeup::Session);
             if let Some(row) = session.row.and_then(|row| guests?.get(row))
                 && row.session == Some(conn)

@@ -24,6 +24,7 @@ mod records;
 mod restore;
 pub(crate) mod ring;
 mod session;
+mod sweep;
 pub(crate) mod walk;
 
 use alloc::vec::Vec;
@@ -46,6 +47,7 @@ use facts::{Keep, Notice, TimerKey};
 use guests::Guests;
 use links::Links;
 use records::Records;
+use sweep::{Allowance, Sweeps};
 
 pub use cx::Statistics;
 
@@ -75,6 +77,8 @@ pub struct Broker {
     peers: Peers,
     drain: Option<Drain>,
     drain_timer: TimerId,
+    sweeps: Sweeps,
+    allowance: Allowance,
     more: bool,
     #[cfg(feature = "model")]
     longest: obligations::Longest,
@@ -85,9 +89,6 @@ struct Drain {
     deadline: Time,
     stopped: bool,
 }
-
-/// Most timers fired in one call.
-const TIMERS: usize = 256;
 
 /// How long a drain asked for over control may take; the shell settles for one more second.
 const DRAIN_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(2);
@@ -131,11 +132,13 @@ impl Broker {
             peers,
             drain: None,
             drain_timer,
+            sweeps: Sweeps::default(),
+            allowance: Allowance::new(now.boot),
             more: false,
             #[cfg(feature = "model")]
             longest,
         };
-        broker.configure();
+        broker.configure(Vec::new());
         for id in broker.guests.ids().collect::<Vec<_>>() {
             broker.guests.prime(&broker.cx, id);
         }
@@ -182,20 +185,27 @@ impl Broker {
         }
     }
 
-    fn configure(&mut self) {
-        for id in self.guests.ids().collect::<Vec<_>>() {
-            if let Some(row) = self.guests.get_mut(id) {
+    /// The names of the configuration have rows; those that it named `before`
+    /// have nothing of it any more.
+    fn configure(&mut self, before: Vec<GuestName>) {
+        for name in &before {
+            if let Some(row) = self.guests.find(name).and_then(|id| self.guests.get_mut(id)) {
                 row.keep.set(Keep::CONFIGURED, false);
             }
         }
+        let mut touched = before;
         for name in self.cx.config.guests.clone() {
             if let Ok(id) = self.guests.ensure(&mut self.cx, name)
                 && let Some(row) = self.guests.get_mut(id)
             {
                 row.keep.set(Keep::CONFIGURED, true);
             }
+            touched.push(name);
         }
-        self.guests.line_up();
+        touched.sort_unstable();
+        for name in touched {
+            self.guests.line_up(&name);
+        }
     }
 
     fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) {
@@ -210,12 +220,13 @@ impl Broker {
     }
 
     fn on_timers(&mut self) {
-        self.more = false;
-        for fired in 0.. {
-            if fired == TIMERS {
+        self.more = !self.sweeps.is_done();
+        while !self.more {
+            if self.allowance.timers == 0 {
                 self.more = self.cx.timers.next().is_some_and(|next| next.at <= self.cx.at());
                 return;
             }
+            self.allowance.timers -= 1;
             let Self { cx, guests, links, clients, commands, records, peers, .. } = self;
             let Some(key) = cx.timers.pop_due(cx.at()) else { return };
             match key {
@@ -294,7 +305,7 @@ impl Broker {
         guests.remove(cx, id);
         cx.remove_record(*name);
         if cx.config.guests.contains(name) {
-            self.configure();
+            self.configure(Vec::new());
         }
     }
 
@@ -371,13 +382,16 @@ impl Engine for Broker {
         let now = self.cx.config.clock(now);
         let seen = self.cx.stall_seen(now);
         let before = self.cx.now;
+        let missed = self.cx.missed();
         self.cx.advance(now);
-        if let (Some(stall), Some(deadline)) = (seen, self.cx.timers.next()) {
-            let late = now.boot.since(deadline.at);
+        self.allowance.renew(self.cx.at(), matches!(input, Input::Tick));
+        if let (Some(stall), Some(missed)) = (seen, missed) {
+            let late = now.boot.since(missed);
             let suspended = now.suspended.saturating_sub(before.suspended);
             self.cx.note_stall(stall, late, suspended);
-            self.links.challenge_everybody(&mut self.cx);
+            self.sweeps.challenge_everybody();
         }
+        self.sweep();
         self.take(input);
         self.on_timers();
         self.route();
@@ -439,25 +453,20 @@ impl Broker {
     fn reload(&mut self, config: BrokerConfig) {
         #[cfg(feature = "model")]
         self.longest.widen(&config);
-        let Self { cx, links, .. } = self;
+        let Self { cx, sweeps, .. } = self;
         let stricter = config.window < cx.config.window || config.interval < cx.config.interval;
         let identity = core::mem::take(&mut cx.config.identity);
         #[cfg(feature = "planted")]
         let config = BrokerConfig { planted: cx.config.planted, ..config };
-        cx.config = BrokerConfig { identity, ..config };
+        let before = core::mem::replace(&mut cx.config, BrokerConfig { identity, ..config }).guests;
         cx.linger = cx.config.linger();
         cx.event(None, Fact::BrokerReloaded);
         if stricter {
-            links.challenge_everybody(cx);
+            sweeps.challenge_everybody();
         }
-        self.configure();
-        for id in self.guests.ids().collect::<Vec<_>>() {
-            self.guests.announce(&mut self.cx, id);
-        }
-        let Self { cx, guests, links, .. } = self;
-        for conn in links.table.ids() {
-            links.rearm(cx, Some(guests), conn);
-        }
+        sweeps.judge_everybody();
+        self.configure(before);
+        self.sweep();
     }
 
     fn on_closed(&mut self, conn: ConnId) {

@@ -62,6 +62,10 @@ impl Broker {
         if self.drain.is_some_and(|drain| drain.stopped) {
             return Ok(());
         }
+        if !self.sweeps.is_done() {
+            // What is to be asked, judged and armed anew, all of it in calls at once.
+            return Unguarded::new("work put off").unless(self.more);
+        }
         let linger = self.cx.config.linger();
         let mut counted = Counted::default();
         for (conn, link) in self.links.table.iter() {
@@ -112,7 +116,7 @@ impl Broker {
             owes("a handshake").unless_armed(armed, since + config.handshake_timeout)?;
             owes("a half-open connection's place").unless(link.half_open.is_some())?;
         }
-        if let Some(reset_by) = link.reset_by {
+        if let Some(reset_by) = link.session.as_ref().and_then(|session| session.rare().reset_by) {
             owes("a session begun anew").unless_armed(armed, reset_by)?;
             owes("a session begun anew").unless_within(reset_by, now, longest.handshake)?;
         }

@@ -303,7 +303,9 @@ fn explained(answer: &Answer) -> ErrorBody {
         Outcome::Itself => {
             (ErrorCode::Itself, format!("{name} can't be a peer of itself: name another guest"))
         }
-        Outcome::Unknown => (ErrorCode::Unknown, "no guest is called so; castra status lists all".into()),
+        Outcome::Unknown => {
+            (ErrorCode::Unknown, format!("no guest is called {name}; castra status lists all"))
+        }
         Outcome::Rejected => (
             ErrorCode::Rejected,
             format!("{source} and {name} are not linked: one of them would not{because}"),
@@ -333,7 +335,8 @@ fn explained(answer: &Answer) -> ErrorBody {
         | Outcome::Listed
         | Outcome::Delivered
         | Outcome::Queued
-        | Outcome::Expired => (ErrorCode::Internal, format!("unexpected: {}", answer.outcome)),
+        | Outcome::Expired
+        | Outcome::Other => (ErrorCode::Internal, format!("unexpected: {}", answer.outcome)),
     };
     problem(code, text)
 }

@@ -52,11 +52,14 @@ pub(crate) struct Rare {
     /// Challenges before the newest that may still be answered.
     pub(super) older: [Option<Challenge>; 3],
     pub(super) late_answered: Option<Time>,
+    /// Serial: the session ends then, unless a new `ok` comes before.
+    pub(super) reset_by: Option<Time>,
     /// 0.1 subscriptions.
     pub(super) topics: Vec<String>,
 }
 
-static NOTHING: Rare = Rare { conflict: None, older: [None; 3], late_answered: None, topics: Vec::new() };
+static NOTHING: Rare =
+    Rare { conflict: None, older: [None; 3], late_answered: None, reset_by: None, topics: Vec::new() };
 
 /// What tags the frames of a keyed session, and how many there were each way.
 #[derive(Clone, Debug)]
@@ -144,7 +147,7 @@ impl Session {
 
     /// Asks now; from then on it goes on as before, at the same point of the
     /// interval: guests that are asked together once are not asked together for ever.
-    fn challenge_at_once(&mut self, now: Time, interval: Duration) {
+    pub(super) fn challenge_at_once(&mut self, now: Time, interval: Duration) {
         let period = nanos(interval).max(1);
         let (due, asked) = (self.next_challenge.as_nanos(), now.as_nanos());
         let ahead = if due > asked { (due - asked) % period } else { period - (asked - due) % period };
@@ -177,10 +180,11 @@ impl Session {
 
 impl Rare {
     fn is_nothing(&self) -> bool {
-        let Self { conflict, older, late_answered, topics } = self;
+        let Self { conflict, older, late_answered, reset_by, topics } = self;
         conflict.is_none()
             && older.iter().all(Option::is_none)
             && late_answered.is_none()
+            && reset_by.is_none()
             && topics.is_empty()
     }
 }
@@ -237,21 +241,6 @@ impl Links {
             cx.statistics.challenges_blocked += 1;
         }
         sent.then_some(challenge)
-    }
-
-    /// A stall was noticed, or proofs have to be younger from now on: everybody
-    /// is challenged at once, and judged anew.
-    pub(crate) fn challenge_everybody(&mut self, cx: &mut Cx) {
-        let now = cx.at();
-        for conn in self.table.ids().collect::<Vec<_>>() {
-            let Some(link) = self.table.get_mut(conn) else { continue };
-            if let Some(session) = &mut link.session {
-                if !session.is_legacy() {
-                    session.challenge_at_once(now, cx.config.interval);
-                }
-                cx.timers.arm_by(link.timer, now, Wakeup::Session);
-            }
-        }
     }
 
     pub(crate) fn challenge_incumbent(&mut self, cx: &mut Cx, conn: ConnId) {
@@ -442,7 +431,6 @@ impl Links {
     ) -> Option<RowId> {
         let link = self.table.get_mut(conn)?;
         let session = link.session.take()?;
-        link.reset_by = None;
         link.blocked_since = None;
         if !session.rare().topics.is_empty() {
             self.subscribers.retain(|other| *other != conn);

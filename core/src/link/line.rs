@@ -278,5 +278,9 @@ fn ok(words: &[&str]) -> Option<Ok> {
 
 /// Appends a number in decimal.
 pub(crate) fn append_number(out: &mut Vec<u8>, number: u64) {
+    // Most are of one digit.
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

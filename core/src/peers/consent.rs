@@ -213,6 +213,17 @@ impl Peers {
         self.advance(cx, guests, pair);
     }
 
+    /// The two are peers: whoever else wanted that has it.
+    pub(super) fn on_linked(&mut self, cx: &mut Cx, pair: Pair) {
+        let same = |(id, _, source, target, stage): (CommandId, &Request, GuestName, GuestName, &Stage)| {
+            let waits = !matches!(stage, Stage::Storing) && Pair::new(source, target) == Some(pair);
+            waits.then_some((id, target, source))
+        };
+        for (id, target, source) in self.requests.registrations().filter_map(same).collect::<Vec<_>>() {
+            self.conclude(cx, id, Answer::new(Outcome::Registered).about(target, source));
+        }
+    }
+
     /// A registration comes to nothing: somebody would not.
     pub(super) fn refuse(&mut self, cx: &mut Cx, id: CommandId, why: &str) {
         let Some(request) = self.requests.close(cx, id) else { return };

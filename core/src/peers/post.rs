@@ -73,12 +73,12 @@ impl Peers {
             return self.answer(asker, Answer::new(Outcome::InvalidRequest).because(why));
         }
         let linked = |to: &GuestName| guests.relations.are_linked(from, *to);
-        let Some(to) = to.filter(|to| asker.is_guest() || guests.find(to).is_some() || linked(to)) else {
-            // A guest can't tell strangers from nobody.
-            let outcome = if asker.is_guest() { Outcome::NotPeer } else { Outcome::Unknown };
-            return self.answer(asker, Answer::new(outcome));
-        };
+        let Some(to) = to else { return self.answer(asker, Answer::new(Outcome::NotPeer)) };
         let about = |outcome| Answer::new(outcome).about(to, from);
+        // A guest can't tell strangers from nobody.
+        if !asker.is_guest() && guests.find(&to).is_none() && !linked(&to) {
+            return self.answer(asker, about(Outcome::Unknown));
+        }
         let Some(pair) = Pair::new(from, to) else { return self.answer(asker, about(Outcome::Itself)) };
         if let Some(number) = key.as_deref().and_then(|key| self.mailbox.by_key(from, key)) {
             return self.send_again(cx, guests, asker, (number, to, queue), timeout);

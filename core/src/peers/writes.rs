@@ -166,6 +166,7 @@ impl Peers {
                 self.tell(guests, source, PeerFrame::Added { name: target });
                 self.tell(guests, target, PeerFrame::Added { name: source });
                 self.conclude(cx, command, Answer::new(Outcome::Registered).about(target, source));
+                self.on_linked(cx, pair);
             }
             Op::Unlink { command, source, expired } => {
                 let Some(target) = pair.other(&source) else { return };

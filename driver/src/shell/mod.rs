@@ -46,6 +46,9 @@ use crate::work::{Done, Job, JobId, Outcome, Work};
 
 /// Most bytes read from one connection per turn.
 pub const READ_MAX: usize = 64 * 1024;
+/// So many reads is one worth that finds a connection's end: it is closed, too,
+/// and its session ends.
+const END_COSTS: usize = 3;
 /// Most connections read per turn, and …
 const READS_PER_TURN: usize = 24;
 /// … written to; the others keep their place in the line. With [`doors::BATCH`]
@@ -181,9 +184,14 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     pub fn reload(&mut self, now: Now, config: Option<E::Config>) {
         self.ports.work.submit(JobId::Reopen, Job::Reopen);
         if let Some(config) = config {
-            self.feed(now, Input::Reload(Box::new(config)));
-            self.settle(now);
+            self.configure(now, config);
         }
+    }
+
+    /// Hands a configuration to the engine.
+    pub fn configure(&mut self, now: Now, config: E::Config) {
+        self.feed(now, Input::Reload(Box::new(config)));
+        self.settle(now);
     }
 
     /// Writes a line of the shell's own into the log.
@@ -317,8 +325,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 }
             }
             (JobId::Reopen, Outcome::Finished(Err(error))) => {
-                let text = format!("log files could not be opened again: {}", error.message);
-                self.ports.log(now, Level::Error, &text);
+                self.ports.log(now, Level::Error, &error.message);
             }
             (JobId::Reopen | JobId::Append, _) => {}
         }
@@ -369,13 +376,18 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     }
 
     fn read(&mut self, now: Now) {
-        for _ in 0..self.ports.ready.len().min(READS_PER_TURN) {
+        let mut left = READS_PER_TURN;
+        for _ in 0..self.ports.ready.len() {
+            if left == 0 {
+                return;
+            }
             let Some(conn) = self.ports.ready.pop_front() else { return };
-            if let Some(slot) = self.ports.slots.get(conn) {
-                slot.flags.queued = false;
-                if slot.is_open() && slot.flags.readable {
-                    self.read_one(now, conn);
-                }
+            let Some(slot) = self.ports.slots.get(conn) else { continue };
+            slot.flags.queued = false;
+            if slot.is_open() && slot.flags.readable {
+                self.read_one(now, conn);
+                let ended = !self.ports.slots.get(conn).is_some_and(|slot| slot.is_open());
+                left = left.saturating_sub(if ended { END_COSTS } else { 1 });
             }
         }
     }

@@ -142,6 +142,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             Effect::Persist(batch) => Job::Persist(batch),
             Effect::WriteRecord(record) => Job::WriteRecord(record),
             Effect::RemoveRecord(guest) => Job::RemoveRecord(guest),
+            Effect::Start { guest, deadline } => Job::Start { guest, patience: deadline.since(now.boot) },
             Effect::Reload => Job::Reopen,
             Effect::Dial { deadline } => return self.dial(now.boot, id, deadline),
             _ => {

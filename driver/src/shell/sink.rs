@@ -50,7 +50,8 @@ impl Sink {
         if !self.admit(now) {
             return;
         }
-        let stamp = self.stamp.text(event.at);
+        self.stamp.set(event.at);
+        let stamp = self.stamp.text.as_str();
         let Append { log, events, handshakes } = &mut self.lines;
         for part in [stamp, " [", self.prefix, "] ", event.fact.level().as_str(), " "] {
             log.extend_from_slice(part.as_bytes());
@@ -59,7 +60,7 @@ impl Sink {
         log.push(b'\n');
         event.append_json(Some(stamp), events);
         events.push(b'\n');
-        append_attempt(event, handshakes);
+        append_attempt(event, &self.stamp.seconds, handshakes);
     }
 
     /// Writes down what only the shell knows. `text` may hold anything.
@@ -78,11 +79,9 @@ impl Sink {
         self.due = None;
         self.in_flight += self.lines.len();
         // The next batch is about as large.
-        let next = Append {
-            log: Vec::with_capacity(self.lines.log.len()),
-            events: Vec::with_capacity(self.lines.events.len()),
-            handshakes: Vec::with_capacity(self.lines.handshakes.len()),
-        };
+        let room = |lines: &Vec<u8>| Vec::with_capacity(lines.len() + lines.len() / 8);
+        let Append { log, events, handshakes } = &self.lines;
+        let next = Append { log: room(log), events: room(events), handshakes: room(handshakes) };
         Some(std::mem::replace(&mut self.lines, next))
     }
 
@@ -144,7 +143,8 @@ impl Sink {
     }
 
     fn put(&mut self, now: Now, level: Level, text: &str) {
-        let stamp = self.stamp.text(now.wall);
+        self.stamp.set(now.wall);
+        let stamp = &self.stamp.text;
         let _ = writeln!(self.lines.log, "{stamp} [{}] {level} {}", self.prefix, Printable(text));
     }
 }
@@ -169,23 +169,42 @@ impl std::fmt::Display for Printable<'_> {
 struct Stamp {
     of: Option<WallTime>,
     text: String,
+    /// The whole second since the Unix epoch.
+    seconds: String,
 }
 
 impl Stamp {
-    fn text(&mut self, at: WallTime) -> &str {
-        if self.of != Some(at) {
-            self.of = Some(at);
-            self.text.clear();
-            let _ = write!(self.text, "{at}");
+    fn set(&mut self, at: WallTime) {
+        let (second, millis) = split(at);
+        match self.of.replace(at) {
+            Some(before) if before == at => {}
+            // Only its milliseconds are others: `…:17.042Z`.
+            Some(before) if split(before).0 == second => {
+                self.text.truncate(self.text.len().saturating_sub(4));
+                for unit in [100, 10, 1] {
+                    self.text.push(char::from(b'0' + (millis / unit % 10) as u8));
+                }
+                self.text.push('Z');
+            }
+            _ => {
+                self.text.clear();
+                self.seconds.clear();
+                let _ = write!(self.text, "{at}");
+                let _ = write!(self.seconds, "{}", at.unix_seconds());
+            }
         }
-        &self.text
     }
+}
+
+/// Seconds since the Unix epoch, and milliseconds.
+const fn split(at: WallTime) -> (i64, i64) {
+    (at.unix_millis().div_euclid(1000), at.unix_millis().rem_euclid(1000))
 }
 
 /// Appends a line of castra 0.1's `handshake-events.jsonl`, if the event makes
 /// one; the order of the fields is part of the format. Nothing in it can need
 /// escapes: names, capabilities and addresses were let in without.
-fn append_attempt(event: &Event, out: &mut Vec<u8>) {
+fn append_attempt(event: &Event, seconds: &str, out: &mut Vec<u8>) {
     let (outcome, reason, remote, capabilities) = match &event.fact {
         Fact::HandshakeSuccess { remote, capabilities, .. } => ("granted", None, remote, capabilities),
         Fact::HandshakeFailure { reason, remote, capabilities, .. } => {
@@ -194,8 +213,9 @@ fn append_attempt(event: &Event, out: &mut Vec<u8>) {
         }
         _ => return,
     };
-    // Writing to memory can't fail.
-    let _ = write!(out, "{{\"timestamp\":{},\"vm\":\"", event.at.unix_seconds());
+    for part in ["{\"timestamp\":", seconds, ",\"vm\":\""] {
+        out.extend_from_slice(part.as_bytes());
+    }
     match &event.guest {
         Some(guest) => out.extend_from_slice(guest.as_bytes()),
         None => remote.append(out),
@@ -312,12 +332,26 @@ mod tests {
             },
         );
         let mut line = Vec::new();
-        append_attempt(&failure, &mut line);
+        append_attempt(&failure, "1795188257", &mut line);
         assert_eq!(
             String::from_utf8(line).expect("text"),
             "{\"timestamp\":1795188257,\"vm\":\"127.0.0.1:51234\",\"capabilities\":[],\"session_kind\":\"guest\",\
              \"session_outcome\":\"timeout\",\"reason\":\"read-timeout\",\"remote_addr\":\"127.0.0.1:51234\"}\n"
         );
+    }
+
+    #[test]
+    fn a_stamp_is_the_time_as_it_is_shown_whatever_came_before() {
+        let mut stamp = Stamp::default();
+        let steps = [0, 1, 9, 10, 999, 1000, 1001, 999, -1, -2, -1000, 61_000, 1_795_188_257_042, 60_999];
+        for millis in steps.into_iter().chain(1_795_188_256_990..1_795_188_258_110) {
+            let at = WallTime::from_unix_millis(millis);
+            stamp.set(at);
+            assert_eq!(
+                (stamp.text.as_str(), stamp.seconds.as_str()),
+                (at.to_string().as_str(), at.unix_seconds().to_string().as_str())
+            );
+        }
     }
 
     #[test]

@@ -157,6 +157,7 @@ fn a_database_of_the_version_before_opens_and_has_no_peers() {
     let key = Some(Key::from_bytes([1; 32]));
     store.commit(&[&vec![Change::SetToken { guest: name("a"), key: key.clone() }]]).expect("a commit");
     store
+        .file
         .transact(|transaction| {
             let tables: Vec<_> = transaction.list_tables()?.collect();
             for table in tables.into_iter().filter(|table| !["meta", "tokens"].contains(&table.name())) {
@@ -184,8 +185,8 @@ fn a_row_that_makes_no_sense_is_damage() {
     for (low, high, value) in rows {
         let directory = scratch();
         let (mut store, _) = open(directory.path());
-        let table = redb::TableDefinition::<(&str, &str), &[u8]>::new("relations");
-        let planted = store.transact(|transaction| {
+        let table = TableDefinition::<(&str, &str), &[u8]>::new("relations");
+        let planted = store.file.transact(|transaction| {
             transaction.open_table(table)?.insert((low, high), value)?;
             Ok(())
         });

@@ -1,9 +1,16 @@
 use super::*;
-use redb::StorageBackend;
-use std::fs::File;
+use crate::database::{CACHE_BYTES, Opener};
+use redb::{Database, StorageBackend, StorageError};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+impl Store {
+    pub(super) fn read(&mut self) -> Result<Read, redb::Error> {
+        read(&mut self.file)
+    }
+}
 
 pub(super) fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
@@ -223,7 +230,7 @@ pub(super) fn on_a_failing_disk(directory: &Path) -> (Store, Arc<Faults>) {
         let disk = Disk { file, faults: Arc::clone(&disk) };
         Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(disk)?)
     });
-    (Store { open: opener, database: None }, faults)
+    (Store { file: DatabaseFile::over(opener) }, faults)
 }
 
 #[test]
@@ -233,7 +240,7 @@ fn a_failed_commit_changes_nothing_and_the_next_one_works() {
     store.commit(&[&set("devbox", Some(1))]).expect("a commit");
     faults.full.store(1, Ordering::SeqCst);
     store.commit(&[&set("devbox", Some(2))]).expect_err("one write fails");
-    assert!(store.database.is_some(), "open again before the failure is told");
+    assert!(store.file.is_open(), "open again before the failure is told");
     faults.full.store(usize::MAX, Ordering::SeqCst);
     store.commit(&[&set("devbox", Some(2))]).expect_err("a full disk");
     store.commit(&[&set("devbox", Some(3))]).expect_err("still full");

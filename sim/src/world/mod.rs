@@ -469,7 +469,8 @@ fn bounds(plan: &Plan) -> Sizes {
         half_open: config.half_open_max + serial,
         clients: config.control_clients_max,
         timers: usize::MAX,
-        messages: config.peers.mail_bytes_max,
+        // Each is reckoned to take some bytes.
+        messages: usize::MAX,
         message_bytes: config.peers.mail_bytes_max,
         peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
     }

@@ -16,9 +16,14 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn connect(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).unwrap();
+        Self::try_connect(socket).unwrap()
+    }
+
+    /// `None`: nobody serves there.
+    pub(crate) fn try_connect(socket: &Path) -> Option<Self> {
+        let stream = UnixStream::connect(socket).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: BufReader::new(stream), next_id: 1 }
+        Some(Self { stream: BufReader::new(stream), next_id: 1 })
     }
 
     /// How long an answer may take.

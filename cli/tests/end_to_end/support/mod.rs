@@ -4,6 +4,7 @@ mod control;
 mod link;
 mod process;
 mod proxy;
+mod raw_broker;
 mod watch;
 
 use std::ffi::OsStr;
@@ -20,6 +21,7 @@ pub(crate) use control::{Control, at};
 pub(crate) use link::{Keyed, Link, Stream};
 pub(crate) use process::{Process, Ran, until, wall_ms};
 pub(crate) use proxy::{Proxy, join, raw_pty};
+pub(crate) use raw_broker::RawBroker;
 pub(crate) use watch::{Watch, Yardstick};
 
 /// What a step that has no bound of its own may take on a busy machine.
@@ -67,6 +69,7 @@ impl World {
         command
             .env("HOME", self.path("home"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("XDG_STATE_HOME", self.path("state-home"))
             .env("TMPDIR", self.path("tmp"))
             .env("CASTRA_STATE_DIR", self.state())
             .stdin(Stdio::null())
