@@ -122,7 +122,9 @@ where
                 let act = &mut case.plan.acts[act];
                 (act.times, act.key, act.queue, act.padding, act.timeout_ms) = (1, None, true, 0, None);
             });
-            self.attempt(|case| case.plan.acts[act].by = By::Host);
+            if self.best.plan.acts[act].deed.is_the_hosts() {
+                self.attempt(|case| case.plan.acts[act].by = By::Host);
+            }
             self.attempt(|case| case.plan.acts[act].times = 1);
             self.attempt(|case| case.plan.acts[act].key = None);
             self.attempt(|case| case.plan.acts[act].queue = true);

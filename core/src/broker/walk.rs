@@ -32,8 +32,9 @@ pub(crate) struct Walk {
 pub(crate) enum Envelope {
     /// A line on control.
     Line(Option<RequestId>),
-    /// Nothing: the document goes into a frame.
-    Bare,
+    /// Nothing: the document goes into a frame, for this guest: of another's peers it
+    /// sees no more than itself.
+    Bare(GuestName),
 }
 
 #[derive(Clone, Debug)]
@@ -136,7 +137,7 @@ impl Walk {
             return false;
         }
         let more = match &mut self.body {
-            Body::Status { names, reachable, .. } => match next_row(names, cx, guests) {
+            Body::Status { names, reachable, .. } => match next_row(names, cx, guests, &self.envelope) {
                 Some(row) => {
                     *reachable += u64::from(row.reachable);
                     next_item(&mut self.count, out);
@@ -145,7 +146,7 @@ impl Walk {
                 }
                 None => false,
             },
-            Body::Waited { names } => match next_row(names, cx, guests) {
+            Body::Waited { names } => match next_row(names, cx, guests, &self.envelope) {
                 Some(row) => {
                     next_item(&mut self.count, out);
                     row.append(out);
@@ -251,8 +252,14 @@ pub(crate) fn append_head(out: &mut Vec<u8>, id: Option<&RequestId>, event: &str
     out.extend_from_slice(br#"","data":"#);
 }
 
-fn next_row(names: &mut Names, cx: &Cx, guests: &Guests) -> Option<GuestStatus> {
-    guests.status(cx, names.next(guests)?, cx.now)
+fn next_row(names: &mut Names, cx: &Cx, guests: &Guests, envelope: &Envelope) -> Option<GuestStatus> {
+    let mut status = guests.status(cx, names.next(guests)?, cx.now)?;
+    if let Envelope::Bare(viewer) = envelope
+        && status.name != *viewer
+    {
+        status.peers.retain(|peer| peer == viewer);
+    }
+    Some(status)
 }
 
 fn item(count: &mut u64, out: &mut Vec<u8>, value: &impl serde::Serialize) -> bool {

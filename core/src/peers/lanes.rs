@@ -107,6 +107,21 @@ impl Lanes {
         })
     }
 
+    /// Whether such an end of a message waits to be written, or is being written.
+    pub(crate) fn settles(&self, pair: &Pair, number: u64, fate: Fate) -> bool {
+        let Some(lane) = self.lanes.get(pair) else { return false };
+        lane.writing.iter().chain(&lane.waiting).any(|op| {
+            matches!(op, Op::Settle { number: other, fate: same }
+                if *other == number && core::mem::discriminant(same) == core::mem::discriminant(&fate))
+        })
+    }
+
+    /// Pairs that are being linked.
+    pub(crate) fn linking(&self) -> impl Iterator<Item = &Pair> {
+        let links = |op: &Op| matches!(op, Op::Link { .. });
+        self.lanes.iter().filter(move |(_, lane)| lane.writing.iter().any(links)).map(|(pair, _)| pair)
+    }
+
     /// The drain: what has not begun won't. Messages that were let in are given back.
     pub(crate) fn abandon(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();

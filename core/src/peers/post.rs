@@ -216,6 +216,10 @@ impl Peers {
         let Some(pair) = Pair::new(message.from, message.to) else { return };
         let at = cx.now.wall;
         let fate = if rejected { Fate::Rejected { at } } else { Fate::Delivered { at } };
+        // However often it is said, it is written once.
+        if self.lanes.settles(&pair, number, fate) {
+            return;
+        }
         self.lanes.push(pair, Op::Settle { number, fate });
         self.advance(cx, guests, pair);
     }

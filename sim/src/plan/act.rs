@@ -111,7 +111,7 @@ impl Deed {
     }
 
     /// Whether the operator can do it, too.
-    const fn is_the_hosts(self) -> bool {
+    pub(crate) const fn is_the_hosts(self) -> bool {
         matches!(self, Self::Send | Self::Register | Self::Unregister | Self::List | Self::Read)
     }
 }

@@ -257,7 +257,7 @@ impl Witness {
         if self.peers.is_none() {
             return;
         }
-        for id in frames(bytes, b"\"type\":\"peer_message\"") {
+        for id in messages_in(bytes, MESSAGE) {
             let guest = self.owner_of(conn).and_then(|owner| self.claims.get(owner.node).copied().flatten());
             self.of_peers(|peers| peers.sends(&id, guest));
         }
@@ -269,7 +269,7 @@ impl Witness {
             return;
         }
         let rejected = bytes.windows(15).any(|window| window == b"\"rejected\":true");
-        for id in frames(bytes, b"\"type\":\"peer_ack\"") {
+        for id in messages_in(bytes, ACKNOWLEDGEMENT) {
             self.of_peers(|peers| peers.acknowledges(node, &id, rejected));
         }
     }
@@ -533,8 +533,12 @@ pub(crate) const WAKEUPS: [&str; 13] = [
     "mail",
 ];
 
+/// Frames that bring a message, and that acknowledge one.
+pub(crate) const MESSAGE: &[u8] = b"\"type\":\"peer_message\"";
+const ACKNOWLEDGEMENT: &[u8] = b"\"type\":\"peer_ack\"";
+
 /// The messages that frames of this type are about.
-fn frames(bytes: &[u8], kind: &[u8]) -> Vec<MessageId> {
+pub(crate) fn messages_in(bytes: &[u8], kind: &[u8]) -> Vec<MessageId> {
     let mut ids = Vec::new();
     let mut rest = bytes;
     while let Some(at) = rest.windows(kind.len()).position(|window| window == kind) {

@@ -139,6 +139,7 @@ impl World {
         if let Some(journal) = disk.journal.as_mut().filter(|journal| !journal.is_empty()) {
             let changes = std::mem::take(journal);
             witness.at(self.clocks());
+            self.hub.borrow_mut().overhear(&changes);
             changes.iter().for_each(|change| witness.of_peers(|peers| peers.durable(change)));
         }
         for InboxDisk { node, disk, .. } in &self.inboxes {

@@ -52,7 +52,7 @@ impl Peers {
             return Err(("P2", format!("{guest} is told of {id}, which is another message")));
         }
         let so = match outcome {
-            Outcome::Delivered => letter.received,
+            Outcome::Delivered => letter.received || !self.is_honest(&letter.to),
             Outcome::Expired => matches!(letter.fate, Fate::Expired { .. }) || letter.received,
             Outcome::Rejected => matches!(letter.fate, Fate::Rejected { .. }),
             _ => true,
@@ -148,7 +148,7 @@ impl Peers {
             }
             let there = match asked.agent {
                 Some(node) => self.has_received(node, &id),
-                None => message.delivered_at.is_none() || letter.received,
+                None => message.delivered_at.is_none() || letter.received || !self.is_honest(&letter.to),
             };
             if !there {
                 return wrong("it is not there");

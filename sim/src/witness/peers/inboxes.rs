@@ -26,6 +26,12 @@ pub(super) struct Kept {
     newest: BTreeMap<GuestName, u64>,
 }
 
+impl Kept {
+    pub(super) fn is_of(&self, guest: &GuestName) -> bool {
+        self.guest == *guest
+    }
+}
+
 impl Peers {
     /// An agent has a disk; a twin's is what its original's was.
     pub(crate) fn add_inbox(
@@ -125,6 +131,11 @@ impl Peers {
             count(&mut self.counts, "acknowledged_again");
         }
         Ok(())
+    }
+
+    /// Whether a guest keeps what it says that it keeps: others may say anything.
+    pub(super) fn is_honest(&self, guest: &GuestName) -> bool {
+        self.inboxes.values().any(|kept| kept.is_of(guest))
     }
 
     /// Whether a message was ever durable in an agent's inbox.
