@@ -132,6 +132,12 @@ impl Lanes {
         self.taking.contains(&number)
     }
 
+    /// Pairs that are being linked.
+    pub(crate) fn linking(&self) -> impl Iterator<Item = &Pair> {
+        let links = |op: &Op| matches!(op, Op::Link { .. });
+        self.lanes.iter().filter(move |(_, lane)| lane.writing.iter().any(links)).map(|(pair, _)| pair)
+    }
+
     /// The drain: what has not begun won't. Messages that were let in are given back.
     pub(crate) fn abandon(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();

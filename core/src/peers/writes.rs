@@ -12,7 +12,7 @@ use crate::boundary::{Change, Effect, EffectError};
 use crate::broker::cx::Cx;
 use crate::broker::guests::Guests;
 use crate::event::{Fact, MESSAGE_MAX, Storage, shortened};
-use crate::id::EffectId;
+use crate::id::{EffectId, GuestName};
 
 impl Peers {
     /// Writes what waits for the pair, unless a write of it is on its way.
@@ -64,6 +64,12 @@ impl Peers {
                 }
                 if relation == Some(Relation::Linked) {
                     self.conclude(cx, command, Answer::new(Outcome::Registered).about(target, source));
+                    return None;
+                }
+                let most = cx.config.peers.peers_max;
+                if relation.is_none() && pair.both().iter().any(|guest| self.count(guests, guest) >= most) {
+                    let answer = Answer::new(Outcome::Full).about(target, source);
+                    self.conclude(cx, command, answer.because("too many peers"));
                     return None;
                 }
                 changes.push(Change::SetRelation { pair, relation: Some(Relation::Linked) });
@@ -124,6 +130,12 @@ impl Peers {
                 Some(Op::Leave { number })
             }
         }
+    }
+
+    /// Records of the guest, those that are being written included.
+    fn count(&self, guests: &Guests, guest: &GuestName) -> usize {
+        let fresh = |pair: &&Pair| pair.other(guest).is_some() && guests.relations.relation(pair).is_none();
+        guests.relations.count(guest) + self.lanes.linking().filter(fresh).count()
     }
 
     /// An effect of ours ended; false: it isn't ours.
