@@ -126,7 +126,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Run a command in a session of its own: how a broker runs start commands
     #[command(hide = true)]
-    StartCommand {
+    #[command(name = "start-command")]
+    Launch {
         /// For /bin/sh
         command: OsString,
     },

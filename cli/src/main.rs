@@ -111,6 +111,6 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Peers(args) => peer::peers(cx, &args),
         Command::Inbox(args) => peer::inbox(cx, &args),
         Command::Restore(args) => peer::restore(cx, &args),
-        Command::StartCommand { command } => Err(broker::start_command(&command)),
+        Command::Launch { command } => Err(broker::start_command(&command)),
     }
 }

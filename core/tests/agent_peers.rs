@@ -453,3 +453,28 @@ fn a_policy_of_accept_or_ask_is_stated_too() {
         assert_eq!(said(&mut world, link), [json!({"type": "peer_policy", "policy": policy})]);
     }
 }
+
+#[test]
+fn an_inbox_is_read_on_from_a_message_and_otherwise_from_its_newest() {
+    let (mut world, link) = world();
+    for number in 1..=5 {
+        keep(&mut world, link, number);
+    }
+    let client = world.client();
+    world.take();
+    let mut texts = |params: Value| {
+        ask(&mut world, client, "inbox", &params);
+        let (_, data) = reply(&mut world, client);
+        let messages = data["messages"].as_array().unwrap().clone();
+        let ids =
+            messages.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        (messages.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), ids)
+    };
+    let (newest, _) = texts(json!({"limit": 2}));
+    assert_eq!(newest, ["text 4", "text 5"]);
+    let (all, ids) = texts(json!({}));
+    assert_eq!(all.len(), 5);
+    let (next, _) = texts(json!({"after": ids[0], "limit": 2}));
+    assert_eq!(next, ["text 2", "text 3"]);
+    assert_eq!(texts(json!({"after": ids[4]})).0, Vec::<String>::new());
+}

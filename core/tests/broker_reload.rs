@@ -94,3 +94,24 @@ fn what_a_start_found_is_no_change() {
     assert_eq!(world.verdict("devbox"), waiting(Reason::BrokerStarted));
     assert!(!world.kinds().contains(&"verdict.changed"));
 }
+
+#[test]
+fn only_a_shorter_window_or_interval_asks_everybody_at_once() {
+    let before = |config: &mut BrokerConfig| (config.window, config.interval) = (ms(9000), ms(2000));
+    for (window, interval, asked) in [
+        (ms(9000), ms(2000), false),
+        (ms(9000), ms(3000), false),
+        (ms(10_000), ms(2000), false),
+        (ms(8000), ms(2000), true),
+        (ms(9000), ms(1000), true),
+        (ms(10_000), ms(1000), true),
+        (ms(8000), ms(2500), true),
+    ] {
+        let mut world = World::new(before);
+        let conn = world.join("devbox");
+        reload(&mut world, |config| (config.window, config.interval) = (window, interval));
+        // What concerns everybody is done in parts, which follow each other without a wait.
+        world.advance(Duration::ZERO);
+        assert_eq!(world.frame(conn).is_some(), asked, "{window:?} {interval:?}");
+    }
+}

@@ -211,3 +211,17 @@ fn a_record_without_capabilities_does_not_name_them() {
         r#"{"vm":"a","timestamp":7,"capabilities":["a","b"]}"#
     );
 }
+
+#[test]
+fn hex_has_sixteen_digits_and_no_neighbours_of_them() {
+    for byte in 0..=u8::MAX {
+        let expected = "0123456789abcdef".bytes().position(|digit| digit == byte);
+        for place in 0..32 {
+            let mut text = [b'0'; 32];
+            text[place] = byte;
+            let read = str::from_utf8(&text).ok().and_then(|text| text.parse::<Nonce>().ok());
+            let value = read.map(|nonce| u128::from_be_bytes(nonce.0) >> (4 * (31 - place)));
+            assert_eq!(value, expected.map(|value| value as u128), "{byte:#x} at {place}");
+        }
+    }
+}

@@ -113,7 +113,8 @@ fn a_last_line_without_an_end_is_cut() {
 fn a_command_that_goes_on_is_left_alone_after_a_while_started_once_and_buried() {
     let it = Fixture::new(&[(
         "devbox",
-        "echo $$ > \"$CASTRA_STATE_DIR/pid\"; while [ ! -e \"$CASTRA_STATE_DIR/go\" ]; do sleep 0.02; done",
+        "echo $$ > \"$CASTRA_STATE_DIR/pid\"; \
+         while [ -d \"$CASTRA_STATE_DIR\" ] && [ ! -e \"$CASTRA_STATE_DIR/go\" ]; do sleep 0.02; done",
     )]);
     it.start("devbox", Duration::from_millis(50));
     assert_eq!(it.end(), Ok(()));
@@ -131,7 +132,8 @@ fn a_command_that_goes_on_is_left_alone_after_a_while_started_once_and_buried() 
 #[test]
 fn at_most_sixteen_are_waited_for_at_once_and_those_left_alone_do_not_count() {
     let names: Vec<String> = (0..=WATCHED_MAX).map(|index| format!("vm{index}")).collect();
-    let command = "while [ ! -e \"$CASTRA_STATE_DIR/go\" ]; do sleep 0.02; done";
+    let command =
+        "while [ -d \"$CASTRA_STATE_DIR\" ] && [ ! -e \"$CASTRA_STATE_DIR/go\" ]; do sleep 0.02; done";
     let it = Fixture::new(&names.iter().map(|name| (name.as_str(), command)).collect::<Vec<_>>());
     it.start(&names[0], Duration::ZERO);
     assert_eq!(it.end(), Ok(()));

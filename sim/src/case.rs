@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Plan;
+use crate::plan::{By, Plan};
 
 /// The format that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -93,6 +93,16 @@ fn check(plan: &Plan) -> Result<(), &'static str> {
         || !plan.clients.iter().all(|client| known(client.guest))
     {
         return Err("a fault or a client names a guest that isn't there");
+    }
+    // One that nobody has, and the beginning of all, are names, too.
+    if !plan.acts.iter().all(|act| known(act.guest) && act.other < count + 2) {
+        return Err("an act names a guest that isn't there");
+    }
+    if !plan.acts.iter().all(|act| act.by == By::Guest || act.deed.is_the_hosts()) {
+        return Err("the operator does what only a guest can");
+    }
+    if plan.guests.iter().flat_map(|guest| &guest.inbox).any(|inbox| inbox.policies.is_empty()) {
+        return Err("an inbox needs a policy for its first life");
     }
     if !plan.faults.is_sorted_by_key(|fault| fault.at_ms) {
         return Err("the faults are not in the order of time");

@@ -1,4 +1,4 @@
-//! What outlives the broker's process, and the workers that write it.
+//! What outlives a process, the broker's or an agent's, and the workers that write it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use castra_core::Restored;
 use castra_core::auth::Key;
-use castra_core::boundary::{Change, EffectError, EffectErrorKind};
+use castra_core::boundary::{Batch, Change, EffectError, EffectErrorKind};
 use castra_core::id::GuestName;
-use castra_core::peers::Ledger;
+use castra_core::peers::{Ledger, MessageId, Received, RestoredInbox};
 use castra_core::time::{Time, WallTime};
 use castra_driver::work::{Done, Job, JobId, Outcome, Work};
 
@@ -21,6 +21,8 @@ pub(crate) struct Disk {
     tokens: BTreeMap<GuestName, Option<Key>>,
     records: BTreeMap<GuestName, WallTime>,
     peers: Ledger,
+    received: BTreeMap<u64, Received>,
+    seen: BTreeMap<MessageId, WallTime>,
     jobs: VecDeque<(Time, JobId, Job)>,
     /// Commits fail.
     pub(crate) commits_fail_until: Time,
@@ -39,6 +41,10 @@ pub(crate) struct Disk {
     pub(crate) failures: u64,
     /// Bytes of log lines written.
     pub(crate) written: u64,
+    /// Changes about peers that became durable, for whoever asks; `None`: nobody does.
+    pub(crate) journal: Option<Vec<Change>>,
+    /// A commit that fails may be there all the same.
+    pub(crate) doubtful: bool,
 }
 
 /// How long work takes while the disk is slow.
@@ -54,6 +60,26 @@ impl Disk {
             last_seen: self.records.iter().map(|(name, at)| (*name, *at)).collect(),
             peers: self.peers.restored(),
         }
+    }
+
+    /// An agent starts on it.
+    pub(crate) fn restore_inbox(&self) -> RestoredInbox {
+        RestoredInbox {
+            messages: self.received.values().cloned().collect(),
+            seen: self.seen.iter().map(|(id, at)| (*id, *at)).collect(),
+        }
+    }
+
+    /// A disk for an agent's inbox.
+    pub(crate) fn of_inbox() -> Self {
+        let latency = Duration::from_millis(2);
+        Self { latency, doubtful: true, journal: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The same inbox on another disk.
+    pub(crate) fn copy_inbox(&self) -> Self {
+        let (received, seen) = (self.received.clone(), self.seen.clone());
+        Self { received, seen, ..Self::of_inbox() }
     }
 
     /// The operator gives a guest a token before anything runs.
@@ -129,10 +155,14 @@ impl Disk {
                 self.written += if full { 0 } else { lines.len() as u64 };
                 return Outcome::Appended { bytes: lines.len(), error };
             }
-            Job::Persist(_) if failing => Err("the commit failed"),
+            Job::Persist(batch) if failing => {
+                if self.doubtful && self.failures.is_multiple_of(2) {
+                    self.commit(batch);
+                }
+                Err("the commit failed")
+            }
             Job::Persist(batch) => {
-                self.commits += 1;
-                batch.into_iter().for_each(|change| self.change(change));
+                self.commit(batch);
                 Ok(())
             }
             Job::WriteRecord(_) if full => Err("no space left on device"),
@@ -153,6 +183,14 @@ impl Disk {
         Outcome::Finished(result.map_err(storage))
     }
 
+    fn commit(&mut self, batch: Batch) {
+        self.commits += 1;
+        if let Some(journal) = &mut self.journal {
+            journal.extend(batch.iter().filter(|change| is_about_peers(change)).cloned());
+        }
+        batch.into_iter().for_each(|change| self.change(change));
+    }
+
     fn change(&mut self, change: Change) {
         self.peers.apply(&change);
         match change {
@@ -169,9 +207,26 @@ impl Disk {
                     *key = None;
                 }
             }
+            Change::SetReceived(message) => {
+                self.received.insert(message.number, *message);
+            }
+            Change::DropReceived { number } => {
+                self.received.remove(&number);
+            }
+            Change::SetSeen { id, at: Some(at) } => {
+                self.seen.insert(id, at);
+            }
+            Change::SetSeen { id, at: None } => {
+                self.seen.remove(&id);
+            }
             _ => {}
         }
     }
+}
+
+/// Whether peers, or their messages, are not the same after it.
+pub(crate) const fn is_about_peers(change: &Change) -> bool {
+    !matches!(change, Change::Incarnation(_) | Change::SetToken { .. })
 }
 
 /// The workers of one broker.

@@ -34,6 +34,12 @@ pub struct Outcome {
     pub wakeups: Counts,
     /// What clients got, by reply or error code.
     pub replies: Counts,
+    /// What was done about peers, by kind.
+    pub acts: Counts,
+    /// What those who did it were told.
+    pub told: Counts,
+    /// What happened to messages.
+    pub mail: Counts,
     /// Fingerprint of everything that went into engines and came out, in order.
     pub digest: u64,
 }
@@ -58,6 +64,9 @@ impl AddAssign<&Self> for Outcome {
             (&mut self.ends, &other.ends),
             (&mut self.wakeups, &other.wakeups),
             (&mut self.replies, &other.replies),
+            (&mut self.acts, &other.acts),
+            (&mut self.told, &other.told),
+            (&mut self.mail, &other.mail),
         ];
         for (mine, theirs) in pairs {
             for (name, count) in theirs {

@@ -5,8 +5,10 @@
 //! Only what breaks the same promise counts as the same failure. The same case
 //! shrinks to the same case, unless it is stopped earlier.
 
+use castra_core::peers::Policy;
+
 use crate::case::Case;
-use crate::plan::{Carrier, GuestKind, Network, Plan, Way};
+use crate::plan::{By, Carrier, GuestKind, Inbox, Network, Plan, Way};
 
 /// How far shrinking is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +80,7 @@ where
         let plan = &self.best.plan;
         let progress = Progress {
             runs: self.runs,
-            parts: plan.guests.len() + plan.clients.len() + plan.faults.len(),
+            parts: plan.guests.len() + plan.clients.len() + plan.faults.len() + plan.acts.len(),
             choices: self.best.choices.len(),
         };
         if !(self.go_on)(progress) {
@@ -97,6 +99,7 @@ where
     fn structure(&mut self) {
         self.remove(|case| case.plan.faults.len(), |case, part| drop(case.plan.faults.drain(part)));
         self.remove(|case| case.plan.clients.len(), |case, part| drop(case.plan.clients.drain(part)));
+        self.remove(|case| case.plan.acts.len(), |case, part| drop(case.plan.acts.drain(part)));
         for guest in (0..self.best.plan.guests.len()).rev() {
             self.attempt(|case| remove_guest(&mut case.plan, guest));
         }
@@ -106,6 +109,7 @@ where
             self.attempt(|case| case.plan.guests[guest].carrier = Carrier::Tcp);
             self.attempt(|case| case.plan.guests[guest].keyed = false);
             self.attempt(|case| case.plan.guests[guest].core = true);
+            self.plainer_inbox(guest);
             self.number(|case| &mut case.plan.guests[guest].starts_ms);
         }
         for client in 0..self.best.plan.clients.len() {
@@ -113,12 +117,35 @@ where
             self.number(|case| &mut case.plan.clients[client].timeout_ms);
             self.number(|case| &mut case.plan.clients[client].at_ms);
         }
+        for act in 0..self.best.plan.acts.len() {
+            self.attempt(|case| {
+                let act = &mut case.plan.acts[act];
+                (act.times, act.key, act.queue, act.padding, act.timeout_ms) = (1, None, true, 0, None);
+            });
+            if self.best.plan.acts[act].deed.is_the_hosts() {
+                self.attempt(|case| case.plan.acts[act].by = By::Host);
+            }
+            self.attempt(|case| case.plan.acts[act].times = 1);
+            self.attempt(|case| case.plan.acts[act].key = None);
+            self.attempt(|case| case.plan.acts[act].queue = true);
+            self.attempt(|case| case.plan.acts[act].padding = 0);
+            self.attempt(|case| case.plan.acts[act].timeout_ms = None);
+            self.number(|case| &mut case.plan.acts[act].at_ms);
+        }
         for fault in 0..self.best.plan.faults.len() {
             self.attempt(|case| case.plan.faults[fault].way = Way::Both);
             self.number(|case| &mut case.plan.faults[fault].for_ms);
         }
         self.sooner();
         self.number(|case| &mut case.plan.chaos_ms);
+    }
+
+    fn plainer_inbox(&mut self, guest: usize) {
+        self.attempt(|case| case.plan.guests[guest].inbox = None);
+        let plain = Inbox { policies: vec![Policy::Accept], require_authenticated: false };
+        if self.best.plan.guests[guest].inbox.is_some() {
+            self.attempt(|case| case.plan.guests[guest].inbox = Some(plain));
+        }
     }
 
     /// A few parts often need each other only so that the last fault comes at
@@ -275,8 +302,10 @@ fn remove_guest(plan: &mut Plan, guest: usize) {
     plan.guests.remove(guest);
     plan.faults.retain(|fault| fault.guest != guest);
     plan.clients.retain(|client| client.guest != guest);
+    plan.acts.retain(|act| act.guest != guest && act.other != guest);
     let numbers = plan.faults.iter_mut().map(|fault| &mut fault.guest);
-    for number in numbers.chain(plan.clients.iter_mut().map(|client| &mut client.guest)) {
+    let numbers = numbers.chain(plan.clients.iter_mut().map(|client| &mut client.guest));
+    for number in numbers.chain(plan.acts.iter_mut().flat_map(|act| [&mut act.guest, &mut act.other])) {
         *number -= usize::from(*number > guest);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use castra_core::time::Time;
 
 /// The names of all promises that a world is held to.
-pub const PROMISES: [&str; 16] = [
+pub const PROMISES: [&str; 19] = [
     "S1",
     "S2",
     "S3",
@@ -17,6 +17,9 @@ pub const PROMISES: [&str; 16] = [
     "L3",
     "L4",
     "L5",
+    "P1",
+    "P2",
+    "P3",
     "A2",
     "rule 1",
     "rule 4",

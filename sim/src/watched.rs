@@ -107,6 +107,13 @@ where
             }
             if E::CLAIMS {
                 witness.punctual(now, &self.boundary);
+                if let Input::Done { effect, result } = &input {
+                    witness.at(now);
+                    witness.of_peers(|peers| {
+                        peers.written(*effect, result.is_ok());
+                        Ok(())
+                    });
+                }
                 let (source, bytes, tick) = match &input {
                     Input::Bytes { conn, .. } => (Some(*conn), true, None),
                     Input::Opened { conn, .. } => (Some(*conn), false, None),
@@ -132,9 +139,19 @@ where
             Output::Transmit { conn, bytes } => {
                 witness.digest(u64::from(conn.index));
                 witness.digest_bytes(bytes);
+                if E::CLAIMS {
+                    witness.said(*conn, bytes);
+                } else {
+                    witness.answered(self.node, bytes);
+                }
             }
             Output::Effect { id, effect } => {
                 witness.digest(id.0);
+                if let Effect::Persist(changes) = effect
+                    && E::CLAIMS
+                {
+                    witness.of_peers(|peers| peers.writes(*id, changes));
+                }
                 witness.digest(matches!(effect, Effect::Persist(_)).into());
             }
             Output::Event(event) if E::CLAIMS => {

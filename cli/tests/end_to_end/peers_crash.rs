@@ -124,7 +124,7 @@ fn work(
         let flip = random.below(2) as usize;
         let (from, to) = (&names[flip], &names[1 - flip]);
         let (method, params) = match random.below(16) {
-            0 | 1 | 2 => ("register_peer", json!({"source": from, "name": to})),
+            0..=2 => ("register_peer", json!({"source": from, "name": to})),
             3 => ("unregister_peer", json!({"source": from, "name": to})),
             _ => {
                 let key = format!("{seed}-{number}");

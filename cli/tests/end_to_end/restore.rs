@@ -30,7 +30,7 @@ fn a_guest_that_is_off_is_started_once_and_outlives_the_broker() {
     let config = format!(
         "[guests.devbox]\nstart = '''echo $$ > {pid}; exec {agent}'''\n\
          [guests.failing]\nstart = 'echo \"$CASTRA_GUEST is no domain\" >&2; exit 3'\n\
-         [guests.slow]\nstart = 'while [ ! -e {go} ]; do sleep 0.05; done'\n\
+         [guests.slow]\nstart = 'while [ -d \"$CASTRA_STATE_DIR\" ] && [ ! -e {go} ]; do sleep 0.05; done'\n\
          [guests.plain]\n",
         pid = world.path("pid").display(),
         go = go.display(),

@@ -233,6 +233,11 @@ impl Clients {
         }
     }
 
+    /// Whether lines come to this client without requests.
+    pub(crate) fn is_streaming(&self, conn: ConnId) -> bool {
+        self.table.get(&conn).is_some_and(|client| client.streams)
+    }
+
     /// Whether a client that lines come to has nothing left to be written to it.
     pub(crate) fn has_said_all(&self, conn: ConnId) -> bool {
         self.table.get(&conn).is_some_and(|client| client.streams && client.answers.is_empty())

@@ -50,7 +50,7 @@ pub(super) struct Command {
 #[derive(Clone, Debug)]
 pub(crate) enum Asker {
     Client { conn: ConnId, id: Option<RequestId> },
-    Guest { conn: ConnId, kind: GuestRequestKind, id: u64 },
+    Guest { conn: ConnId, guest: GuestName, kind: GuestRequestKind, id: u64 },
 }
 
 #[derive(Clone, Debug)]
@@ -191,8 +191,8 @@ impl Commands {
         };
         match asker {
             Asker::Client { conn, id } => clients.walk(conn, Walk::waited(Envelope::Line(id), names), None),
-            Asker::Guest { .. } => {
-                let answer = Walk::waited(Envelope::Bare, names).finish(cx, guests);
+            Asker::Guest { guest, .. } => {
+                let answer = Walk::waited(Envelope::Bare, names).finish(cx, guests, guest);
                 self.answer(cx, clients, asker, Ok(Document::Json(answer)));
             }
         }
@@ -414,7 +414,7 @@ impl Commands {
                 // Documents are walked for clients.
                 Ok(Document::Json(_)) => {}
             },
-            Asker::Guest { conn, kind, id } => {
+            Asker::Guest { conn, kind, id, .. } => {
                 let answer = match answer {
                     Ok(Document::Json(json)) => Ok(json),
                     Ok(Document::Pong(pong)) => {

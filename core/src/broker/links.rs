@@ -118,9 +118,10 @@ impl Link {
         self.room < self.capacity / 3
     }
 
-    /// Whether mail of so many bytes leaves room for answers.
+    /// Whether mail of so many bytes may be sent. While less than half is free the
+    /// shell will say when there is more; above that it would not.
     pub(super) const fn has_room_for_mail(&self, bytes: usize) -> bool {
-        self.room as usize >= bytes + SMALL + self.capacity as usize / 3
+        self.room >= self.capacity / 2 && self.room as usize >= bytes + 64
     }
 
     pub(crate) fn remote(&self) -> Remote {

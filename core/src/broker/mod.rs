@@ -321,7 +321,7 @@ impl Broker {
         self.cx.timers.arm(self.drain_timer, deadline, Wakeup::Drain);
         let Self { cx, guests, links, clients, commands, peers, .. } = self;
         commands.on_drain(cx, clients);
-        peers.on_drain(cx);
+        peers.on_drain(cx, guests);
         for conn in links.table.ids().collect::<Vec<_>>() {
             links.leave(cx, guests, conn);
         }
@@ -397,7 +397,7 @@ impl Engine for Broker {
         self.route();
         self.pump_peers();
         self.records.pump(&mut self.cx, &mut self.guests, false);
-        self.more |= self.clients.pump(&mut self.cx, &self.guests);
+        self.more |= self.pump_clients();
         self.resume_clients();
         self.on_drain();
     }

@@ -23,6 +23,9 @@ use crate::peers::requests::{Answer, Asker};
 use crate::peers::wire::{PeerRequest, PeerResult};
 use crate::peers::{Outcome, Pair, Relation};
 
+/// Most messages written to one follower in one call.
+const FEEDS: usize = 16;
+
 /// Most guests that an answer names as perhaps meant.
 const CANDIDATES_MAX: usize = 10;
 
@@ -225,13 +228,29 @@ impl Broker {
                 }
             }
         }
-        for conn in peers.followers() {
-            while clients.has_said_all(conn) {
-                let Some(message) = peers.next_for(conn) else { break };
-                clients.say(conn, "inbox", &Inbox { messages: alloc::vec![message] });
+        peers.rearm(cx);
+    }
+
+    /// Writes what clients are owed, and to followers of inboxes one message after the
+    /// other, as they read. True: there is more to do at once.
+    pub(super) fn pump_clients(&mut self) -> bool {
+        let Self { cx, guests, clients, peers, .. } = self;
+        for _ in 0..FEEDS {
+            let more = clients.pump(cx, guests);
+            let mut fed = false;
+            for conn in peers.followers(|conn| clients.is_streaming(conn)) {
+                if clients.has_said_all(conn)
+                    && let Some(message) = peers.next_for(conn)
+                {
+                    clients.say(conn, "inbox", &Inbox { messages: alloc::vec![message] });
+                    fed = true;
+                }
+            }
+            if !fed {
+                return more;
             }
         }
-        peers.rearm(cx);
+        true
     }
 }
 
@@ -306,10 +325,9 @@ fn explained(answer: &Answer) -> ErrorBody {
         Outcome::Unknown => {
             (ErrorCode::Unknown, format!("no guest is called {name}; castra status lists all"))
         }
-        Outcome::Rejected => (
-            ErrorCode::Rejected,
-            format!("{source} and {name} are not linked: one of them would not{because}"),
-        ),
+        Outcome::Rejected => {
+            (ErrorCode::Rejected, format!("not between {source} and {name}: one of them would not{because}"))
+        }
         Outcome::Busy => (ErrorCode::Busy, format!("{source} can't do this now{because}; try again")),
         Outcome::NotPeer => {
             let text =
@@ -321,6 +339,9 @@ fn explained(answer: &Answer) -> ErrorBody {
         Outcome::NotReachable => {
             let text = format!("{name} is not reachable now; castra status {name} says why");
             (ErrorCode::NotReachable, text)
+        }
+        Outcome::StorageFailed if answer.message.is_some() => {
+            (ErrorCode::StorageFailed, format!("the database failed{because}"))
         }
         Outcome::StorageFailed => {
             let text = format!("nothing changed{because}; see that the disk has room and works");
@@ -335,7 +356,8 @@ fn explained(answer: &Answer) -> ErrorBody {
         | Outcome::Listed
         | Outcome::Delivered
         | Outcome::Queued
-        | Outcome::Expired => (ErrorCode::Internal, format!("unexpected: {}", answer.outcome)),
+        | Outcome::Expired
+        | Outcome::Other => (ErrorCode::Internal, format!("unexpected: {}", answer.outcome)),
     };
     problem(code, text)
 }

@@ -25,8 +25,8 @@ impl Commands {
         row: RowId,
         request: GuestRequest,
     ) {
-        let asker = Asker::Guest { conn, kind: request.kind, id: request.id };
         let Some(name) = guests.get(row).map(Row::name) else { return };
+        let asker = Asker::Guest { conn, guest: name, kind: request.kind, id: request.id };
         let timeout = request.timeout_ms.map(Duration::from_millis);
         let mut names = request.guests;
         if names.is_empty() {
@@ -40,8 +40,10 @@ impl Commands {
         }
         match request.kind {
             GuestRequestKind::Status => {
+                names.sort_unstable();
+                names.dedup();
                 let walk = Walk::status(Envelope::Bare, Names::Listed(names, 0), cx.now.wall);
-                let answer = walk.finish(cx, guests);
+                let answer = walk.finish(cx, guests, name);
                 self.answer(cx, clients, asker, Ok(Document::Json(answer)));
             }
             GuestRequestKind::Wait => match request.target {

@@ -43,7 +43,8 @@ impl Commands {
             );
             return self.answer(cx, clients, asker, Err(problem(ErrorCode::Refused, text)));
         }
-        let starting = self.starts.values().any(|other| *other == guest);
+        // A command that ended well may have left the rest to others.
+        let starting = self.starts.values().any(|other| *other == guest) || !self.restoring(guest).is_empty();
         if !starting && self.starts.len() >= STARTS_MAX {
             let text = format!("{STARTS_MAX} guests are being started already; try again");
             return self.answer(cx, clients, asker, Err(problem(ErrorCode::Busy, text)));

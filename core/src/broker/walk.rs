@@ -25,6 +25,8 @@ pub(crate) struct Walk {
     begun: bool,
     /// Items written so far.
     count: u64,
+    /// The guest that asked: of others' peers it sees none but itself.
+    viewer: Option<GuestName>,
 }
 
 /// What stands around the document.
@@ -119,11 +121,12 @@ impl Walk {
     }
 
     const fn new(envelope: Envelope, body: Body) -> Self {
-        Self { envelope, body, begun: false, count: 0 }
+        Self { envelope, body, begun: false, count: 0, viewer: None }
     }
 
-    /// The whole answer at once.
-    pub(crate) fn finish(mut self, cx: &Cx, guests: &Guests) -> Vec<u8> {
+    /// The whole answer at once, for a guest.
+    pub(crate) fn finish(mut self, cx: &Cx, guests: &Guests, viewer: GuestName) -> Vec<u8> {
+        self.viewer = Some(viewer);
         let mut out = Vec::new();
         while !self.step(cx, guests, &mut out) {}
         out
@@ -136,7 +139,7 @@ impl Walk {
             return false;
         }
         let more = match &mut self.body {
-            Body::Status { names, reachable, .. } => match next_row(names, cx, guests) {
+            Body::Status { names, reachable, .. } => match next_row(names, cx, guests, self.viewer) {
                 Some(row) => {
                     *reachable += u64::from(row.reachable);
                     next_item(&mut self.count, out);
@@ -145,7 +148,7 @@ impl Walk {
                 }
                 None => false,
             },
-            Body::Waited { names } => match next_row(names, cx, guests) {
+            Body::Waited { names } => match next_row(names, cx, guests, self.viewer) {
                 Some(row) => {
                     next_item(&mut self.count, out);
                     row.append(out);
@@ -251,8 +254,12 @@ pub(crate) fn append_head(out: &mut Vec<u8>, id: Option<&RequestId>, event: &str
     out.extend_from_slice(br#"","data":"#);
 }
 
-fn next_row(names: &mut Names, cx: &Cx, guests: &Guests) -> Option<GuestStatus> {
-    guests.status(cx, names.next(guests)?, cx.now)
+fn next_row(names: &mut Names, cx: &Cx, guests: &Guests, viewer: Option<GuestName>) -> Option<GuestStatus> {
+    let mut row = guests.status(cx, names.next(guests)?, cx.now)?;
+    if let Some(viewer) = viewer.filter(|viewer| *viewer != row.name) {
+        row.peers.retain(|peer| *peer == viewer);
+    }
+    Some(row)
 }
 
 fn item(count: &mut u64, out: &mut Vec<u8>, value: &impl serde::Serialize) -> bool {

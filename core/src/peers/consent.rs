@@ -14,7 +14,7 @@ use core::time::Duration;
 
 use super::lanes::Op;
 use super::machine::{From, Peers, Post};
-use super::requests::{Answer, Asker, Kind, Request, Stage};
+use super::requests::{Answer, Asker, Kind, Registration, Request, Stage};
 use super::wire::PeerFrame;
 use super::{Outcome, Pair, Policy, bounded_reason};
 use crate::broker::cx::Cx;
@@ -49,27 +49,43 @@ impl Peers {
             let answer = Answer::new(Outcome::Busy).because("too many registrations within a minute");
             return self.answer(asker, answer);
         }
-        let Some(target) = target.filter(|target| guests.find(target).is_some()) else {
-            let answer = Answer::new(Outcome::Unknown);
-            return self.refuse_new(cx, asker, answer, timeout);
-        };
-        let about = |outcome| Answer::new(outcome).about(target, source);
-        let Some(pair) = Pair::new(source, target) else { return self.answer(asker, about(Outcome::Itself)) };
-        if guests.relations.are_linked(source, target) {
-            return self.answer(asker, about(Outcome::Registered));
+        if let Some(target) = target.filter(|target| *target == source) {
+            return self.answer(asker, Answer::new(Outcome::Itself).about(target, source));
         }
-        let busy = self.requests.registrations().any(|(_, _, other, ..)| other == source);
+        if let Some(target) = target.filter(|target| guests.relations.are_linked(source, *target)) {
+            return self.answer(asker, Answer::new(Outcome::Registered).about(target, source));
+        }
+        // Whatever is answered at once must not depend on whether the target exists.
+        let own = |outcome| Answer { names: target.map(|target| (target, source)), ..Answer::new(outcome) };
+        let busy = if by_guest {
+            self.requests.awaits_registration(source)
+        } else {
+            self.requests.registrations(source).any(|(_, _, other, ..)| other == source)
+        };
         let held = Self::session_of(guests, &source)
             .and_then(|(conn, _)| self.seats.get(&conn))
             .is_some_and(|seat| seat.hold);
-        if busy || held || self.lanes.is_full(&pair, cx.config.peers.operations_max) {
+        if busy || held {
             let why = if held { "the guest is on hold" } else { "a registration is in progress" };
-            return self.answer(asker, about(Outcome::Busy).because(why));
+            return self.answer(asker, own(Outcome::Busy).because(why));
         }
         let most = cx.config.peers.peers_max;
-        let known = guests.relations.relation(&pair).is_some();
-        if !known && [source, target].iter().any(|guest| guests.relations.count(guest) >= most) {
-            return self.answer(asker, about(Outcome::Full).because("too many peers"));
+        let pair = target.and_then(|target| Pair::new(source, target));
+        let known = pair.is_some_and(|pair| guests.relations.relation(&pair).is_some());
+        if !known && guests.relations.count(&source) >= most {
+            return self.answer(asker, own(Outcome::Full).because("too many peers"));
+        }
+        let (Some(target), Some(pair)) = (target.filter(|target| guests.find(target).is_some()), pair) else {
+            return self.refuse_new(cx, asker, source, Answer::new(Outcome::Unknown), timeout);
+        };
+        let about = |outcome| Answer::new(outcome).about(target, source);
+        if !known && guests.relations.count(&target) >= most {
+            let answer = about(Outcome::Full).because("too many peers");
+            return self.refuse_new(cx, asker, source, answer, timeout);
+        }
+        if self.lanes.is_full(&pair, cx.config.peers.operations_max) {
+            let answer = about(Outcome::Busy).because("too much is going on between the two");
+            return self.answer(asker, answer);
         }
         let stage = Stage::Settling { until: cx.at() };
         let id = self.requests.open(cx, asker, Kind::Register { source, target, stage }, timeout);
@@ -78,11 +94,12 @@ impl Peers {
 
     /// What the two guests' policies make of a registration.
     pub(super) fn judge(&mut self, cx: &mut Cx, guests: &Guests, id: CommandId) {
-        let Some(Request { asker, kind: Kind::Register { source, target, .. }, .. }) = self.requests.get(id)
+        let Some(Request { asker, began, kind: Kind::Register { source, target, .. }, .. }) =
+            self.requests.get(id)
         else {
             return;
         };
-        let (source, target, by_guest) = (*source, *target, asker.is_guest());
+        let (source, target, by_guest, began) = (*source, *target, asker.is_guest(), *began);
         let judgement = if by_guest && self.is_wanted_by(source, target) {
             Judgement::Yes
         } else {
@@ -99,6 +116,10 @@ impl Peers {
                     Kind::Register { source, target, stage: Stage::Settling { until } },
                 );
             }
+            // However long the policy took: a guest hears of every refusal as late.
+            Judgement::Ask(_) if by_guest && began + cx.config.peers.offer_timeout <= cx.at() => {
+                self.refuse(cx, id, "timeout");
+            }
             Judgement::Ask(whom) => {
                 for guest in &whom {
                     let from = if *guest == target { source } else { target };
@@ -109,19 +130,19 @@ impl Peers {
                         self.post.push_back(Post::Frame(conn, offer));
                     }
                 }
-                let until = cx.at() + cx.config.peers.offer_timeout;
+                let since = if by_guest { began } else { cx.at() };
+                let until = since + cx.config.peers.offer_timeout;
                 let stage = Stage::Asking { until, whom };
                 self.requests.turn(cx, id, Kind::Register { source, target, stage });
             }
         }
         // Both want it: whoever was asked says so by asking.
         if by_guest {
-            let meant =
-                |(id, request, from, to, stage): (CommandId, &Request, GuestName, GuestName, &Stage)| {
-                    let asked = matches!(stage, Stage::Asking { whom, .. } if whom.contains(&source));
-                    (request.asker.is_guest() && asked && from == target && to == source).then_some(id)
-                };
-            let meant: Vec<CommandId> = self.requests.registrations().filter_map(meant).collect();
+            let meant = |(id, request, from, to, stage): Registration<'_>| {
+                let asked = matches!(stage, Stage::Asking { whom, .. } if whom.contains(&source));
+                (request.asker.is_guest() && asked && from == target && to == source).then_some(id)
+            };
+            let meant: Vec<CommandId> = self.requests.registrations(source).filter_map(meant).collect();
             for id in meant {
                 self.accept(cx, guests, id, source);
             }
@@ -130,7 +151,7 @@ impl Peers {
 
     /// Whether `other` asks to be a peer of `guest` just now.
     fn is_wanted_by(&self, guest: GuestName, other: GuestName) -> bool {
-        self.requests.registrations().any(|(_, request, source, target, _)| {
+        self.requests.registrations(guest).any(|(_, request, source, target, _)| {
             request.asker.is_guest() && source == other && target == guest
         })
     }
@@ -139,19 +160,16 @@ impl Peers {
         let mut asked = Vec::new();
         for guest in concerned {
             let session = Self::session_of(guests, guest);
-            let stated = session.as_ref().and_then(|(conn, _)| self.seats.get(conn)?.stated);
-            let policy = match (&session, stated) {
-                (_, Some(policy)) => policy,
-                (Some((_, view)), None) if view.takes_part => {
-                    let settled = view.since + cx.config.peers.policy_timeout;
-                    if cx.at() < settled {
-                        return Judgement::Settle(settled);
-                    }
-                    Policy::Default
+            if let Some((conn, view)) = &session
+                && view.takes_part
+                && self.seats.get(conn).is_none_or(|seat| seat.stated.is_none())
+            {
+                let settled = view.since + cx.config.peers.policy_timeout;
+                if cx.at() < settled {
+                    return Judgement::Settle(settled);
                 }
-                _ => guests.relations.policy(guest),
-            };
-            match policy {
+            }
+            match self.policy_of(cx, guests, guest) {
                 Policy::Deny => return Judgement::No("policy"),
                 Policy::Accept => {}
                 Policy::Default if !by_guest => {}
@@ -215,11 +233,12 @@ impl Peers {
 
     /// The two are peers: whoever else wanted that has it.
     pub(super) fn on_linked(&mut self, cx: &mut Cx, pair: Pair) {
-        let same = |(id, _, source, target, stage): (CommandId, &Request, GuestName, GuestName, &Stage)| {
+        let [low, _] = pair.both();
+        let same = |(id, _, source, target, stage): Registration<'_>| {
             let waits = !matches!(stage, Stage::Storing) && Pair::new(source, target) == Some(pair);
             waits.then_some((id, target, source))
         };
-        for (id, target, source) in self.requests.registrations().filter_map(same).collect::<Vec<_>>() {
+        for (id, target, source) in self.requests.registrations(low).filter_map(same).collect::<Vec<_>>() {
             self.conclude(cx, id, Answer::new(Outcome::Registered).about(target, source));
         }
     }
@@ -235,18 +254,32 @@ impl Peers {
         };
         cx.event(Some(source), fact);
         let answer = Answer::new(Outcome::Rejected).about(target, source).because(why);
-        self.hide(cx, request.asker, answer, (request.began, request.deadline));
+        self.hide(cx, request.asker, source, answer, (request.began, request.deadline));
     }
 
     /// Refuses at once, if the asker may know so soon.
-    fn refuse_new(&mut self, cx: &mut Cx, asker: Asker, answer: Answer, timeout: Duration) {
+    fn refuse_new(
+        &mut self,
+        cx: &mut Cx,
+        asker: Asker,
+        source: GuestName,
+        answer: Answer,
+        timeout: Duration,
+    ) {
         let now = cx.at();
-        self.hide(cx, asker, answer, (now, now + timeout));
+        self.hide(cx, asker, source, answer, (now, now + timeout));
     }
 
     /// A guest hears of every refusal alike, and as late: it can't tell who exists,
     /// nor what others think of it.
-    fn hide(&mut self, cx: &mut Cx, asker: Asker, answer: Answer, (began, deadline): (Time, Time)) {
+    fn hide(
+        &mut self,
+        cx: &mut Cx,
+        asker: Asker,
+        source: GuestName,
+        answer: Answer,
+        (began, deadline): (Time, Time),
+    ) {
         if !asker.is_guest() {
             return self.answer(asker, answer);
         }
@@ -256,7 +289,7 @@ impl Peers {
             return self.answer(asker, answer);
         }
         let left = deadline.since(cx.at());
-        self.requests.open(cx, asker, Kind::Hidden { until, answer }, left);
+        self.requests.open(cx, asker, Kind::Hidden { source, until, answer }, left);
     }
 
     /// Two guests are to be peers no more.

@@ -2,10 +2,11 @@
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::lanes::{Lanes, Op};
-use super::mailbox::Mailbox;
-use super::requests::{Answer, Asker, Kind, Request, Requests, Stage};
+use super::mailbox::{Doom, Mailbox};
+use super::requests::{Answer, Asker, Kind, Registration, Request, Requests, Stage};
 use super::wire::PeerFrame;
 use super::{Expiry, Fate, Outcome, PEERS_V1, Pair, Policy, RestoredPeers};
 use crate::boundary::{Change, Effect, Wakeup};
@@ -17,6 +18,9 @@ use crate::id::{ConnId, EffectId, GuestName};
 use crate::time::Time;
 use crate::timers::TimerId;
 
+/// How long it takes until something that could not be written is tried again.
+pub(super) const AGAIN: Duration = Duration::from_secs(30);
+
 /// Peers and their messages, of a broker.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
@@ -27,7 +31,10 @@ pub(crate) struct Peers {
     pub(super) seats: BTreeMap<ConnId, Seat>,
     /// Policies on their way to the disk, and what is to follow.
     policies: BTreeMap<EffectId, (GuestName, Policy)>,
+    being_kept: BTreeSet<GuestName>,
     wanted: BTreeMap<GuestName, Policy>,
+    /// Policies that could not be written, and when that is tried again.
+    unkept: BTreeSet<(Time, GuestName)>,
     /// What time brings to sessions.
     pub(super) due: BTreeSet<(Time, ConnId)>,
     /// Messages whose expiry could not be written, and when it is tried again.
@@ -49,8 +56,6 @@ pub(super) struct Seat {
     pub(super) hold: bool,
     /// Sent without an acknowledgement, and when each is sent again.
     pub(super) sent: VecDeque<(u64, Time)>,
-    /// The newest that was sent.
-    pub(super) newest: u64,
     /// When time brings something to it.
     pub(super) due: Option<Time>,
 }
@@ -79,7 +84,9 @@ impl Peers {
             requests: Requests::default(),
             seats: BTreeMap::new(),
             policies: BTreeMap::new(),
+            being_kept: BTreeSet::new(),
             wanted: BTreeMap::new(),
+            unkept: BTreeSet::new(),
             due: BTreeSet::new(),
             doomed: BTreeSet::new(),
             timer: cx.timers.insert(TimerKey::Mail),
@@ -101,7 +108,7 @@ impl Peers {
         peers.mailbox.restore(restored.messages, cx.now, cx.config.peers.message_ttl);
         // A guest was forgotten, and the broker with it, before its mail expired.
         for to in peers.mailbox.receivers().collect::<Vec<_>>() {
-            for number in peers.mailbox.queue(&to, 0).collect::<Vec<_>>() {
+            for number in peers.mailbox.queue(&to).collect::<Vec<_>>() {
                 let Some(message) = peers.mailbox.get(number) else { continue };
                 if !guests.relations.are_linked(message.from, to) {
                     peers.expire(cx, guests, number, Expiry::Forgotten);
@@ -133,7 +140,6 @@ impl Peers {
             stated: None,
             hold: false,
             sent: VecDeque::new(),
-            newest: 0,
             due: None,
         });
         if seat.stated.is_none() && seat.due.is_none() && settled > cx.at() {
@@ -151,12 +157,36 @@ impl Peers {
         Some((conn, RowView { since: row.since, authenticated: row.authenticated, takes_part }))
     }
 
+    /// The session that a guest's mail goes to: one that takes part.
+    pub(super) fn receiver(&self, guests: &Guests, guest: &GuestName) -> Option<(ConnId, RowView)> {
+        Self::session_of(guests, guest).filter(|(conn, view)| {
+            view.takes_part || self.seats.get(conn).is_some_and(|seat| seat.stated.is_some())
+        })
+    }
+
+    /// Whom a guest takes, as far as that is known.
+    pub(super) fn policy_of(&self, cx: &Cx, guests: &Guests, guest: &GuestName) -> Policy {
+        let session = Self::session_of(guests, guest);
+        let stated = session.as_ref().and_then(|(conn, _)| self.seats.get(conn)?.stated);
+        let settled = session.is_some_and(|(_, view)| {
+            view.takes_part && cx.at() >= view.since + cx.config.peers.policy_timeout
+        });
+        // A session that takes part and states nothing has the default.
+        stated.unwrap_or_else(|| if settled { Policy::Default } else { guests.relations.policy(guest) })
+    }
+
     /// A connection is gone, or its session is.
     pub(crate) fn on_lost(&mut self, cx: &mut Cx, guests: &Guests, conn: ConnId) {
         self.followers.remove(&conn);
         for id in self.requests.of_conn(conn) {
             // What is on its way may still happen; nobody waits for it any more.
-            self.requests.close(cx, id);
+            let request = self.requests.close(cx, id);
+            if let Some(Request { kind: Kind::Send { number, queue: false, .. }, .. }) = request
+                && !self.requests.is_awaited(number)
+                && self.mailbox.get(number).is_some_and(|message| message.fate == Fate::Queued)
+            {
+                self.expire(cx, guests, number, Expiry::NotQueued);
+            }
         }
         let Some(seat) = self.seats.remove(&conn) else { return };
         if let Some(at) = seat.due {
@@ -181,7 +211,7 @@ impl Peers {
         (seat.stated, seat.hold) = (Some(policy), hold);
         self.keep_policy(cx, guests, guest, policy);
         if policy == Policy::Deny {
-            for number in self.mailbox.queue(&guest, 0).collect::<Vec<_>>() {
+            for number in self.mailbox.queue(&guest).collect::<Vec<_>>() {
                 self.expire(cx, guests, number, Expiry::Policy);
             }
         }
@@ -191,12 +221,8 @@ impl Peers {
     /// A session's policy is known: whatever waited for that goes on.
     fn settled(&mut self, cx: &mut Cx, guests: &Guests, guest: GuestName) {
         let waiting =
-            |(id, _, source, target, stage): (CommandId, &Request, GuestName, GuestName, &Stage)| {
-                let concerned =
-                    matches!(stage, Stage::Settling { .. }) && (source == guest || target == guest);
-                concerned.then_some(id)
-            };
-        for id in self.requests.registrations().filter_map(waiting).collect::<Vec<_>>() {
+            |(id, _, _, _, stage): Registration<'_>| matches!(stage, Stage::Settling { .. }).then_some(id);
+        for id in self.requests.registrations(guest).filter_map(waiting).collect::<Vec<_>>() {
             self.judge(cx, guests, id);
         }
         self.stirred.insert(guest);
@@ -204,13 +230,19 @@ impl Peers {
 
     /// The policy is to be durable. One write a guest at a time; the last one counts.
     fn keep_policy(&mut self, cx: &mut Cx, guests: &Guests, guest: GuestName, policy: Policy) {
-        let writing = self.policies.values().any(|(other, _)| *other == guest);
-        if writing {
+        if self.being_kept.contains(&guest) {
             self.wanted.insert(guest, policy);
-        } else if guests.relations.policy(&guest) != policy {
+            return;
+        }
+        self.wanted.remove(&guest);
+        let before = guests.relations.policy(&guest);
+        // As many as there may be guests: names cost nothing.
+        let fits = before != Policy::Default || guests.relations.policies() < cx.config.max_guests;
+        if before != policy && fits {
             let change = Change::SetPolicy { guest, policy };
             let effect = cx.out.effect(Effect::Persist(alloc::vec![change]));
             self.policies.insert(effect, (guest, policy));
+            self.being_kept.insert(guest);
         }
     }
 
@@ -223,12 +255,16 @@ impl Peers {
         durable: bool,
     ) -> bool {
         let Some((guest, policy)) = self.policies.remove(&effect) else { return false };
+        self.being_kept.remove(&guest);
         // The row may have been forgotten meanwhile: then the record goes with the next policy.
         if durable {
             guests.relations.set_policy(guest, policy);
         }
         if let Some(next) = self.wanted.remove(&guest) {
             self.keep_policy(cx, guests, guest, next);
+        } else if !durable {
+            self.wanted.insert(guest, policy);
+            self.unkept.insert((cx.at() + AGAIN, guest));
         }
         true
     }
@@ -250,6 +286,9 @@ impl Peers {
     pub(crate) fn on_forgotten(&mut self, cx: &mut Cx, guests: &mut Guests, guest: GuestName) {
         self.wanted.remove(&guest);
         for peer in guests.relations.forget(&guest) {
+            if let Some(pair) = Pair::new(guest, peer) {
+                guests.keep_rows(cx, pair);
+            }
             cx.event(Some(guest), Fact::PeerUnregistered { peer });
             self.tell(guests, peer, PeerFrame::Removed { name: guest });
             for number in self.mailbox.queued_between(&guest, &peer) {
@@ -279,9 +318,14 @@ impl Peers {
 
     /// A message will not be delivered: that is to be durable.
     pub(super) fn expire(&mut self, cx: &mut Cx, guests: &Guests, number: u64, why: Expiry) {
+        if self.mailbox.doom(number, Doom::Expiry) {
+            self.write_expiry(cx, guests, number, why);
+        }
+    }
+
+    fn write_expiry(&mut self, cx: &mut Cx, guests: &Guests, number: u64, why: Expiry) {
         let Some(message) = self.mailbox.get(number) else { return };
         let Some(pair) = Pair::new(message.from, message.to) else { return };
-        self.mailbox.hold(number, true);
         let fate = Fate::Expired { at: cx.now.wall, why };
         self.lanes.push(pair, Op::Settle { number, fate });
         self.advance(cx, guests, pair);
@@ -292,7 +336,7 @@ impl Peers {
         let now = cx.at();
         let Some(request) = self.requests.get(id) else { return };
         match &request.kind {
-            Kind::Hidden { until, answer } if *until <= now => {
+            Kind::Hidden { until, answer, .. } if *until <= now => {
                 let answer = answer.clone();
                 self.conclude(cx, id, answer);
             }
@@ -302,9 +346,24 @@ impl Peers {
             Kind::Register { stage: Stage::Settling { until }, .. } if *until <= now => {
                 self.judge(cx, guests, id);
             }
-            Kind::Send { .. } if !self.lanes.is_on_its_way(id) => self.give_up_waiting(cx, guests, id),
-            _ => {
-                let why = if self.lanes.is_on_its_way(id) {
+            Kind::Send { number, to, queue, .. } if self.mailbox.get(*number).is_some() => {
+                let (number, to, queue, over) = (*number, *to, *queue, request.deadline <= now);
+                self.give_up_waiting(cx, guests, id);
+                if over {
+                    // Not to be queued, and not taken back in time.
+                    let why = "it is being taken back; it may be delivered all the same";
+                    self.conclude(cx, id, Answer::new(Outcome::Timeout).because(why));
+                } else {
+                    self.requests.turn(cx, id, Kind::Send { number, to, queue, until: None });
+                }
+            }
+            Kind::Send { number, to, queue, .. } if request.deadline > now => {
+                let kind = Kind::Send { number: *number, to: *to, queue: *queue, until: None };
+                self.requests.turn(cx, id, kind);
+            }
+            kind => {
+                let taking = matches!(kind, Kind::Send { number, .. } if self.lanes.is_taking(*number));
+                let why = if taking || self.lanes.is_on_its_way(id) {
                     "the database did not answer in time; it may still happen"
                 } else {
                     "nothing changed"
@@ -321,9 +380,10 @@ impl Peers {
             let Some(seat) = self.seats.get_mut(&conn) else { continue };
             seat.due = None;
             let guest = seat.guest;
-            if seat.stated.is_none() && at == seat.since + cx.config.peers.policy_timeout {
+            if seat.stated.is_none() && at >= seat.since + cx.config.peers.policy_timeout {
                 // A session that takes part and states nothing has the default.
-                if Self::session_of(guests, &guest).is_some_and(|(_, view)| view.takes_part) {
+                let silent = |(other, view): (ConnId, RowView)| other == conn && view.takes_part;
+                if Self::session_of(guests, &guest).is_some_and(silent) {
                     self.keep_policy(cx, guests, guest, Policy::Default);
                 }
                 self.settled(cx, guests, guest);
@@ -332,7 +392,15 @@ impl Peers {
         }
         while let Some((at, number, why)) = self.doomed.first().copied().filter(|(at, ..)| *at <= cx.at()) {
             self.doomed.remove(&(at, number, why));
-            self.expire(cx, guests, number, why);
+            self.write_expiry(cx, guests, number, why);
+        }
+        while let Some((at, guest)) = self.unkept.first().copied().filter(|(at, _)| *at <= cx.at()) {
+            self.unkept.remove(&(at, guest));
+            if let Some(policy) =
+                self.wanted.get(&guest).copied().filter(|_| !self.being_kept.contains(&guest))
+            {
+                self.keep_policy(cx, guests, guest, policy);
+            }
         }
         self.on_leaving(cx, guests);
     }
@@ -350,7 +418,8 @@ impl Peers {
     pub(super) fn next_due(&self) -> Option<Time> {
         let leaves = self.mailbox.next_to_leave().map(|(at, _)| at);
         let doomed = self.doomed.first().map(|(at, ..)| *at);
-        self.due.first().map(|(at, _)| *at).into_iter().chain(leaves).chain(doomed).min()
+        let unkept = self.unkept.first().map(|(at, _)| *at);
+        self.due.first().map(|(at, _)| *at).into_iter().chain(leaves).chain(doomed).chain(unkept).min()
     }
 
     #[cfg(feature = "model")]
@@ -359,13 +428,19 @@ impl Peers {
     }
 
     /// The drain: whatever has not begun to be written is refused.
-    pub(crate) fn on_drain(&mut self, cx: &mut Cx) {
+    pub(crate) fn on_drain(&mut self, cx: &mut Cx, guests: &Guests) {
         for message in self.lanes.abandon() {
             self.mailbox.release(&message);
         }
         for id in self.requests.ids() {
-            if !self.lanes.is_on_its_way(id) {
-                self.conclude(cx, id, Answer::new(Outcome::ShuttingDown));
+            match self.requests.get(id).map(|request| &request.kind) {
+                Some(Kind::Send { number, .. }) if self.lanes.is_taking(*number) => {}
+                // It was taken: its sender hears how it stands.
+                Some(Kind::Send { number, .. }) if self.mailbox.get(*number).is_some() => {
+                    self.give_up_waiting(cx, guests, id);
+                }
+                Some(_) if self.lanes.is_on_its_way(id) => {}
+                Some(_) | None => self.conclude(cx, id, Answer::new(Outcome::ShuttingDown)),
             }
         }
     }

@@ -41,7 +41,20 @@ struct Kept {
     leaves: Time,
     delivery: Option<u64>,
     /// It is to expire: it isn't sent any more.
-    held: bool,
+    doom: Option<Doom>,
+    /// Its acknowledgement is on its way to the disk.
+    settling: bool,
+    /// Its end is on its way to the disk.
+    leaving: bool,
+}
+
+/// What a message is to end by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doom {
+    /// The two part, if that gets to the disk.
+    Unlink,
+    /// It expires: that is tried until it gets to the disk.
+    Expiry,
 }
 
 /// From one guest to another.
@@ -159,11 +172,12 @@ impl Mailbox {
             Fate::Delivered { at } => way.last_delivered_at = way.last_delivered_at.max(Some(at)),
             Fate::Rejected { .. } | Fate::Expired { .. } => {}
         }
-        if message.fate != Fate::Queued && !message.text.is_empty() {
+        if message.fate != Fate::Queued && !is_blank(&message) {
             way.ended.push_back(number);
         }
         self.inboxes.insert((message.to, number));
-        self.messages.insert(number, Kept { message, leaves, delivery: None, held: false });
+        let kept = Kept { message, leaves, delivery: None, doom: None, settling: false, leaving: false };
+        self.messages.insert(number, kept);
     }
 
     /// What became of a message is durable. False: it was so already, or it is gone.
@@ -209,10 +223,17 @@ impl Mailbox {
         }
     }
 
-    /// The oldest ended message of a way that keeps more texts than it may.
-    pub(crate) fn overdue(&self, way: (GuestName, GuestName), most: usize) -> Option<u64> {
-        let ended = &self.ways.get(&way)?.ended;
-        if ended.len() > most { ended.front().copied() } else { None }
+    /// Takes out the oldest ended message of a way that keeps more texts than it may.
+    pub(crate) fn take_overdue(&mut self, way: (GuestName, GuestName), most: usize) -> Option<u64> {
+        let ended = &mut self.ways.get_mut(&way)?.ended;
+        if ended.len() > most { ended.pop_front() } else { None }
+    }
+
+    /// The text of an ended message could not be taken away: it is the next to go.
+    pub(crate) fn keep_text(&mut self, number: u64) {
+        let Some(message) = self.get(number) else { return };
+        let way = (message.from, message.to);
+        self.ways.entry(way).or_default().ended.push_front(number);
     }
 
     /// An ended message without its text, if its key has to be remembered.
@@ -223,16 +244,17 @@ impl Mailbox {
 
     /// The text of an ended message is durably gone.
     pub(crate) fn blank(&mut self, number: u64) {
-        let Some(Kept { message, .. }) = self.messages.get_mut(&number) else { return };
+        let Some(Kept { message, delivery, .. }) = self.messages.get_mut(&number) else { return };
         self.bytes -= message.text.len();
         message.text = Box::default();
-        let way = (message.from, message.to);
-        self.forget_text(way, number);
+        if let Some(delivery) = delivery.take() {
+            self.delivered.remove(&(message.to, delivery));
+        }
     }
 
     /// A record is durably gone.
     pub(crate) fn remove(&mut self, number: u64) -> Option<Message> {
-        let Kept { message, leaves, delivery, held: _ } = self.messages.remove(&number)?;
+        let Kept { message, leaves, delivery, .. } = self.messages.remove(&number)?;
         let way = (message.from, message.to);
         self.ids.remove(&message.id);
         self.expiry.remove(&(leaves, number));
@@ -253,14 +275,10 @@ impl Mailbox {
         if let Some(delivery) = delivery {
             self.delivered.remove(&(message.to, delivery));
         }
-        self.forget_text(way, number);
-        Some(message)
-    }
-
-    fn forget_text(&mut self, way: (GuestName, GuestName), number: u64) {
         if let Some(kept) = self.ways.get_mut(&way) {
             kept.ended.retain(|other| *other != number);
         }
+        Some(message)
     }
 
     /// Nothing goes this way any more; what is left of it is forgotten once it is empty.
@@ -283,26 +301,57 @@ impl Mailbox {
         self.keys.get(&(from, Box::from(key))).copied()
     }
 
-    /// What waits for a guest after the message `after`.
-    pub(crate) fn queue(&self, to: &GuestName, after: u64) -> impl Iterator<Item = u64> {
-        self.queues.get(to).into_iter().flat_map(move |queue| queue.range(after + 1..).copied())
+    /// What waits for a guest.
+    pub(crate) fn queue(&self, to: &GuestName) -> impl Iterator<Item = u64> {
+        self.queues.get(to).into_iter().flatten().copied()
     }
 
     /// What of it may be sent.
-    pub(crate) fn sendable(&self, to: &GuestName, after: u64) -> impl Iterator<Item = &Message> {
-        self.queue(to, after).filter_map(|number| self.unheld(number))
+    pub(crate) fn sendable(&self, to: &GuestName) -> impl Iterator<Item = &Message> {
+        self.queue(to).filter_map(|number| self.unheld(number))
     }
 
     /// A message, unless it is to expire.
     pub(crate) fn unheld(&self, number: u64) -> Option<&Message> {
-        self.messages.get(&number).filter(|kept| !kept.held).map(|kept| &kept.message)
+        let kept = self.messages.get(&number).filter(|kept| kept.doom.is_none() && !kept.leaving)?;
+        Some(&kept.message)
     }
 
-    /// A message is to expire; or not, after all.
-    pub(crate) fn hold(&mut self, number: u64, held: bool) {
-        if let Some(kept) = self.messages.get_mut(&number) {
-            kept.held = held;
+    /// A message is to end so; false: it is to expire already.
+    pub(crate) fn doom(&mut self, number: u64, doom: Doom) -> bool {
+        let Some(kept) = self.messages.get_mut(&number) else { return false };
+        let before = kept.doom;
+        if before != Some(Doom::Expiry) {
+            kept.doom = Some(doom);
         }
+        before != Some(Doom::Expiry)
+    }
+
+    /// The two did not part: the message goes on, unless it is to expire anyway.
+    pub(crate) fn spare(&mut self, number: u64) {
+        if let Some(kept) = self.messages.get_mut(&number) {
+            kept.doom.take_if(|doom| *doom == Doom::Unlink);
+        }
+    }
+
+    /// A message is acknowledged; false: it was already, however often it is said.
+    pub(crate) fn begin_settling(&mut self, number: u64) -> bool {
+        let Some(kept) = self.messages.get_mut(&number) else { return false };
+        let open = matches!(kept.message.fate, Fate::Queued | Fate::Expired { .. });
+        open && !core::mem::replace(&mut kept.settling, true)
+    }
+
+    /// The acknowledgement did not get to the disk.
+    pub(crate) fn unsettle(&mut self, number: u64) {
+        if let Some(kept) = self.messages.get_mut(&number) {
+            kept.settling = false;
+        }
+    }
+
+    /// A message is to leave, or is not after all; false: it is so already.
+    pub(crate) fn set_leaving(&mut self, number: u64, leaving: bool) -> bool {
+        let kept = self.messages.get_mut(&number);
+        kept.is_some_and(|kept| core::mem::replace(&mut kept.leaving, leaving) != leaving)
     }
 
     /// Whether anything waits for a guest.
@@ -314,7 +363,7 @@ impl Mailbox {
     pub(crate) fn queued_between(&self, one: &GuestName, other: &GuestName) -> Vec<u64> {
         let way = |from: &GuestName, to: &GuestName| {
             let from = *from;
-            self.queue(to, 0)
+            self.queue(to)
                 .filter(move |number| self.get(*number).is_some_and(|message| message.from == from))
                 .collect::<Vec<_>>()
         };
@@ -336,12 +385,13 @@ impl Mailbox {
         })
     }
 
-    /// The newest messages of an inbox after one, newest first: waiting or delivered, with their text.
-    pub(crate) fn inbox(&self, to: GuestName, after: u64) -> impl Iterator<Item = &Message> {
+    /// The messages of an inbox after one: waiting or delivered, with their text.
+    pub(crate) fn inbox(&self, to: GuestName, after: u64) -> impl DoubleEndedIterator<Item = &Message> {
         let shown = |message: &&Message| {
-            matches!(message.fate, Fate::Queued | Fate::Delivered { .. }) && !message.text.is_empty()
+            message.fate == Fate::Queued
+                || matches!(message.fate, Fate::Delivered { .. }) && !is_blank(message)
         };
-        let range = self.inboxes.range((to, after + 1)..=(to, u64::MAX)).rev();
+        let range = self.inboxes.range((to, after + 1)..=(to, u64::MAX));
         range.filter_map(|(_, number)| self.get(*number)).filter(shown)
     }
 
@@ -375,6 +425,11 @@ impl Mailbox {
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.bytes, self.messages.len())
     }
+}
+
+/// Whether of an ended message only the record is kept.
+fn is_blank(message: &Message) -> bool {
+    message.text.is_empty() && message.key.is_some()
 }
 
 fn cost(message: &Message) -> usize {

@@ -356,6 +356,9 @@ pub enum Outcome {
     ShuttingDown,
     /// The request makes no sense.
     InvalidRequest,
+    /// A word that a later version knows.
+    #[serde(other)]
+    Other,
 }
 
 impl Outcome {
@@ -382,6 +385,7 @@ impl Outcome {
             Self::Timeout => "timeout",
             Self::ShuttingDown => "shutting_down",
             Self::InvalidRequest => "invalid_request",
+            Self::Other => "other",
         }
     }
 }

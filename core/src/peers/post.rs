@@ -8,13 +8,13 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::lanes::Op;
-use super::machine::{Follower, From, Peers};
+use super::machine::{AGAIN, Follower, From, Peers};
 use super::mailbox::Draft;
 use super::requests::{Answer, Asker, Kind};
 use super::wire::PeerFrame;
 use super::writes::told;
 use super::{
-    Expiry, Fate, KEY_MAX, Listed, Message, MessageId, Outcome, Pair, Presence, Relation, TEXT_MAX,
+    Expiry, Fate, KEY_MAX, Listed, Message, MessageId, Outcome, Pair, Policy, Presence, Relation, TEXT_MAX,
     Visibility,
 };
 use crate::auth::TAG_DIGITS;
@@ -30,10 +30,7 @@ use crate::status::State;
 const REQUESTS_MAX: usize = 16;
 
 /// Most bytes of text in one answer: whoever wants more asks for what is before it.
-const INBOX_BYTES_MAX: usize = 1 << 20;
-
-/// How long it takes until something that could not be written is tried again.
-const AGAIN: Duration = Duration::from_secs(30);
+pub(crate) const INBOX_BYTES_MAX: usize = 1 << 20;
 
 /// A message to be sent.
 #[derive(Clone, Debug)]
@@ -81,10 +78,13 @@ impl Peers {
         }
         let Some(pair) = Pair::new(from, to) else { return self.answer(asker, about(Outcome::Itself)) };
         if let Some(number) = key.as_deref().and_then(|key| self.mailbox.by_key(from, key)) {
-            return self.send_again(cx, guests, asker, (number, to, queue), timeout);
+            return self.send_again(cx, guests, asker, (number, to), timeout);
         }
         if !linked(&to) {
             return self.answer(asker, about(Outcome::NotPeer));
+        }
+        if self.policy_of(cx, guests, &to) == Policy::Deny {
+            return self.answer(asker, about(Outcome::Rejected).because("policy"));
         }
         let there = guests.find(&to).and_then(|row| guests.status(cx, row, cx.now));
         if !queue && there.is_none_or(|status| status.state != State::Reachable) {
@@ -108,9 +108,11 @@ impl Peers {
             let why = "the text takes more than a frame, once it is written as JSON";
             return self.answer(asker, about(Outcome::TooLarge).because(why));
         }
-        let kind = Kind::Send { number: message.number, to, queue };
+        // Taking it back takes time, too.
+        let until = (!queue).then(|| cx.at() + (timeout - timeout / 4));
+        let kind = Kind::Send { number: message.number, to, queue, until };
         let command = self.requests.open(cx, asker, kind, timeout);
-        self.lanes.push(pair, Op::Send { command, message });
+        self.lanes.push(pair, Op::Send { command, message, queue });
         self.advance(cx, guests, pair);
     }
 
@@ -120,16 +122,18 @@ impl Peers {
         cx: &mut Cx,
         guests: &Guests,
         asker: Asker,
-        (number, to, queue): (u64, GuestName, bool),
+        (number, to): (u64, GuestName),
         timeout: Duration,
     ) {
         let fate = self.mailbox.get(number).map(|message| (message.fate, told(message, message.fate)));
-        let there = Self::session_of(guests, &to).is_some();
+        let there = self.receiver(guests, &to).is_some();
         match fate {
             Some((fate, answer)) if fate != Fate::Queued || !there => self.answer(asker, answer),
-            // It waits, or is on its way to the disk: so does this.
+            // It waits, or is on its way to the disk: so does this. Whether it may
+            // be queued is for the first to say.
             Some(_) | None => {
-                self.requests.open(cx, asker, Kind::Send { number, to, queue: queue || there }, timeout);
+                let kind = Kind::Send { number, to, queue: true, until: None };
+                self.requests.open(cx, asker, kind, timeout);
             }
         }
     }
@@ -146,13 +150,17 @@ impl Peers {
             if !self.mailbox.has_mail(&guest) {
                 continue;
             }
-            let Some((conn, view)) = Self::session_of(guests, &guest) else { continue };
+            let Some((conn, view)) = self.receiver(guests, &guest) else { continue };
             let now = cx.at();
             let again = now + cx.config.peers.redelivery;
             self.seat(cx, conn, guest, view.since);
             let Some(seat) = self.seats.get_mut(&conn) else { continue };
             let settled = seat.stated.is_some() || now >= view.since + cx.config.peers.policy_timeout;
-            if !settled || seat.stated == Some(super::Policy::Deny) {
+            if seat.stated == Some(Policy::Deny) {
+                seat.sent.clear();
+                continue;
+            }
+            if !settled {
                 continue;
             }
             let mut has_room = true;
@@ -163,9 +171,13 @@ impl Peers {
                     *at = if has_room { again } else { *at };
                 }
             }
-            for message in self.mailbox.sendable(&guest, seat.newest) {
+            // By number, but a lower one may get to the disk later: whatever was not sent is sent.
+            for message in self.mailbox.sendable(&guest) {
                 if seat.sent.len() >= cx.config.peers.unacknowledged_max || !has_room {
                     break;
+                }
+                if seat.sent.iter().any(|(number, _)| *number == message.number) {
+                    continue;
                 }
                 has_room = send(cx, conn, &frame_of(message));
                 if has_room {
@@ -173,7 +185,6 @@ impl Peers {
                     if planted!(cx.config, DeliveredWhenSent) {
                         too_soon.extend(Pair::new(message.from, message.to).zip(Some(message.number)));
                     }
-                    seat.newest = message.number;
                 }
             }
             let next = seat.sent.iter().map(|(_, at)| *at).filter(|at| *at > now).min();
@@ -214,6 +225,9 @@ impl Peers {
         };
         let number = message.number;
         let Some(pair) = Pair::new(message.from, message.to) else { return };
+        if !self.mailbox.begin_settling(number) {
+            return;
+        }
         let at = cx.now.wall;
         let fate = if rejected { Fate::Rejected { at } } else { Fate::Delivered { at } };
         self.lanes.push(pair, Op::Settle { number, fate });
@@ -236,6 +250,9 @@ impl Peers {
             self.mailbox.postpone(at, number, cx.at() + AGAIN);
             let Some(message) = self.mailbox.get(number) else { continue };
             let Some(pair) = Pair::new(message.from, message.to) else { continue };
+            if !self.mailbox.set_leaving(number, true) {
+                continue;
+            }
             self.lanes.push(pair, Op::Leave { number });
             self.advance(cx, guests, pair);
         }
@@ -284,27 +301,29 @@ impl Peers {
         listed
     }
 
-    /// The newest messages of a guest after one, oldest first.
+    /// Messages of a guest, oldest first: the next ones after one, or else the newest.
     pub(crate) fn inbox(
         &self,
         guest: GuestName,
         after: Option<&MessageId>,
         limit: usize,
     ) -> Vec<InboxMessage> {
-        let after = after.and_then(|id| self.mailbox.find(id)).map_or(0, |message| message.number);
         let mut bytes = 0;
-        let mut messages: Vec<InboxMessage> = self
-            .mailbox
-            .inbox(guest, after)
-            .take(limit)
-            .take_while(|message| {
-                bytes += message.text.len();
-                bytes <= INBOX_BYTES_MAX
-            })
-            .map(shown)
-            .collect();
-        messages.reverse();
-        messages
+        let fits = |message: &&Message| {
+            bytes += message.text.len();
+            bytes <= INBOX_BYTES_MAX
+        };
+        match after.and_then(|id| self.mailbox.find(id)) {
+            Some(last) => {
+                self.mailbox.inbox(guest, last.number).take(limit).take_while(fits).map(shown).collect()
+            }
+            None => {
+                let newest = self.mailbox.inbox(guest, 0).rev().take(limit).take_while(fits);
+                let mut messages: Vec<InboxMessage> = newest.map(shown).collect();
+                messages.reverse();
+                messages
+            }
+        }
     }
 
     /// A client follows an inbox from now on.
@@ -312,7 +331,9 @@ impl Peers {
         self.followers.insert(conn, Follower { guest, last: self.mailbox.deliveries() });
     }
 
-    pub(crate) fn followers(&self) -> Vec<ConnId> {
+    /// Who follows, but for those who don't any more.
+    pub(crate) fn followers(&mut self, follows: impl Fn(ConnId) -> bool) -> Vec<ConnId> {
+        self.followers.retain(|conn, _| follows(*conn));
         self.followers.keys().copied().collect()
     }
 

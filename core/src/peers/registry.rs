@@ -81,6 +81,11 @@ impl Registry {
         }
     }
 
+    /// How many policies there is a record of.
+    pub(crate) fn policies(&self) -> usize {
+        self.policies.len()
+    }
+
     /// The guest's durable policy.
     pub(crate) fn policy(&self, guest: &GuestName) -> Policy {
         self.policies.get(guest).copied().unwrap_or_default()

@@ -77,11 +77,12 @@ pub(crate) enum Kind {
     /// Two guests are to be peers.
     Register { source: GuestName, target: GuestName, stage: Stage },
     /// An answer that says as little, and takes as long, as any other refusal.
-    Hidden { until: Time, answer: Answer },
+    Hidden { source: GuestName, until: Time, answer: Answer },
     /// Two guests are to be peers no more.
     Unregister,
-    /// A message is to be taken, and then to be delivered.
-    Send { number: u64, to: GuestName, queue: bool },
+    /// A message is to be taken, and then to be delivered; if it may not wait, it is
+    /// taken back after `until`.
+    Send { number: u64, to: GuestName, queue: bool, until: Option<Time> },
 }
 
 /// How far a registration is.
@@ -95,13 +96,28 @@ pub(crate) enum Stage {
     Storing,
 }
 
+/// A registration: its request, who wants it, with whom, and how far it is.
+pub(crate) type Registration<'a> = (CommandId, &'a Request, GuestName, GuestName, &'a Stage);
+
 impl Kind {
     const fn until(&self) -> Option<Time> {
         match self {
             Self::Register { stage: Stage::Settling { until } | Stage::Asking { until, .. }, .. }
             | Self::Hidden { until, .. } => Some(*until),
-            Self::Register { stage: Stage::Storing, .. } | Self::Unregister | Self::Send { .. } => None,
+            Self::Send { until, .. } => *until,
+            Self::Register { stage: Stage::Storing, .. } | Self::Unregister => None,
         }
+    }
+
+    /// Whom it concerns.
+    fn guests(&self) -> impl Iterator<Item = GuestName> + use<> {
+        let (one, other) = match self {
+            Self::Register { source, target, .. } => (Some(*source), Some(*target)),
+            Self::Hidden { source, .. } => (Some(*source), None),
+            Self::Send { to, .. } => (Some(*to), None),
+            Self::Unregister => (None, None),
+        };
+        one.into_iter().chain(other)
     }
 }
 
@@ -113,8 +129,11 @@ pub(crate) struct Requests {
     by_conn: BTreeSet<(ConnId, CommandId)>,
     /// Who waits for which message.
     by_message: BTreeSet<(u64, CommandId)>,
-    /// When each guest asked for a registration, lately.
+    /// What concerns which guest.
+    by_guest: BTreeSet<(GuestName, CommandId)>,
+    /// When each guest asked for a registration, lately; and when last, in order.
     asked: BTreeMap<GuestName, VecDeque<Time>>,
+    asked_last: BTreeSet<(Time, GuestName)>,
     last: u64,
 }
 
@@ -130,6 +149,7 @@ impl Requests {
         if let Kind::Send { number, .. } = &kind {
             self.by_message.insert((*number, id));
         }
+        self.by_guest.extend(kind.guests().map(|guest| (guest, id)));
         self.open.insert(id, Request { asker, began, deadline, kind, timer });
         self.arm(cx, id);
         id
@@ -161,6 +181,9 @@ impl Requests {
         if let Kind::Send { number, .. } = &request.kind {
             self.by_message.remove(&(*number, id));
         }
+        for guest in request.kind.guests() {
+            self.by_guest.remove(&(guest, id));
+        }
         Some(request)
     }
 
@@ -187,29 +210,48 @@ impl Requests {
         self.by_message.range(range).map(|(_, id)| *id).collect()
     }
 
-    /// Registrations, with what they wait for.
-    pub(crate) fn registrations(
-        &self,
-    ) -> impl Iterator<Item = (CommandId, &Request, GuestName, GuestName, &Stage)> {
-        self.open.iter().filter_map(|(id, request)| match &request.kind {
-            Kind::Register { source, target, stage } => Some((*id, request, *source, *target, stage)),
+    /// Whether anybody waits for a message.
+    pub(crate) fn is_awaited(&self, number: u64) -> bool {
+        self.by_message.range((number, CommandId(0))..=(number, CommandId(u64::MAX))).next().is_some()
+    }
+
+    fn concerning(&self, guest: GuestName) -> impl Iterator<Item = (CommandId, &Request)> {
+        let range = (guest, CommandId(0))..=(guest, CommandId(u64::MAX));
+        self.by_guest.range(range).filter_map(|(_, id)| Some((*id, self.open.get(id)?)))
+    }
+
+    /// Registrations that concern a guest, with what they wait for.
+    pub(crate) fn registrations(&self, guest: GuestName) -> impl Iterator<Item = Registration<'_>> {
+        self.concerning(guest).filter_map(|(id, request)| match &request.kind {
+            Kind::Register { source, target, stage } => Some((id, request, *source, *target, stage)),
             Kind::Hidden { .. } | Kind::Unregister | Kind::Send { .. } => None,
+        })
+    }
+
+    /// Whether a guest asked for a registration and has not heard the end of it.
+    pub(crate) fn awaits_registration(&self, guest: GuestName) -> bool {
+        self.concerning(guest).any(|(_, request)| match &request.kind {
+            Kind::Register { source, .. } | Kind::Hidden { source, .. } => *source == guest,
+            Kind::Unregister | Kind::Send { .. } => false,
         })
     }
 
     /// Those who wait for a message to a guest.
     pub(crate) fn sends_to(&self, guest: GuestName) -> Vec<CommandId> {
-        let concerned = |(id, request): (&CommandId, &Request)| match &request.kind {
-            Kind::Send { to, .. } if *to == guest => Some(*id),
-            _ => None,
-        };
-        self.open.iter().filter_map(concerned).collect()
+        let sends = |request: &Request| matches!(&request.kind, Kind::Send { .. });
+        self.concerning(guest).filter(|(_, request)| sends(request)).map(|(id, _)| id).collect()
     }
 
     /// Counts a registration that a guest asks for; false: too many in a minute.
     pub(crate) fn may_register(&mut self, now: Time, guest: GuestName, most: u32) -> bool {
         let recent = |at: &Time| now.since(*at) < MINUTE;
-        self.asked.retain(|_, times| times.back().is_some_and(recent));
+        while let Some((last, other)) = self.asked_last.first().copied().filter(|(at, _)| !recent(at)) {
+            self.asked_last.remove(&(last, other));
+            self.asked.remove(&other);
+        }
+        if most == 0 {
+            return false;
+        }
         let times = self.asked.entry(guest).or_default();
         while times.front().is_some_and(|at| !recent(at)) {
             times.pop_front();
@@ -217,6 +259,10 @@ impl Requests {
         if times.len() >= most as usize {
             return false;
         }
+        if let Some(before) = times.back() {
+            self.asked_last.remove(&(*before, guest));
+        }
+        self.asked_last.insert((now, guest));
         times.push_back(now);
         true
     }

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::lanes::Op;
 use super::machine::Peers;
+use super::mailbox::Doom;
 use super::requests::{Answer, Kind};
 use super::wire::PeerFrame;
 use super::{Expiry, Fate, Message, Outcome, Pair, Relation};
@@ -11,7 +12,7 @@ use crate::boundary::{Change, Effect, EffectError};
 use crate::broker::cx::Cx;
 use crate::broker::guests::Guests;
 use crate::event::{Fact, MESSAGE_MAX, Storage, shortened};
-use crate::id::EffectId;
+use crate::id::{EffectId, GuestName};
 
 impl Peers {
     /// Writes what waits for the pair, unless a write of it is on its way.
@@ -54,11 +55,21 @@ impl Peers {
             Op::Link { command, source } => {
                 let target = pair.other(&source)?;
                 if pair.both().iter().any(|guest| guests.find(guest).is_none()) {
-                    self.conclude(cx, command, Answer::new(Outcome::Unknown).about(target, source));
+                    if self.requests.get(command).is_some_and(|request| request.asker.is_guest()) {
+                        self.refuse(cx, command, "unknown");
+                    } else {
+                        self.conclude(cx, command, Answer::new(Outcome::Unknown).about(target, source));
+                    }
                     return None;
                 }
                 if relation == Some(Relation::Linked) {
                     self.conclude(cx, command, Answer::new(Outcome::Registered).about(target, source));
+                    return None;
+                }
+                let most = cx.config.peers.peers_max;
+                if relation.is_none() && pair.both().iter().any(|guest| self.count(guests, guest) >= most) {
+                    let answer = Answer::new(Outcome::Full).about(target, source);
+                    self.conclude(cx, command, answer.because("too many peers"));
                     return None;
                 }
                 changes.push(Change::SetRelation { pair, relation: Some(Relation::Linked) });
@@ -73,15 +84,16 @@ impl Peers {
                 let [low, high] = pair.both();
                 let expired = self.mailbox.queued_between(&low, &high);
                 for number in &expired {
-                    self.mailbox.hold(*number, true);
+                    self.mailbox.doom(*number, Doom::Unlink);
                 }
                 changes.push(Change::SetRelation { pair, relation: None });
                 let fate = Fate::Expired { at: cx.now.wall, why: Expiry::Unlinked };
                 changes.extend(expired.iter().map(|number| Change::SetFate { number: *number, fate }));
                 Some(Op::Unlink { command, source, expired })
             }
-            Op::Send { command, message } => {
-                let wanted = self.requests.get(command).is_some();
+            Op::Send { command, message, queue } => {
+                // Whoever brought it may have left; whoever brought it again waits.
+                let wanted = self.requests.is_awaited(message.number);
                 if !wanted || relation != Some(Relation::Linked) {
                     self.mailbox.release(&message);
                     let answer = Answer::new(Outcome::NotPeer).about(message.to, message.from);
@@ -91,7 +103,7 @@ impl Peers {
                     return None;
                 }
                 changes.push(Change::SetMessage(message.clone()));
-                Some(Op::Send { command, message })
+                Some(Op::Send { command, message, queue })
             }
             Op::Settle { number, fate } => {
                 let before = self.mailbox.get(number)?.fate;
@@ -105,10 +117,8 @@ impl Peers {
             }
             Op::Trim { number } => {
                 let message = self.mailbox.get(number)?;
-                if message.fate == Fate::Queued || message.text.is_empty() {
-                    return None;
-                }
                 changes.push(match self.mailbox.trimmed(number) {
+                    Some(_) if message.text.is_empty() => return None,
                     Some(trimmed) => Change::SetMessage(trimmed.into()),
                     None => Change::DropMessage { number },
                 });
@@ -120,6 +130,12 @@ impl Peers {
                 Some(Op::Leave { number })
             }
         }
+    }
+
+    /// Records of the guest, those that are being written included.
+    fn count(&self, guests: &Guests, guest: &GuestName) -> usize {
+        let fresh = |pair: &&Pair| pair.other(guest).is_some() && guests.relations.relation(pair).is_none();
+        guests.relations.count(guest) + self.lanes.linking().filter(fresh).count()
     }
 
     /// An effect of ours ended; false: it isn't ours.
@@ -181,21 +197,22 @@ impl Peers {
                 for number in expired {
                     self.settle(cx, guests, number, fate);
                 }
-                self.mailbox.tidy((source, target));
-                self.mailbox.tidy((target, source));
+                self.tidy(guests, pair);
                 self.conclude(cx, command, Answer::new(Outcome::Unregistered).about(target, source));
             }
-            Op::Send { message, .. } => self.on_taken(cx, guests, pair, *message),
+            Op::Send { message, queue, .. } => self.on_taken(cx, guests, pair, *message, queue),
             Op::Settle { number, fate } => self.settle(cx, guests, number, fate),
             Op::Trim { number } => {
                 if self.mailbox.trimmed(number).is_some() {
                     self.mailbox.blank(number);
                 } else {
                     self.mailbox.remove(number);
+                    self.tidy(guests, pair);
                 }
             }
             Op::Leave { number } => {
                 let Some(message) = self.mailbox.remove(number) else { return };
+                self.tidy(guests, pair);
                 if message.fate == Fate::Queued {
                     self.on_ended(cx, guests, &message, Fate::Expired { at: cx.now.wall, why: Expiry::Ttl });
                 }
@@ -213,7 +230,7 @@ impl Peers {
             Op::Link { command, .. } => self.conclude(cx, command, failed()),
             Op::Unlink { command, expired, .. } => {
                 for number in expired {
-                    self.mailbox.hold(number, false);
+                    self.mailbox.spare(number);
                     self.stirred.extend(self.mailbox.get(number).map(|message| message.to));
                 }
                 self.conclude(cx, command, failed());
@@ -225,10 +242,25 @@ impl Peers {
                 }
             }
             // Sent again later, and acknowledged again.
-            Op::Settle { fate: Fate::Delivered { .. } | Fate::Rejected { .. } | Fate::Queued, .. } => {}
+            Op::Settle { number, fate: Fate::Delivered { .. } | Fate::Rejected { .. } | Fate::Queued } => {
+                self.mailbox.unsettle(number);
+            }
             Op::Settle { number, fate: Fate::Expired { why, .. } } => self.expire_later(cx, number, why),
             // Tried again with the next message that ends, and after a while.
-            Op::Trim { .. } | Op::Leave { .. } => {}
+            Op::Trim { number } => self.mailbox.keep_text(number),
+            Op::Leave { number } => {
+                self.mailbox.set_leaving(number, false);
+            }
+        }
+    }
+
+    /// What the two said to each other is forgotten once nothing of it is kept, and
+    /// they are no peers.
+    fn tidy(&mut self, guests: &Guests, pair: Pair) {
+        if guests.relations.relation(&pair) != Some(Relation::Linked) {
+            let [low, high] = pair.both();
+            self.mailbox.tidy((low, high));
+            self.mailbox.tidy((high, low));
         }
     }
 
@@ -241,10 +273,9 @@ impl Peers {
         let head = Message { text: alloc::boxed::Box::default(), key: None, ..message.clone() };
         self.on_ended(cx, guests, &head, fate);
         let way = (head.from, head.to);
-        if let (Some(oldest), Some(pair)) =
-            (self.mailbox.overdue(way, cx.config.peers.history_messages), Pair::new(head.from, head.to))
-        {
-            self.lanes.push(pair, Op::Trim { number: oldest });
+        let Some(pair) = Pair::new(head.from, head.to) else { return };
+        while let Some(number) = self.mailbox.take_overdue(way, cx.config.peers.history_messages) {
+            self.lanes.push(pair, Op::Trim { number });
         }
     }
 
@@ -266,7 +297,7 @@ impl Peers {
     }
 
     /// A message is durably taken.
-    fn on_taken(&mut self, cx: &mut Cx, guests: &Guests, pair: Pair, message: Message) {
+    fn on_taken(&mut self, cx: &mut Cx, guests: &Guests, pair: Pair, message: Message, queue: bool) {
         let (number, id, from, to) = (message.number, message.id, message.from, message.to);
         let bytes = message.text.len() as u64;
         self.mailbox.insert(message, cx.at() + cx.config.peers.message_ttl);
@@ -275,8 +306,11 @@ impl Peers {
             // It was on its way when one of the two was forgotten.
             return self.expire(cx, guests, number, Expiry::Forgotten);
         }
+        if !queue && !self.requests.is_awaited(number) {
+            return self.expire(cx, guests, number, Expiry::NotQueued);
+        }
         self.stirred.insert(to);
-        if Self::session_of(guests, &to).is_none() {
+        if self.receiver(guests, &to).is_none() {
             for command in self.requests.of_message(number) {
                 self.give_up_waiting(cx, guests, command);
             }

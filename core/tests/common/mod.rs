@@ -61,17 +61,23 @@ impl World {
     }
 
     pub fn restored(change: impl FnOnce(&mut BrokerConfig), restored: Restored) -> Self {
-        let mut config = BrokerConfig::default();
-        config.identity.uid = 1000;
-        config.identity.version = "test".into();
-        change(&mut config);
-        config.check().unwrap();
         let now = Now {
             boot: Time::from_millis(1_000_000),
             suspended: Duration::ZERO,
             wall: WallTime::from_unix_millis(1_795_188_257_000),
         };
-        let broker = Broker::new(config, restored, Entropy::seeded([7; 32]), now);
+        Self::at(change, restored, now)
+    }
+
+    /// A broker that starts now; what it draws depends on its incarnation.
+    pub fn at(change: impl FnOnce(&mut BrokerConfig), restored: Restored, now: Now) -> Self {
+        let mut config = BrokerConfig::default();
+        config.identity.uid = 1000;
+        config.identity.version = "test".into();
+        change(&mut config);
+        config.check().unwrap();
+        let seed = u8::try_from(restored.incarnation).unwrap();
+        let broker = Broker::new(config, restored, Entropy::seeded([seed; 32]), now);
         let mut world = Self {
             broker,
             now,

@@ -46,9 +46,6 @@ use crate::work::{Done, Job, JobId, Outcome, Work};
 
 /// Most bytes read from one connection per turn.
 pub const READ_MAX: usize = 64 * 1024;
-/// So many reads is one worth that finds a connection's end: it is closed, too,
-/// and its session ends.
-const END_COSTS: usize = 3;
 /// Most connections read per turn, and …
 const READS_PER_TURN: usize = 24;
 /// … written to; the others keep their place in the line. With [`doors::BATCH`]
@@ -376,18 +373,13 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
     }
 
     fn read(&mut self, now: Now) {
-        let mut left = READS_PER_TURN;
-        for _ in 0..self.ports.ready.len() {
-            if left == 0 {
-                return;
-            }
+        for _ in 0..self.ports.ready.len().min(READS_PER_TURN) {
             let Some(conn) = self.ports.ready.pop_front() else { return };
-            let Some(slot) = self.ports.slots.get(conn) else { continue };
-            slot.flags.queued = false;
-            if slot.is_open() && slot.flags.readable {
-                self.read_one(now, conn);
-                let ended = !self.ports.slots.get(conn).is_some_and(|slot| slot.is_open());
-                left = left.saturating_sub(if ended { END_COSTS } else { 1 });
+            if let Some(slot) = self.ports.slots.get(conn) {
+                slot.flags.queued = false;
+                if slot.is_open() && slot.flags.readable {
+                    self.read_one(now, conn);
+                }
             }
         }
     }

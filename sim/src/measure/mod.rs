@@ -75,8 +75,14 @@ impl Setup {
             self.profile.stalls(&mut choice, guest, chaos, &mut faults);
         }
         faults.sort_by_key(|fault| (fault.at_ms, fault.guest));
-        let guest =
-            Guest { kind: GuestKind::Agent, carrier: Carrier::Tcp, keyed: false, starts_ms: 0, core: true };
+        let guest = Guest {
+            kind: GuestKind::Agent,
+            carrier: Carrier::Tcp,
+            keyed: false,
+            starts_ms: 0,
+            core: true,
+            inbox: None,
+        };
         Plan {
             window_ms: window,
             interval_ms: millis(self.interval),
@@ -89,6 +95,7 @@ impl Setup {
             accept_unproven: false,
             only_known: false,
             small_tables: false,
+            acts: Vec::new(),
         }
     }
 }

@@ -17,7 +17,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use castra_core::boundary::Change;
 use castra_core::id::ConnId;
+use castra_core::peers::MessageId;
 use castra_core::time::Time;
 use castra_driver::net::{Endpoint, ListenerId, Ready};
 
@@ -52,6 +54,8 @@ pub(crate) struct Hub {
     pub(crate) chooser: Chooser,
     /// What one process wrote so far, for those who replay it.
     pub(crate) tap: Option<(NodeId, Vec<u8>)>,
+    /// The newest message of a peer's: not every guest minds its own business.
+    pub(crate) overheard: Option<MessageId>,
     /// A connection on which something else left than was said.
     pub(crate) garbled: Option<(NodeId, ConnId)>,
     /// Writes everything down, if somebody wants to read it.
@@ -123,9 +127,19 @@ impl Hub {
             happenings: 0,
             chooser: Chooser(choice),
             tap: None,
+            overheard: None,
             garbled: None,
             scribe: None,
         }
+    }
+
+    /// Remembers the newest message among changes.
+    pub(crate) fn overhear(&mut self, changes: &[Change]) {
+        let ids = changes.iter().filter_map(|change| match change {
+            Change::SetMessage(message) => Some(message.id),
+            _ => None,
+        });
+        self.overheard = ids.last().or(self.overheard);
     }
 
     /// A process has something to look at.

@@ -29,6 +29,11 @@ impl SimNet {
         Self { hub, node, route: Some((to, door, remote)), control: None, transports: Vec::new() }
     }
 
+    /// It listens for local clients, too.
+    pub(crate) fn with_control(self, door: Door) -> Self {
+        Self { control: Some(door), ..self }
+    }
+
     /// The net of a process that listens.
     pub(crate) fn listener(
         hub: Shared,

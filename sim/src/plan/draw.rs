@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Ask, Carrier, Client, Fault, FaultKind, Guest, GuestKind, Network, Plan, Way};
+use super::{Ask, Carrier, Client, Fault, FaultKind, Guest, GuestKind, Network, Plan, Way, act};
 use crate::choice::Choice;
 
 /// What a generator may draw from.
@@ -28,6 +28,8 @@ pub struct Limits {
     pub honest: bool,
     /// Only TCP.
     pub tcp_only: bool,
+    /// Most acts about peers; 0: nobody knows of peers.
+    pub acts: usize,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             chaos: Duration::from_secs(120),
             honest: false,
             tcp_only: false,
+            acts: 24,
         }
     }
 }
@@ -81,23 +84,27 @@ impl Plan {
             .map_or_else(|| choice.pick(&TIMES), |(window, interval)| (millis(window), millis(interval)));
         let chaos_ms = choice.between(1, 6) * millis(limits.chaos) / 6;
         let count = 1 + choice.below(bound(limits.guests)) as usize;
-        let guests: Vec<_> = (0..count).map(|index| guest(choice, limits, index, chaos_ms)).collect();
+        let mut guests: Vec<_> = (0..count).map(|index| guest(choice, limits, index, chaos_ms)).collect();
         let most = if limits.asks.is_empty() { 0 } else { limits.clients };
         let clients = choice.below(bound(most + 1));
         let clients = (0..clients).map(|_| client(choice, limits, count, chaos_ms, window_ms)).collect();
         let faults = faults(choice, limits, count, chaos_ms, window_ms);
+        let network = limits.network.clone().unwrap_or_else(|| network(choice));
+        let [logs, accept_unproven, only_known, small_tables] = [4, 4, 8, 4].map(|odds| choice.once_in(odds));
+        let acts = act::draw(choice, &mut guests, limits.acts, (chaos_ms, window_ms));
         Self {
             window_ms,
             interval_ms,
-            network: limits.network.clone().unwrap_or_else(|| network(choice)),
+            network,
             guests,
             clients,
             faults,
             chaos_ms,
-            logs: choice.once_in(4),
-            accept_unproven: choice.once_in(4),
-            only_known: choice.once_in(8),
-            small_tables: choice.once_in(4),
+            logs,
+            accept_unproven,
+            only_known,
+            small_tables,
+            acts,
         }
     }
 }
@@ -122,7 +129,7 @@ fn guest(choice: &mut impl Choice, limits: &Limits, index: usize, chaos_ms: u64)
     };
     let keyed = matches!(kind, Agent) && choice.once_in(3);
     let starts_ms = if choice.once_in(3) { choice.between(0, chaos_ms / 2) } else { 0 };
-    Guest { kind, carrier, keyed, starts_ms, core: !choice.once_in(4) }
+    Guest { kind, carrier, keyed, starts_ms, core: !choice.once_in(4), inbox: None }
 }
 
 fn client(choice: &mut impl Choice, limits: &Limits, guests: usize, chaos_ms: u64, window_ms: u64) -> Client {
@@ -222,6 +229,7 @@ mod tests {
             let bytes: Vec<u8> = (0..300).map(|i| (seed.wrapping_mul(i * 31 + 7) >> 3) as u8).collect();
             let plan = Plan::draw(&mut Bytes::new(&bytes), &Limits::default());
             assert!(plan.guests.len() <= 5 && plan.faults.len() <= 40 && plan.clients.len() <= 12);
+            assert!(plan.acts.len() <= 27 && plan.acts.iter().all(|act| act.guest < plan.guests.len()));
             assert!(plan.window_ms >= 3 * plan.interval_ms);
             assert!(plan.faults.iter().all(|fault| fault.guest < plan.guests.len()));
         }

@@ -4,6 +4,7 @@
 //! A plan is data: it can be written down, shrunk and played again. What stays
 //! open (delays, cuts of streams) is chosen while it is played.
 
+mod act;
 mod draw;
 mod fault;
 
@@ -12,6 +13,7 @@ use core::time::Duration;
 use castra_core::boundary::Transport;
 use serde::{Deserialize, Serialize};
 
+pub use act::{Act, By, Deed, Inbox};
 pub use draw::Limits;
 pub use fault::{Fault, FaultKind, Scope, Way};
 
@@ -40,6 +42,9 @@ pub struct Plan {
     pub only_known: bool,
     /// Whether the broker's tables are so small that their bounds are met.
     pub small_tables: bool,
+    /// What is done about peers, in the order of time.
+    #[serde(default)]
+    pub acts: Vec<Act>,
 }
 
 /// How streams behave by themselves.
@@ -77,6 +82,9 @@ pub struct Guest {
     /// Alive when the faults end: it must become reachable. The others are
     /// then gone for good, and must be waiting.
     pub core: bool,
+    /// An agent's inbox; `None`: it has nothing to do with peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbox: Option<Inbox>,
 }
 
 /// What a guest is.

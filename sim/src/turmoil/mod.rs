@@ -58,6 +58,7 @@ pub fn limits() -> Limits {
         chaos: Duration::from_secs(24),
         honest: true,
         tcp_only: true,
+        acts: 0,
         ..Limits::default()
     }
 }

@@ -1,5 +1,6 @@
 //! Holds what the broker says against the truth, after every event.
 
+pub(crate) mod peers;
 mod rules;
 
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use castra_core::boundary::{Deadline, Wakeup};
 use castra_core::event::{Event, Fact};
 use castra_core::id::{ConnId, Epoch, GuestName};
+use castra_core::peers::MessageId;
 use castra_core::status::{Glance, Reason, State};
 use castra_core::time::{Now, Time};
 use castra_core::{Broker, Sizes};
@@ -15,6 +17,8 @@ use crate::net::{NodeId, Owner, Shared};
 use crate::outcome::{Outcome, count};
 use crate::truth::Truth;
 use crate::violation::{PROMISES, Violation};
+
+use peers::{Peers, Wrong};
 
 /// The process that is the broker.
 pub(crate) const BROKER: NodeId = 0;
@@ -75,6 +79,8 @@ pub(crate) struct Witness {
     pub(crate) hub: Shared,
     /// Every token that was ever durable.
     pub(crate) durable: Vec<String>,
+    /// What is known of peers, in worlds that have some.
+    pub(crate) peers: Option<Box<Peers>>,
     /// Whom the present event called reachable so far.
     called_reachable: Vec<usize>,
     /// Who is, or last was, at the other end of each of the broker's connections.
@@ -85,6 +91,8 @@ pub(crate) struct Witness {
     known: usize,
     greeted_now: bool,
     produced: bool,
+    /// Whose name each process claims.
+    pub(crate) claims: Vec<Option<GuestName>>,
     now: Now,
 }
 
@@ -129,6 +137,7 @@ impl Witness {
             interval,
             hub,
             durable: Vec::new(),
+            peers: None,
             called_reachable: Vec::new(),
             owners: Vec::new(),
             wakeups: [0; 16],
@@ -136,6 +145,7 @@ impl Witness {
             known: 0,
             greeted_now: false,
             produced: false,
+            claims: Vec::new(),
             now,
         }
     }
@@ -227,7 +237,40 @@ impl Witness {
             Fact::HandshakeFailure { reason, .. } => count(&mut self.outcome.refusals, reason.as_str()),
             Fact::VerdictChanged { to: State::Reachable, .. } => self.called_reachable.extend(guest),
             Fact::SessionClosed { reason, .. } => count(&mut self.outcome.ends, reason.as_str()),
-            _ => {}
+            fact => self.of_peers(|peers| peers.event(fact)),
+        }
+    }
+
+    /// Asks those checks that are about peers, in worlds that have some.
+    pub(crate) fn of_peers(&mut self, check: impl FnOnce(&mut Peers) -> Result<(), Wrong>) {
+        let now = self.now.boot;
+        if let Some(peers) = &mut self.peers {
+            peers.at(now);
+            if let Err((promise, text)) = check(peers) {
+                self.blame(promise, None, text);
+            }
+        }
+    }
+
+    /// The broker says something on a connection: messages in it are looked at.
+    pub(crate) fn said(&mut self, conn: ConnId, bytes: &[u8]) {
+        if self.peers.is_none() {
+            return;
+        }
+        for id in messages_in(bytes, MESSAGE) {
+            let guest = self.owner_of(conn).and_then(|owner| self.claims.get(owner.node).copied().flatten());
+            self.of_peers(|peers| peers.sends(&id, guest));
+        }
+    }
+
+    /// An agent says something.
+    pub(crate) fn answered(&mut self, node: NodeId, bytes: &[u8]) {
+        if self.peers.is_none() {
+            return;
+        }
+        let rejected = bytes.windows(15).any(|window| window == b"\"rejected\":true");
+        for id in messages_in(bytes, ACKNOWLEDGEMENT) {
+            self.of_peers(|peers| peers.acknowledges(node, &id, rejected));
         }
     }
 
@@ -254,6 +297,7 @@ impl Witness {
         }
         self.known = seen;
         self.sizes(broker.sizes());
+        self.of_peers(|peers| peers.check(broker));
         if let Err(unguarded) = broker.check_obligations() {
             self.blame("L1", None, unguarded.to_string());
         }
@@ -465,12 +509,15 @@ impl Witness {
                 self.outcome.wakeups.insert(wakeup, times);
             }
         }
+        if let Some(peers) = &mut self.peers {
+            self.outcome.mail = std::mem::take(&mut peers.counts);
+        }
         std::mem::take(&mut self.outcome)
     }
 }
 
 /// In the order of [`Wakeup`].
-pub(crate) const WAKEUPS: [&str; 11] = [
+pub(crate) const WAKEUPS: [&str; 13] = [
     "handshake",
     "eviction",
     "session",
@@ -482,7 +529,25 @@ pub(crate) const WAKEUPS: [&str; 11] = [
     "redial",
     "dial",
     "more",
+    "offer",
+    "mail",
 ];
+
+/// Frames that bring a message, and that acknowledge one.
+pub(crate) const MESSAGE: &[u8] = b"\"type\":\"peer_message\"";
+const ACKNOWLEDGEMENT: &[u8] = b"\"type\":\"peer_ack\"";
+
+/// The messages that frames of this type are about.
+pub(crate) fn messages_in(bytes: &[u8], kind: &[u8]) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    let mut rest = bytes;
+    while let Some(at) = rest.windows(kind.len()).position(|window| window == kind) {
+        rest = &rest[at + kind.len()..];
+        let id = rest.strip_prefix(b",\"id\":\"").and_then(|rest| rest.get(..36));
+        ids.extend(id.and_then(|id| str::from_utf8(id).ok()?.parse::<MessageId>().ok()));
+    }
+    ids
+}
 
 /// The number in `guest-3`.
 pub(crate) fn number(name: &GuestName) -> Option<usize> {

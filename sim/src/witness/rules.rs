@@ -8,6 +8,10 @@ use super::{BROKER, Cause, Witness};
 use crate::boundary::Boundary;
 use crate::net::Heard;
 
+/// Writes that a message can have to wait for: what became of it, its text's end, its
+/// own; each perhaps once more, behind one that is on its way.
+const OPERATIONS: usize = 6;
+
 impl Witness {
     /// Truth rule 1: evidence is an echo of a challenge, dated from its sending.
     pub(super) fn echo(&mut self, index: usize, glance: &Glance, proof_at: Time) {
@@ -64,6 +68,9 @@ impl Witness {
             || sizes.half_open > bounds.half_open
             || sizes.clients > bounds.clients
             || sizes.links > bounds.links
+            || sizes.message_bytes > bounds.message_bytes
+            || sizes.messages > bounds.messages
+            || sizes.peer_operations > bounds.peer_operations + OPERATIONS * sizes.messages
         {
             self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));
         }

@@ -7,26 +7,27 @@ use castra_core::auth::Key;
 use castra_core::boundary::{Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig, Identity};
 use castra_core::entropy::Entropy;
-use castra_core::peers::RestoredInbox;
 use castra_core::{Agent, Broker};
 use castra_driver::address::ConnectAddress;
 use castra_driver::net::ListenerId;
 use castra_driver::shell::{Shell, ShellOptions};
 
 use super::clients::Command;
+use super::inboxes::peer_settings;
 use super::scripts::Script;
 use super::{Body, Process, Schedule, Todo, World, name};
 use crate::choice::Choice;
 use crate::chronicle::MarkKind;
 use crate::disk::SimWork;
 use crate::net::{Door, Node, NodeId, SimNet};
-use crate::plan::{Ask, Carrier, GuestKind, Plan};
+use crate::plan::{Ask, By, Carrier, GuestKind, Plan};
 use crate::watched::Watched;
 use crate::witness::BROKER;
+use crate::witness::peers::Peers;
 use castra_core::time::Time;
 
-/// The broker's listeners.
-const CONTROL: Door = ListenerId(0);
+/// Where the broker, and agents, listen for commands; and the broker for links.
+pub(super) const CONTROL: Door = ListenerId(0);
 const LINKS: [(Door, Transport); 4] = [
     (ListenerId(1), Transport::Tcp),
     (ListenerId(2), Transport::Unix),
@@ -50,6 +51,7 @@ pub(super) fn broker_config(plan: &Plan) -> BrokerConfig {
         interval: plan.interval(),
         accept_unproven: plan.accept_unproven,
         identity: Identity { uid: 1000, ..Identity::default() },
+        peers: peer_settings(plan),
         ..BrokerConfig::default()
     };
     if plan.only_known {
@@ -70,6 +72,7 @@ impl World {
     /// Everybody that the plan names.
     pub(super) fn populate(&mut self) {
         self.add(None, false);
+        self.prepare_peers();
         for guest in 0..self.plan.guests.len() {
             let node = self.add(Some(guest), false);
             if self.plan.guests[guest].keyed {
@@ -77,6 +80,7 @@ impl World {
                 self.disk.borrow_mut().provision(name(guest), key.clone());
                 self.processes[node].key = Some(key);
             }
+            self.add_inbox(node, guest, None);
             let starts = self.plan.guests[guest].starts_ms;
             self.after(starts, Todo::Boot(node));
         }
@@ -91,6 +95,21 @@ impl World {
         for index in 0..self.plan.faults.len() {
             self.after(self.plan.faults[index].at_ms, Todo::Fault(index));
         }
+        for index in 0..self.plan.acts.len() {
+            self.after(self.plan.acts[index].at_ms, Todo::Act(index));
+        }
+    }
+
+    /// In a world in which somebody takes part in peers' life, that is looked at.
+    fn prepare_peers(&mut self) {
+        let plan = &self.plan;
+        let mut witness = self.witness.borrow_mut();
+        let host = |by| by == By::Host;
+        if !plan.acts.is_empty() {
+            self.disk.borrow_mut().journal = Some(Vec::new());
+            let origins = plan.acts.iter().map(|act| (name(act.guest), host(act.by))).collect();
+            witness.peers = Some(Box::new(Peers::new(origins, peer_settings(plan).peers_max)));
+        }
     }
 
     /// A process that does not run yet.
@@ -98,6 +117,11 @@ impl World {
         let mut hub = self.hub.borrow_mut();
         hub.nodes.push(Node::default());
         self.schedule.push(Schedule { wake: Time::MAX, frozen_until: Time::ZERO });
+        let claims = guest.map(|guest| match self.plan.guests[guest].kind {
+            GuestKind::Impostor => name(0),
+            _ => name(guest),
+        });
+        self.witness.borrow_mut().claims.push(claims);
         self.processes.push(Process {
             body: Body::Gone,
             guest,
@@ -105,6 +129,8 @@ impl World {
             twin,
             key: None,
             running_key: None,
+            inside: None,
+            steady: Time::MAX,
         });
         self.processes.len() - 1
     }
@@ -127,6 +153,12 @@ impl World {
         witness.truth.born(owner, self.now);
         drop(witness);
         self.processes[node].running_key = self.processes[node].key.clone();
+        if let Some(guest) = self.processes[node].guest.filter(|_| self.processes[node].key.is_some()) {
+            self.witness.borrow_mut().of_peers(|peers| {
+                peers.keyed.insert(name(guest));
+                Ok(())
+            });
+        }
         if let Some(guest) = self.processes[node].guest
             && let Some(holders) = &mut self.witness.borrow_mut().keyholders[guest]
         {
@@ -143,6 +175,7 @@ impl World {
         }
         self.mark(Some(node), None, MarkKind::Start, format!("starts (life {})", owner.life));
         self.processes[node].stopping = false;
+        self.processes[node].steady = self.now;
         self.schedule[node] = Schedule { wake: self.now, frozen_until: Time::ZERO };
         self.processes[node].body = match self.processes[node].guest {
             None => self.broker(owner.life),
@@ -167,6 +200,10 @@ impl World {
             self.witness.borrow_mut().truth.broker.sleeps(self.now);
         }
         let restored = self.disk.borrow_mut().restore();
+        self.witness.borrow_mut().of_peers(|peers| {
+            peers.begins();
+            Ok(())
+        });
         self.update_keyholders();
         let mut seed = [0; 32];
         seed[..4].copy_from_slice(&life.to_be_bytes());
@@ -205,7 +242,16 @@ impl World {
         seed[..4].copy_from_slice(&life.to_be_bytes());
         let mut boot = [0; 16];
         boot[..12].copy_from_slice(&seed[..12]);
+        let inbox = self.inbox_settings(guest, life);
+        let disk = self.inbox_of(node).unwrap_or_default();
+        let restored = disk.borrow().restore_inbox();
+        let local = inbox.is_some();
+        if local {
+            self.hub.borrow_mut().nodes[node].doors = vec![(CONTROL, Default::default())];
+        }
         let config = AgentConfig {
+            inbox,
+            identity: Identity { uid: 1000, ..Identity::default() },
             token: self.processes[node].running_key.clone(),
             boot,
             serial: carrier == Carrier::Serial,
@@ -213,9 +259,10 @@ impl World {
             planted: self.planted,
             ..AgentConfig::new(name(guest))
         };
-        let engine = Agent::new(config, RestoredInbox::default(), Entropy::seeded(seed), self.clocks());
+        let engine = Agent::new(config, restored, Entropy::seeded(seed), self.clocks());
         let engine = Watched::new(engine, node, Rc::clone(&self.witness));
         let net = SimNet::dialler(Rc::clone(&self.hub), node, BROKER, door, true);
+        let net = if local { net.with_control(CONTROL) } else { net };
         let dial = match carrier {
             Carrier::Tcp => ConnectAddress::Tcp { host: "127.0.0.1".to_owned(), port: 7070 },
             Carrier::Unix => ConnectAddress::Unix { path: "/run/castra/link.sock".into() },
@@ -224,12 +271,12 @@ impl World {
         };
         let options = ShellOptions {
             dial: Some(dial),
+            doors: if local { vec![(CONTROL, Via::Control)] } else { Vec::new() },
             #[cfg(feature = "planted")]
             planted: self.planted,
             ..ShellOptions::default()
         };
-        // An agent has nothing durable: its work ends in a disk of its own.
-        Body::Agent(Box::new(Shell::new(engine, net, SimWork(Rc::default()), options)))
+        Body::Agent(Box::new(Shell::new(engine, net, SimWork(disk), options)))
     }
 
     pub(super) fn start_client(&mut self, index: usize) {

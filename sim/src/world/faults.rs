@@ -106,15 +106,15 @@ impl World {
                 true
             }
             FaultKind::DiskFull => {
-                self.disk.borrow_mut().full_until = until;
+                self.disks_of(fault).iter().for_each(|disk| disk.borrow_mut().full_until = until);
                 true
             }
             FaultKind::CommitFails => {
-                self.disk.borrow_mut().commits_fail_until = until;
+                self.disks_of(fault).iter().for_each(|disk| disk.borrow_mut().commits_fail_until = until);
                 true
             }
             FaultKind::SlowDisk => {
-                self.disk.borrow_mut().slow_until = until;
+                self.disks_of(fault).iter().for_each(|disk| disk.borrow_mut().slow_until = until);
                 true
             }
             _ if !broker_runs => false,
@@ -138,6 +138,10 @@ impl World {
             }
             FaultKind::LoseState => {
                 self.disk.borrow_mut().lose();
+                self.witness.borrow_mut().of_peers(|peers| {
+                    peers.loses();
+                    Ok(())
+                });
                 self.state_lost = true;
                 self.kill_broker(0, until);
             }
@@ -190,6 +194,7 @@ impl World {
         let Body::Agent(shell) = &mut self.processes[node].body else { return false };
         shell.drain(clocks, clocks.boot + Duration::from_secs(2));
         shell.engine().settle();
+        self.processes[node].steady = Time::MAX;
         self.hub.borrow_mut().stir(node);
         self.later(until.max(self.now + Duration::from_secs(3)), Todo::Boot(node));
         true
@@ -208,7 +213,9 @@ impl World {
 
     fn each_end(&self, node: NodeId, mut act: impl FnMut(&mut crate::net::Hub, crate::net::EndId)) -> bool {
         let mut hub = self.hub.borrow_mut();
-        let ends = hub.ends_of(node);
+        // Processes on the same machine go on talking to each other.
+        let mut ends = hub.ends_of(node);
+        ends.retain(|end| end.side == 0);
         for end in &ends {
             act(&mut hub, *end);
         }
@@ -219,6 +226,10 @@ impl World {
         let owner = self.owner(node);
         self.processes[node].body = Body::Gone;
         self.schedule[node].wake = Time::MAX;
+        self.close_inbox(node);
+        if silently {
+            self.end_insiders(node);
+        }
         let mut hub = self.hub.borrow_mut();
         if silently {
             // Whether its machine, once it is back, disowns what it had, or the host's end just hangs.
@@ -240,6 +251,7 @@ impl World {
     fn freeze(&mut self, node: NodeId, until: Time) {
         let owner = self.owner(node);
         self.schedule[node].frozen_until = self.schedule[node].frozen_until.max(until);
+        self.processes[node].steady = self.schedule[node].frozen_until;
         if node == BROKER {
             self.witness.borrow_mut().truth.broker.sleeps(self.now);
         } else {
@@ -277,6 +289,7 @@ impl World {
         }
         let node = self.add(Some(guest), true);
         self.processes[node].key = self.processes[original].key.clone();
+        self.add_inbox(node, guest, Some(original));
         let life = self.hub.borrow().nodes[original].life;
         self.hub.borrow_mut().nodes[node].life = life - 1;
         self.enrol(node);
@@ -309,6 +322,7 @@ impl World {
         self.schedule[BROKER].wake = Time::MAX;
         self.hub.borrow_mut().hang_up(BROKER);
         self.disk.borrow_mut().kill(torn);
+        self.collect_mail();
         self.mark(Some(BROKER), None, MarkKind::End, "ends");
         self.broker_left();
     }
@@ -320,6 +334,7 @@ impl World {
         let queued = self.disk.borrow().queued() as u32;
         let written = self.hub.borrow_mut().chooser.0.below(queued + 1);
         self.disk.borrow_mut().kill(written as usize);
+        self.collect_mail();
         self.trouble(again);
         self.broker_left();
         self.later(again, Todo::Boot(BROKER));

@@ -6,7 +6,9 @@
 
 mod birth;
 mod clients;
+mod errands;
 mod faults;
+mod inboxes;
 mod peace;
 mod scripts;
 mod turns;
@@ -37,6 +39,8 @@ use crate::watched::{WatchedAgent, WatchedBroker, Watching};
 use crate::witness::{BROKER, Witness, number};
 
 use clients::Command;
+use errands::Errand;
+use inboxes::InboxDisk;
 use scripts::Script;
 
 /// A world that can be run once.
@@ -45,6 +49,7 @@ pub struct World {
     hub: Shared,
     witness: Watching,
     disk: Rc<RefCell<Disk>>,
+    inboxes: Vec<InboxDisk>,
     processes: Vec<Process>,
     /// When each of them gets its turn.
     schedule: Vec<Schedule>,
@@ -92,6 +97,10 @@ struct Process {
     key: Option<Key>,
     /// What its present life knows.
     running_key: Option<Key>,
+    /// The machine that it runs on, if that is a guest's: the process of its agent.
+    inside: Option<NodeId>,
+    /// Since when it runs without a pause.
+    steady: Time,
 }
 
 impl Process {
@@ -114,6 +123,7 @@ enum Body {
     Agent(Box<Shell<WatchedAgent, SimNet, SimWork>>),
     Script(Box<Script>),
     Command(Box<Command>),
+    Errand(Box<Errand>),
 }
 
 /// What the world itself has to do.
@@ -125,6 +135,8 @@ enum Todo {
     Client(usize),
     /// The plan's fault begins.
     Fault(usize),
+    /// The plan's act begins.
+    Act(usize),
     /// A frozen process goes on.
     Thaw(NodeId),
     /// A twin ends.
@@ -188,6 +200,7 @@ impl World {
             hub,
             witness: Rc::new(RefCell::new(witness)),
             disk: Rc::default(),
+            inboxes: Vec::new(),
             processes: Vec::new(),
             schedule: Vec::new(),
             due: Vec::new(),
@@ -289,6 +302,9 @@ impl World {
         for other in [hub.next(), disk.next()] {
             next = next.min(other.unwrap_or(Time::MAX));
         }
+        for inbox in &self.inboxes {
+            next = next.min(inbox.disk.borrow().next().unwrap_or(Time::MAX));
+        }
         for Schedule { wake, frozen_until } in &self.schedule {
             next = next.min((*wake).max(*frozen_until));
         }
@@ -303,6 +319,7 @@ impl World {
         self.now = at;
         self.hub.borrow_mut().now = at;
         self.disk.borrow_mut().now = at;
+        self.inboxes.iter().for_each(|inbox| inbox.disk.borrow_mut().now = at);
     }
 
     /// Everything that is due now, once.
@@ -312,7 +329,9 @@ impl World {
         if !self.done.is_empty() {
             self.hub.borrow_mut().stir(BROKER);
         }
+        self.finish_inboxes();
         self.collect_tokens();
+        self.collect_mail();
         while let Some(Reverse((at, _, todo))) = self.agenda.peek().copied()
             && at <= self.now
         {
@@ -373,6 +392,7 @@ impl World {
             Todo::Boot(node) => self.boot(node),
             Todo::Client(index) => self.start_client(index),
             Todo::Fault(index) => self.inject(index),
+            Todo::Act(index) => self.start_act(index),
             Todo::Thaw(node) => self.thaw(node),
             Todo::EndTwin(node) => self.end_twin(node),
             Todo::Drained(life) => self.drained(life),
@@ -415,6 +435,7 @@ impl World {
             (Some(guest), _) if self.processes[node].twin => (format!("twin of guest-{guest}"), Role::Guest),
             (Some(guest), _) => (format!("guest-{guest}"), Role::Guest),
             (None, Body::Command(command)) => (command.to_string(), Role::Client),
+            (None, Body::Errand(errand)) => (errand.to_string(), Role::Client),
             (None, _) => ("broker".to_owned(), Role::Broker),
         }
     }
@@ -439,6 +460,7 @@ const WALL: WallTime = WallTime::from_unix_millis(1_767_225_600_000);
 /// What the broker's tables may grow to.
 fn bounds(plan: &Plan) -> Sizes {
     let config = birth::broker_config(plan);
+    let pairs = plan.guests.len() * plan.guests.len().saturating_sub(1) / 2;
     let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
     Sizes {
         guests: config.max_guests,
@@ -447,9 +469,10 @@ fn bounds(plan: &Plan) -> Sizes {
         half_open: config.half_open_max + serial,
         clients: config.control_clients_max,
         timers: usize::MAX,
+        // Each is reckoned to take some bytes.
         messages: usize::MAX,
         message_bytes: config.peers.mail_bytes_max,
-        peer_operations: usize::MAX,
+        peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
     }
 }
 

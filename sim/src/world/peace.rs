@@ -4,15 +4,17 @@
 use std::time::Duration;
 
 use castra_core::config::AgentConfig;
-use castra_core::id::ConnId;
+use castra_core::id::{ConnId, GuestName};
+use castra_core::peers::MessageId;
 use castra_core::status::State;
 
+use super::inboxes::peer_settings;
 use super::{Body, Todo, World, name};
 use crate::choice::Choice;
 use crate::chronicle::MarkKind;
 use crate::plan::GuestKind;
 use crate::violation::Violation;
-use crate::witness::BROKER;
+use crate::witness::{BROKER, number};
 
 impl World {
     pub(super) fn make_peace(&mut self) -> Result<(), Violation> {
@@ -50,7 +52,39 @@ impl World {
                 self.broken(guest, &text)?;
             }
         }
+        self.deliver_all()?;
         self.is_tidy(&widowed)
+    }
+
+    /// P3: whoever takes messages has them, and the broker knows.
+    fn deliver_all(&mut self) -> Result<(), Violation> {
+        if self.witness.borrow().peers.is_none() {
+            return Ok(());
+        }
+        // A message that found no room, or whose end could not be written, comes again.
+        let until = self.now + peer_settings(&self.plan).redelivery * 3 + Duration::from_secs(5);
+        while let Some((id, to)) = self.owed() {
+            if self.now >= until {
+                let mut witness = self.witness.borrow_mut();
+                witness.at(self.clocks());
+                let text = format!("{id} waits for {to}, which is there and takes messages");
+                witness.blame("P3", number(&to), text);
+                return witness.violation.take().map_or(Ok(()), Err);
+            }
+            self.run_until((self.now + Duration::from_secs(1)).min(until))?;
+        }
+        let mut witness = self.witness.borrow_mut();
+        witness.at(self.clocks());
+        if self.disk.borrow().queued() == 0 {
+            witness.of_peers(|peers| peers.rests());
+        }
+        witness.violation.take().map_or(Ok(()), Err)
+    }
+
+    fn owed(&self) -> Option<(MessageId, GuestName)> {
+        let witness = self.witness.borrow();
+        let takes = |guest: &GuestName| number(guest).is_some_and(|guest| self.takes_mail(guest));
+        witness.peers.as_ref()?.owed(takes)
     }
 
     /// S6: nothing is kept of those who had left when the faults ended.
@@ -68,7 +102,7 @@ impl World {
 
     /// Whether it must be reachable in the end. A boot script has no key: a name
     /// that was given a token meanwhile is not its own any more.
-    fn is_core(&self, guest: usize) -> bool {
+    pub(super) fn is_core(&self, guest: usize) -> bool {
         let plan = &self.plan.guests[guest];
         let disk = self.disk.borrow();
         let key = disk.token(&name(guest));
@@ -98,6 +132,7 @@ impl World {
     fn heal_host(&mut self) {
         let lost = std::mem::take(&mut self.state_lost);
         self.disk.borrow_mut().heal();
+        self.heal_inboxes();
         {
             let mut hub = self.hub.borrow_mut();
             hub.release_all();

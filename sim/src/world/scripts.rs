@@ -11,7 +11,7 @@ use castra_core::time::Time;
 use crate::choice::Choice;
 use crate::net::{Door, EndId, Hub, Owner};
 use crate::plan::GuestKind;
-use crate::witness::BROKER;
+use crate::witness::{BROKER, MESSAGE, messages_in};
 
 /// A scripted guest.
 #[derive(Debug)]
@@ -173,6 +173,7 @@ impl Script {
             && self.inbox.len() >= 4 + length
         {
             let frame: Vec<u8> = self.inbox.drain(..4 + length).skip(4).collect();
+            self.forge_acknowledgements(hub, &frame);
             let Ok(BrokerFrame::Challenge { seq, nonce }) = BrokerFrame::parse(&frame) else { continue };
             let mut json = Vec::new();
             match hub.chooser.0.below(6) {
@@ -183,6 +184,24 @@ impl Script {
             }
             self.unsent.extend_from_slice(&(json.len() as u32).to_be_bytes());
             self.unsent.extend_from_slice(&json);
+        }
+    }
+
+    /// Acknowledges what it never kept, more than once; and what is another's.
+    fn forge_acknowledgements(&mut self, hub: &mut Hub, frame: &[u8]) {
+        let own = messages_in(frame, MESSAGE);
+        if own.is_empty() && (hub.overheard.is_none() || !hub.chooser.0.once_in(8)) {
+            return;
+        }
+        let times = if own.is_empty() { 1 } else { 1 + hub.chooser.0.below(60) };
+        let others = hub.overheard;
+        for id in own.into_iter().chain(others) {
+            let rejected = hub.chooser.0.once_in(3);
+            let json = format!("{{\"type\":\"peer_ack\",\"id\":\"{id}\",\"rejected\":{rejected}}}");
+            for _ in 0..times {
+                self.unsent.extend_from_slice(&(json.len() as u32).to_be_bytes());
+                self.unsent.extend_from_slice(json.as_bytes());
+            }
         }
     }
 

@@ -51,7 +51,8 @@ impl World {
                 next
             }
             Body::Agent(shell) => {
-                let next = turn(shell, clocks, &edges, &[]);
+                let done = self.take_done(node);
+                let next = turn(shell, clocks, &edges, &done);
                 ended = shell.settled();
                 next
             }
@@ -68,6 +69,15 @@ impl World {
                 ended = command.over;
                 Next { deadline: wake, more: false }
             }
+            Body::Errand(errand) => {
+                let owner = self.owner(node);
+                let calm = self.calm_for(node);
+                let mut witness = self.witness.borrow_mut();
+                witness.at(clocks);
+                let wake = errand.turn(&mut self.hub.borrow_mut(), owner, &mut witness, calm);
+                ended = errand.over;
+                Next { deadline: wake, more: false }
+            }
         };
         self.edges = edges;
         self.listen_in(clocks);
@@ -81,6 +91,7 @@ impl World {
             } else if self.processes[node].guest.is_some() {
                 let owner = self.owner(node);
                 self.mark(Some(node), None, MarkKind::End, "ends");
+                self.close_inbox(node);
                 self.stopped(owner);
                 if self.peaceful {
                     // Told to leave before the faults ended, and started again like everybody.

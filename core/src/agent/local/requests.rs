@@ -17,8 +17,9 @@ use crate::event::Cursor;
 use crate::id::{GuestName, RequestId};
 use crate::link::inbox::FRAME_MAX;
 use crate::link::message::{GuestRequest, GuestRequestKind};
+use crate::peers::post::INBOX_BYTES_MAX;
 use crate::peers::wire::PeerRequest;
-use crate::peers::{KEY_MAX, MessageId, TEXT_MAX};
+use crate::peers::{KEY_MAX, MessageId, Received, TEXT_MAX};
 use crate::time::millis;
 
 /// What is to be asked of the broker.
@@ -160,12 +161,28 @@ impl Seat {
     ) {
         let kept = mailbox.kept();
         // One that is gone was older than all that are kept.
-        let first = after.and_then(|after| kept.iter().position(|message| message.id == after));
-        let first = first.map_or(0, |index| index + 1).max(kept.len().saturating_sub(limit));
-        let messages = kept.iter().skip(first).map(shown).collect();
+        let next = after.and_then(|after| kept.iter().position(|message| message.id == after));
+        let mut bytes = 0;
+        let mut fits = |message: &&Received| {
+            bytes += message.text.len();
+            bytes <= INBOX_BYTES_MAX
+        };
+        let (first, count) = match next {
+            Some(index) => (
+                index + 1,
+                kept.iter().skip(index + 1).take(limit).take_while(|message| fits(message)).count(),
+            ),
+            None => {
+                let count = kept.iter().rev().take(limit).take_while(|message| fits(message)).count();
+                (kept.len() - count, count)
+            }
+        };
+        let messages = kept.iter().skip(first).take(count).map(shown).collect();
         self.client.reply(cx.out, id, "inbox", InboxReply { messages });
         if follow {
-            self.inbox = Some(kept.back().map_or(0, |message| message.number));
+            // Whatever was too much for the answer follows at once.
+            let last = (first + count).checked_sub(1).and_then(|index| kept.get(index));
+            self.inbox = Some(last.map_or(0, |message| message.number));
         }
     }
 
