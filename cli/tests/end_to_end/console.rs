@@ -285,6 +285,15 @@ fn inside_a_guest_it_needs_no_name_and_answers_those_who_want_to_be_peers() {
     let terminal = inside(&[]);
     terminal.shows("devbox  reachable  [inside the guest]");
     terminal.shows("PEERS 0");
+    let socket = world.path("devbox.sock");
+    for (word, told) in [("hold", "(busy)"), ("resume", "linked devbox <-> builder")] {
+        assert_eq!(world.castra(&["agent", word, "--socket", socket.to_str().unwrap()]).code, 0);
+        order(&terminal, "peer builder");
+        terminal.shows(told);
+    }
+    order(&terminal, "unpeer builder");
+    terminal.shows("unlinked devbox <-> builder");
+    terminal.shows("PEERS 0");
     // An offer stands for 2 s: on a machine that is busy for longer it is made again.
     let linked = (0..5).any(|_| {
         let link = world.spawn(&["peer", "link", "builder", "devbox"]);
