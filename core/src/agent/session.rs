@@ -87,7 +87,11 @@ impl Session {
             }
             let payload = match wire.inbox.frame(&mut frames) {
                 Ok(Some(payload)) => payload,
-                Ok(None) => break,
+                Ok(None) => {
+                    // A long frame on a slow link holds the challenges back.
+                    self.heard(cx);
+                    break;
+                }
                 Err(_) => return Some(End::Protocol("a frame of impossible length")),
             };
             let json = match &mut self.tags {
@@ -114,6 +118,7 @@ impl Session {
                     Answer::Nothing
                 }
                 Ok(BrokerFrame::Peer(frame)) => {
+                    self.heard(cx);
                     facts(cx, LinkFact::Peer(frame)).map_or(Answer::Nothing, Answer::Peer)
                 }
                 // An unknown type is not answered: two ends that answer each
