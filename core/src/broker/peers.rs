@@ -208,6 +208,9 @@ impl Broker {
     /// Says what there is to say, and sends the mail that may flow.
     pub(super) fn pump_peers(&mut self) {
         let Self { cx, guests, links, clients, peers, .. } = self;
+        if peers.is_quiet(cx) {
+            return;
+        }
         if !cx.draining {
             peers.deliver(cx, guests, |cx, conn, json| links.send_if_idle(cx, conn, json));
         }

@@ -405,6 +405,15 @@ impl Peers {
         self.on_leaving(cx, guests);
     }
 
+    /// Whether there is nothing to say, to send or to wait for: so it is after almost every event.
+    pub(crate) fn is_quiet(&self, cx: &Cx) -> bool {
+        self.post.is_empty()
+            && self.stirred.is_empty()
+            && self.followers.is_empty()
+            && self.next_due().is_none()
+            && cx.timers.armed(self.timer).is_none()
+    }
+
     /// Wakes the machine when something is due next.
     pub(crate) fn rearm(&self, cx: &mut Cx) {
         match self.next_due() {
