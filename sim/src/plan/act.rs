@@ -122,9 +122,9 @@ pub(super) fn draw(
     guests: &mut [Guest],
     most: usize,
     times: (u64, u64),
-) -> Vec<Act> {
+) -> (Vec<[usize; 2]>, Vec<Act>) {
     if most == 0 || guests.len() < 2 || !choice.once_in(2) {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     // Guest 0 is an agent; alone it has nobody to talk to.
     guests[1].kind = GuestKind::Agent;
@@ -140,7 +140,7 @@ pub(super) fn draw(
     }
     let mut acts = Vec::new();
     // Without peers there is little to do.
-    for at_ms in [times.0 / 16, times.0 / 4] {
+    for at_ms in [times.0 / 8, times.0 / 2] {
         if choice.once_in(4) {
             continue;
         }
@@ -156,7 +156,8 @@ pub(super) fn draw(
         }
     }
     acts.sort_by_key(|act| act.at_ms);
-    acts
+    let couples = if choice.once_in(4) { Vec::new() } else { vec![[couple.0, couple.1]] };
+    (couples, acts)
 }
 
 fn inbox(choice: &mut impl Choice) -> Inbox {
