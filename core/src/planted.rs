@@ -127,6 +127,16 @@ bugs! {
     /// Broker. A message is taken for delivered as soon as it is sent (P3: told `delivered`, never in
     /// the inbox).
     DeliveredWhenSent = "delivered_when_sent",
+    /// Agent. A message is acknowledged before it is durable (P3: told `delivered`, and gone with the
+    /// next power cut).
+    AcknowledgedBeforeWrite = "acknowledged_before_write",
+    /// Agent. The ids of what came before are not looked at: a message that is sent again is kept
+    /// twice (P3).
+    DuplicateKept = "duplicate_kept",
+    /// Broker. What waits between two guests stays when they are peers no more, and is delivered (P3).
+    UnlinkKeepsMail = "unlink_keeps_mail",
+    /// Broker. A sender's key is not looked at: a retry is another message (P2).
+    KeyForgotten = "key_forgotten",
 
     // The shell.
     /// Shell. A slot's next connection has the id of its last: edges and deadlines of the old one

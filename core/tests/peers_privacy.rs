@@ -230,3 +230,16 @@ fn a_guest_that_takes_no_part_gets_no_mail_and_its_senders_do_not_wait() {
     town.enter("plain");
     assert_eq!(town.texts("plain"), ["x"]);
 }
+
+#[test]
+fn the_state_of_a_peer_says_nothing_of_that_ones_other_peers() {
+    let mut town = Town::linked(&["a", "b"]);
+    town.enter("c");
+    town.link("b", "c");
+    town.say("a", json!({"type": "status", "id": 7, "guests": ["a", "b"]}));
+    let result = town.frames("a", "result").remove(0);
+    let rows = result["data"]["guests"].as_array().unwrap();
+    assert_eq!((&rows[0]["peers"], &rows[1]["peers"]), (&json!(["b"]), &json!(["a"])));
+    town.say("a", json!({"type": "wait", "id": 8, "guests": ["b"], "for": "reachable"}));
+    assert_eq!(town.frames("a", "result").remove(0)["data"]["guests"][0]["peers"], json!(["a"]));
+}

@@ -5,7 +5,7 @@ mod common;
 mod peering;
 
 use castra_core::peers::Policy;
-use common::name;
+use common::{ms, name};
 use peering::{Town, code, secs};
 use serde_json::{Value, json};
 
@@ -230,4 +230,61 @@ fn what_was_not_durable_is_gone_after_a_crash_and_what_was_is_there() {
     assert_eq!(town.peers().len(), 1);
     town.enter("b");
     assert_eq!(town.texts("b"), ["kept"]);
+}
+
+#[test]
+fn a_message_that_is_still_being_written_when_its_time_is_over_is_answered_with_timeout() {
+    let mut town = Town::linked(&["a", "b"]);
+    town.stuck = true;
+    let send = |key: &str| json!({"from": "a", "to": "b", "text": "x", "key": key, "timeout_ms": 100});
+    let first = town.order("send_to_peer", send("k"));
+    let again = town.order("send_to_peer", send("k"));
+    let behind = town.order("send_to_peer", send("l"));
+    town.pass(ms(200));
+    for id in [first, again, behind] {
+        assert_eq!(town.told(id).as_deref(), Some("timeout"));
+    }
+    town.release();
+    assert_eq!(town.texts("b"), ["x"], "the first was on its way; nobody waited for the last");
+}
+
+#[test]
+fn who_comes_with_the_key_of_a_message_that_waits_to_be_written_gets_its_outcome_though_the_first_left() {
+    let mut town = Town::linked(&["a", "b"]);
+    town.stuck = true;
+    let send =
+        |key: &str, ms: u64| json!({"from": "a", "to": "b", "text": key, "key": key, "timeout_ms": ms});
+    town.order("send_to_peer", send("before", 5000));
+    town.order("send_to_peer", send("k", 100));
+    let again = town.order("send_to_peer", send("k", 5000));
+    town.pass(ms(200));
+    town.release();
+    assert_eq!(town.told(again).as_deref(), Some("delivered"));
+    assert_eq!(town.texts("b"), ["before", "k"]);
+}
+
+#[test]
+fn however_often_a_guest_acknowledges_a_message_it_is_written_once() {
+    let mut town = Town::linked(&["a", "b"]);
+    town.acks = false;
+    town.order_send("a", "b", "x");
+    let mail = town.mail("b").remove(0);
+    town.stuck = true;
+    for _ in 0..100 {
+        town.ack("b", &mail);
+    }
+    assert!(town.world.broker.sizes().peer_operations <= 1);
+    town.release();
+    assert_eq!(town.events("peer.message.delivered").len(), 1);
+}
+
+#[test]
+fn two_registrations_that_are_written_at_once_do_not_make_more_peers_than_there_may_be() {
+    let mut town = Town::with(|config| config.peers.peers_max = 1);
+    ["a", "b", "c"].into_iter().for_each(|name| town.enter(name));
+    town.stuck = true;
+    let ids = [town.order_link("b", "a"), town.order_link("c", "a")];
+    town.release();
+    assert_eq!(ids.map(|id| town.told(id).unwrap()), ["registered", "full"]);
+    assert_eq!(town.peers().len(), 1);
 }

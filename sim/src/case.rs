@@ -98,6 +98,9 @@ fn check(plan: &Plan) -> Result<(), &'static str> {
     if !plan.acts.iter().all(|act| known(act.guest) && act.other < count + 2) {
         return Err("an act names a guest that isn't there");
     }
+    if !plan.couples.iter().all(|[one, other]| one != other && known(*one) && known(*other)) {
+        return Err("a couple is not two guests");
+    }
     if !plan.acts.iter().all(|act| act.by == By::Guest || act.deed.is_the_hosts()) {
         return Err("the operator does what only a guest can");
     }

@@ -9,7 +9,7 @@ use castra_core::Restored;
 use castra_core::auth::Key;
 use castra_core::boundary::{Batch, Change, EffectError, EffectErrorKind};
 use castra_core::id::GuestName;
-use castra_core::peers::{Ledger, MessageId, Received, RestoredInbox};
+use castra_core::peers::{Ledger, MessageId, Pair, Received, Relation, RestoredInbox};
 use castra_core::time::{Time, WallTime};
 use castra_driver::work::{Done, Job, JobId, Outcome, Work};
 
@@ -85,6 +85,12 @@ impl Disk {
     /// The operator gives a guest a token before anything runs.
     pub(crate) fn provision(&mut self, name: GuestName, key: Key) {
         self.tokens.insert(name, Some(key));
+    }
+
+    /// The operator made peers of two guests before anything runs.
+    pub(crate) fn provision_peers(&mut self, pair: Pair) {
+        self.commit(vec![Change::SetRelation { pair, relation: Some(Relation::Linked) }]);
+        self.commits = 0;
     }
 
     /// Somebody deleted the state directory.

@@ -188,11 +188,11 @@ fn label(bytes: &[u8]) -> String {
     for part in text.split(['\n', '\0']) {
         if let Some(kind) = between(part, "\"type\":\"", "\"") {
             let number = between(part, "\"seq\":", ",").map(|seq| format!(" {seq}")).unwrap_or_default();
-            words.push(format!("{kind}{number}"));
+            words.push(format!("{kind}{number}{}", of_peers(part)));
         } else if let Some(method) = between(part, "\"method\":\"", "\"") {
-            words.push(method.to_owned());
+            words.push(format!("{method}{}", of_peers(part)));
         } else if let Some(event) = between(part, "\"event\":\"", "\"") {
-            words.push(event.to_owned());
+            words.push(format!("{event}{}", of_peers(part)));
         } else if part.starts_with("castra-broker") {
             words.push("greeting".to_owned());
         } else if part.starts_with("error: ") {
@@ -203,6 +203,15 @@ fn label(bytes: &[u8]) -> String {
     }
     words.truncate(3);
     words.join(", ")
+}
+
+/// What a message about peers is about: its first word, how it ended, the policy.
+fn of_peers(part: &str) -> String {
+    let first = |text: &str| text.split([' ', '\\']).next().unwrap_or_default().to_owned();
+    let text = between(part, "\"text\":\"", "\"").map(first);
+    let word =
+        ["\"outcome\":\"", "\"code\":\"", "\"policy\":\""].iter().find_map(|key| between(part, key, "\""));
+    [text, word.map(str::to_owned)].into_iter().flatten().map(|word| format!(" {word}")).collect()
 }
 
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
@@ -224,5 +233,9 @@ mod tests {
         );
         assert_eq!(label(b"error: name-in-use: a live session holds the name\n"), "name-in-use");
         assert_eq!(label(b"{\"id\":1,\"method\":\"status\",\"params\":{}}\n"), "status");
+        let message =
+            br#"{"type":"peer_message","id":"msg-00","from":"guest-1","text":"m3.1 ...","wake":true}"#;
+        assert_eq!(label(message), "peer_message m3.1");
+        assert_eq!(label(br#"{"type":"peer_result","id":7,"outcome":"queued"}"#), "peer_result queued");
     }
 }

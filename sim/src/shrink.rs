@@ -99,6 +99,7 @@ where
     fn structure(&mut self) {
         self.remove(|case| case.plan.faults.len(), |case, part| drop(case.plan.faults.drain(part)));
         self.remove(|case| case.plan.clients.len(), |case, part| drop(case.plan.clients.drain(part)));
+        self.attempt(|case| case.plan.couples.clear());
         self.remove(|case| case.plan.acts.len(), |case, part| drop(case.plan.acts.drain(part)));
         for guest in (0..self.best.plan.guests.len()).rev() {
             self.attempt(|case| remove_guest(&mut case.plan, guest));
@@ -304,6 +305,8 @@ fn remove_guest(plan: &mut Plan, guest: usize) {
     plan.clients.retain(|client| client.guest != guest);
     plan.acts.retain(|act| act.guest != guest && act.other != guest);
     let numbers = plan.faults.iter_mut().map(|fault| &mut fault.guest);
+    plan.couples.retain(|couple| !couple.contains(&guest));
+    let numbers = numbers.chain(plan.couples.iter_mut().flatten());
     let numbers = numbers.chain(plan.clients.iter_mut().map(|client| &mut client.guest));
     for number in numbers.chain(plan.acts.iter_mut().flat_map(|act| [&mut act.guest, &mut act.other])) {
         *number -= usize::from(*number > guest);

@@ -28,7 +28,13 @@ fn promises(bug: Bug) -> &'static [&'static str] {
         Bug::HalfOpenUnbounded => &["S6"],
         Bug::UnboundedBackoff | Bug::UnjitteredBackoff => &["A2"],
         Bug::ReplyLostOnClose => &["L1", "L4"],
-        Bug::CommitBeforeDone | Bug::CommitFailureIgnored => &["S2"],
+        Bug::CommitBeforeDone => &["S2"],
+        Bug::CommitFailureIgnored => &["S2", "P1", "P3"],
+        Bug::OneSidedPeer => &["P1"],
+        Bug::DeliveredWhenSent | Bug::AcknowledgedBeforeWrite | Bug::DuplicateKept | Bug::UnlinkKeepsMail => {
+            &["P3"]
+        }
+        Bug::KeyForgotten => &["P2"],
         Bug::SlotWithoutGeneration => &["4.1", "S6"],
         Bug::ReadOncePerEdge => &["L4", "S6", "L3"],
         Bug::AcceptEndsOnEmfile => &["L3", "L4"],

@@ -4,7 +4,7 @@ use castra_core::event::{Failure, SessionEnd};
 use castra_core::status::Reason;
 use castra_sim::choice::Seeded;
 use castra_sim::outcome::Counts;
-use castra_sim::plan::FaultKind;
+use castra_sim::plan::{Deed, FaultKind};
 use castra_sim::{Limits, Outcome, Plan, World};
 
 /// How many worlds; from this many on, everything that can happen must have happened.
@@ -62,6 +62,9 @@ fn missing(total: &Outcome) -> Vec<String> {
     missing.extend(absent(&total.ends, &ENDS.map(SessionEnd::as_str)));
     missing.extend(absent(&total.wakeups, &WAKEUPS));
     missing.extend(absent(&total.replies, &REPLIES));
+    missing.extend(absent(&total.acts, &Deed::ALL.map(Deed::as_str)));
+    missing.extend(absent(&total.told, &TOLD));
+    missing.extend(absent(&total.mail, &MAIL));
     missing
 }
 
@@ -113,7 +116,7 @@ const ENDS: [SessionEnd; 14] = [
 
 /// Obligations that an engine was woken for. A dial's own deadline is missing:
 /// the shell keeps it, too, and comes first.
-const WAKEUPS: [&str; 10] = [
+const WAKEUPS: [&str; 12] = [
     "handshake",
     "eviction",
     "session",
@@ -124,6 +127,8 @@ const WAKEUPS: [&str; 10] = [
     "drain",
     "redial",
     "more",
+    "offer",
+    "mail",
 ];
 
 const REPLIES: [&str; 17] = [
@@ -144,6 +149,59 @@ const REPLIES: [&str; 17] = [
     "no_answer",
     "no_broker",
     "hung_up_on",
+];
+
+/// What those were told who did something about peers.
+const TOLD: [&str; 28] = [
+    "registered",
+    "unregistered",
+    "listed",
+    "status",
+    "delivered",
+    "queued",
+    "rejected",
+    "expired",
+    "inbox",
+    "inbox_followed",
+    "held",
+    "resumed",
+    "offered",
+    "peer_answered",
+    "self",
+    "unknown",
+    "unknown_guest",
+    "ambiguous",
+    "busy",
+    "not_peer",
+    "full",
+    "too_large",
+    "not_reachable",
+    "storage_failed",
+    "timeout",
+    "shutting_down",
+    "nobody_there",
+    "hung_up_on",
+];
+
+/// What happened to messages: `agent_torn` is an agent that ended with a write on its
+/// way, or before it was told of its end.
+const MAIL: [&str; 16] = [
+    "taken",
+    "not_written",
+    "sent",
+    "sent_again",
+    "received",
+    "written_again",
+    "acknowledged_again",
+    "made_room",
+    "agent_torn",
+    "delivered",
+    "rejected",
+    "expired_ttl",
+    "expired_unlinked",
+    "expired_policy",
+    "expired_forgotten",
+    "expired_not_queued",
 ];
 
 #[test]

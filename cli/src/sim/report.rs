@@ -93,7 +93,7 @@ impl Report {
         text
     }
 
-    fn counts(&self) -> [(&'static str, &Counts); 6] {
+    fn counts(&self) -> [(&'static str, &Counts); 9] {
         let outcome = &self.outcome;
         [
             ("faults", &outcome.faults),
@@ -102,6 +102,9 @@ impl Report {
             ("ends", &outcome.ends),
             ("deadlines", &outcome.wakeups),
             ("answers", &outcome.replies),
+            ("peers", &outcome.acts),
+            ("told", &outcome.told),
+            ("mail", &outcome.mail),
         ]
     }
 
@@ -140,6 +143,9 @@ impl Report {
             "ends": outcome.ends,
             "deadlines": outcome.wakeups,
             "answers": outcome.replies,
+            "peers": outcome.acts,
+            "told": outcome.told,
+            "mail": outcome.mail,
             "digest": format!("{:016x}", outcome.digest),
             "violation": violation,
             "story": self.story.as_ref().map(|story| story.lines().collect::<Vec<_>>()),

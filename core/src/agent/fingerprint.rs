@@ -168,7 +168,7 @@ impl Handshake {
 
 impl Session {
     fn canonical(&self, canon: &mut Canon, config: &AgentConfig) {
-        let Self { epoch, interval, window, since, tags, quiet_until, patient } = self;
+        let Self { epoch, interval, window, since, tags, quiet_until, patient, frame_since } = self;
         debug_assert!(tags.is_none(), "keys are not written down");
         canon.epoch(Some(*epoch));
         canon.word(nanos(*interval));
@@ -178,5 +178,6 @@ impl Session {
         canon.maybe((!rested).then_some(*since));
         canon.time(*quiet_until);
         canon.flag(*patient);
+        canon.maybe(*frame_since);
     }
 }

@@ -149,7 +149,7 @@ impl Inbox {
         incoming: &Incoming<'_>,
     ) -> Option<PeerRequest> {
         let id = incoming.id;
-        if self.seen.contains_key(&id) {
+        if self.seen.contains_key(&id) && !planted!(cx.config, DuplicateKept) {
             return Some(PeerRequest::Ack { id, rejected: false });
         }
         if self.is_unkept(&id) {
@@ -177,7 +177,7 @@ impl Inbox {
         };
         self.arrived.push_back(Arrived { message, tried: false });
         self.write(cx);
-        None
+        planted!(cx.config, AcknowledgedBeforeWrite).then_some(PeerRequest::Ack { id, rejected: false })
     }
 
     pub(super) fn on_offer(

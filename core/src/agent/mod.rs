@@ -338,9 +338,12 @@ impl Agent {
             return;
         }
         self.life = Life::Draining { deadline };
-        self.parts(|link, local, _, cx| {
+        self.parts(|link, local, inbox, cx| {
             link.stop(cx);
             local.drain(cx);
+            if let Some(inbox) = inbox {
+                inbox.on_lost();
+            }
         });
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) quiet_until: Time,
     /// The broker was already given a second chance.
     pub(super) patient: bool,
+    /// Since when a frame is coming.
+    pub(super) frame_since: Option<Time>,
 }
 
 /// Why a session can't go on.
@@ -52,6 +54,10 @@ enum Answer {
 /// An interval beyond this is a broker that never asks.
 const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a frame that is coming counts as a sign of life: a damaged length may
+/// promise one that never ends.
+const FRAME_TIME: Duration = Duration::from_secs(10);
+
 impl Session {
     pub(super) fn new(cx: &Context<'_>, accepted: &Accepted, tags: Option<Tags>) -> Self {
         let mut session = Self {
@@ -62,6 +68,7 @@ impl Session {
             tags,
             quiet_until: cx.now.boot,
             patient: false,
+            frame_since: None,
         };
         session.heard(cx);
         session
@@ -87,9 +94,16 @@ impl Session {
             }
             let payload = match wire.inbox.frame(&mut frames) {
                 Ok(Some(payload)) => payload,
-                Ok(None) => break,
+                Ok(None) => {
+                    // A long frame on a slow link holds the challenges back.
+                    if cx.now.boot < *self.frame_since.get_or_insert(cx.now.boot) + FRAME_TIME {
+                        self.heard(cx);
+                    }
+                    break;
+                }
                 Err(_) => return Some(End::Protocol("a frame of impossible length")),
             };
+            self.frame_since = None;
             let json = match &mut self.tags {
                 None => payload,
                 Some(tags) => match tags.key.open(Direction::ToGuest, tags.received, payload) {
@@ -114,6 +128,7 @@ impl Session {
                     Answer::Nothing
                 }
                 Ok(BrokerFrame::Peer(frame)) => {
+                    self.heard(cx);
                     facts(cx, LinkFact::Peer(frame)).map_or(Answer::Nothing, Answer::Peer)
                 }
                 // An unknown type is not answered: two ends that answer each

@@ -77,7 +77,8 @@ impl Peers {
             return self.answer(asker, about(Outcome::Unknown));
         }
         let Some(pair) = Pair::new(from, to) else { return self.answer(asker, about(Outcome::Itself)) };
-        if let Some(number) = key.as_deref().and_then(|key| self.mailbox.by_key(from, key)) {
+        let known = key.as_deref().and_then(|key| self.mailbox.by_key(from, key));
+        if let Some(number) = known.filter(|_| !planted!(cx.config, KeyForgotten)) {
             return self.send_again(cx, guests, asker, (number, to), timeout);
         }
         if !linked(&to) {

@@ -68,8 +68,12 @@ impl Peers {
                 }
                 let most = cx.config.peers.peers_max;
                 if relation.is_none() && pair.both().iter().any(|guest| self.count(guests, guest) >= most) {
-                    let answer = Answer::new(Outcome::Full).about(target, source);
-                    self.conclude(cx, command, answer.because("too many peers"));
+                    if self.requests.get(command).is_some_and(|request| request.asker.is_guest()) {
+                        self.refuse(cx, command, "full");
+                    } else {
+                        let answer = Answer::new(Outcome::Full).about(target, source);
+                        self.conclude(cx, command, answer.because("too many peers"));
+                    }
                     return None;
                 }
                 changes.push(Change::SetRelation { pair, relation: Some(Relation::Linked) });
@@ -82,7 +86,10 @@ impl Peers {
                     return None;
                 }
                 let [low, high] = pair.both();
-                let expired = self.mailbox.queued_between(&low, &high);
+                let mut expired = self.mailbox.queued_between(&low, &high);
+                if planted!(cx.config, UnlinkKeepsMail) {
+                    expired.clear();
+                }
                 for number in &expired {
                     self.mailbox.doom(*number, Doom::Unlink);
                 }

@@ -95,6 +95,7 @@ impl Setup {
             accept_unproven: false,
             only_known: false,
             small_tables: false,
+            couples: Vec::new(),
             acts: Vec::new(),
         }
     }

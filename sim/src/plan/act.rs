@@ -122,74 +122,85 @@ pub(super) fn draw(
     guests: &mut [Guest],
     most: usize,
     times: (u64, u64),
-) -> Vec<Act> {
-    let (chaos_ms, _) = times;
+) -> (Vec<[usize; 2]>, Vec<Act>) {
     if most == 0 || guests.len() < 2 || !choice.once_in(2) {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
+    // Guest 0 is an agent; alone it has nobody to talk to.
+    guests[1].kind = GuestKind::Agent;
     for guest in guests.iter_mut().filter(|guest| guest.kind == GuestKind::Agent) {
-        guest.inbox = (!choice.once_in(6)).then(|| inbox(choice));
+        guest.inbox = (!choice.once_in(8)).then(|| inbox(choice));
     }
-    let count = guests.len() as u32;
-    let mut acts = Vec::new();
-    // Without peers there is little to do.
-    for _ in 0..choice.below(4) {
-        let guest = choice.below(count) as usize;
-        acts.push(Act {
-            at_ms: choice.between(0, chaos_ms / 8),
-            by: By::Host,
-            deed: Deed::Register,
-            guest,
-            other: (guest + 1 + choice.below(count - 1) as usize) % count as usize,
-            times: 1,
-            key: None,
-            queue: true,
-            padding: 0,
-            timeout_ms: None,
-        });
-    }
+    let couple =
+        (0, if guests[2..].is_empty() { 1 } else { 1 + choice.below(guests.len() as u32 - 1) as usize });
     let mut deeds = Vec::new();
     for deed in Deed::ALL {
-        let usual = if deed == Deed::Send { 4 } else { 1 };
+        let usual = if deed == Deed::Send { 6 } else { 1 };
         deeds.extend(core::iter::repeat_n(deed, usual * choice.pick(&[1, 1, 2, 0, 4])));
+    }
+    let mut acts = Vec::new();
+    // Without peers there is little to do.
+    for at_ms in [times.0 / 8, times.0 / 2] {
+        if choice.once_in(4) {
+            continue;
+        }
+        let at_ms = choice.between(0, at_ms);
+        let (by, deed) = (By::Host, Deed::Register);
+        let (guest, other) = couple;
+        let (times, key, queue, padding, timeout_ms) = (1, None, true, 0, None);
+        acts.push(Act { at_ms, by, deed, guest, other, times, key, queue, padding, timeout_ms });
     }
     if !deeds.is_empty() {
         for _ in 0..choice.below(most as u32 + 1) {
-            acts.push(act(choice, &deeds, count, times));
+            acts.push(act(choice, &deeds, (guests, couple), times));
         }
     }
     acts.sort_by_key(|act| act.at_ms);
-    acts
+    let couples = if choice.once_in(4) { Vec::new() } else { vec![[couple.0, couple.1]] };
+    (couples, acts)
 }
 
 fn inbox(choice: &mut impl Choice) -> Inbox {
     use Policy::{Accept, Ask, Default, Deny};
     let lives = 1 + choice.below(3);
-    let policies = (0..lives).map(|_| choice.pick(&[Default, Accept, Accept, Ask, Deny])).collect();
-    Inbox { policies, require_authenticated: choice.once_in(5) }
+    let policies =
+        (0..lives).map(|_| choice.pick(&[Default, Accept, Accept, Accept, Ask, Ask, Deny])).collect();
+    Inbox { policies, require_authenticated: choice.once_in(6) }
 }
 
-fn act(choice: &mut impl Choice, deeds: &[Deed], count: u32, (chaos_ms, window_ms): (u64, u64)) -> Act {
+fn act(
+    choice: &mut impl Choice,
+    deeds: &[Deed],
+    (guests, couple): (&[Guest], (usize, usize)),
+    (chaos_ms, window_ms): (u64, u64),
+) -> Act {
     let deed = choice.pick(deeds);
-    let guest = choice.below(count) as usize;
-    let step = 1 + choice.below(count - 1) as usize;
-    let other = match choice.below(24) {
-        21 => guest,
-        22 => count as usize,
-        23 => count as usize + 1,
-        _ => (guest + step) % count as usize,
+    let count = guests.len() as u32;
+    let (guest, other) = match choice.below(24) {
+        0..=8 => couple,
+        9..=14 => (couple.1, couple.0),
+        15 => (couple.0, couple.0),
+        16 => (couple.0, count as usize),
+        17 => (couple.1, count as usize + 1),
+        _ => {
+            let guest = choice.below(count) as usize;
+            (guest, (guest + 1 + choice.below(count - 1) as usize) % count as usize)
+        }
     };
-    let by_guest = choice.once_in(2) || !deed.is_the_hosts();
+    let has_inbox = |guest: &usize| guests[*guest].inbox.is_some();
+    let by_guest = !deed.is_the_hosts() || (choice.once_in(2) && has_inbox(&guest));
+    // Somebody who can.
+    let able = (0..guests.len()).find(has_inbox).filter(|_| by_guest && !has_inbox(&guest));
     Act {
         at_ms: choice.between(0, chaos_ms),
         by: if by_guest { By::Guest } else { By::Host },
         deed,
-        guest,
+        guest: able.unwrap_or(guest),
         other,
         times: choice.pick(&[1, 1, 2, 3, 8]),
         key: if choice.once_in(3) { Some(choice.below(3)) } else { None },
         queue: !choice.once_in(4),
-        padding: choice.pick(&[0, 0, 0, 0, 0, 0, 200, 200, 2000, 12_000, 40_000]),
+        padding: choice.pick(&[0, 0, 0, 0, 0, 0, 0, 200, 200, 200, 2000, 2000, 12_000, 40_000]),
         timeout_ms: if choice.once_in(2) { Some(choice.between(1, window_ms * 3)) } else { None },
     }
 }

@@ -91,7 +91,7 @@ impl Plan {
         let faults = faults(choice, limits, count, chaos_ms, window_ms);
         let network = limits.network.clone().unwrap_or_else(|| network(choice));
         let [logs, accept_unproven, only_known, small_tables] = [4, 4, 8, 4].map(|odds| choice.once_in(odds));
-        let acts = act::draw(choice, &mut guests, limits.acts, (chaos_ms, window_ms));
+        let (couples, acts) = act::draw(choice, &mut guests, limits.acts, (chaos_ms, window_ms));
         Self {
             window_ms,
             interval_ms,
@@ -104,6 +104,7 @@ impl Plan {
             accept_unproven,
             only_known,
             small_tables,
+            couples,
             acts,
         }
     }

@@ -42,6 +42,9 @@ pub struct Plan {
     pub only_known: bool,
     /// Whether the broker's tables are so small that their bounds are met.
     pub small_tables: bool,
+    /// Guests that are peers from the start.
+    #[serde(default)]
+    pub couples: Vec<[usize; 2]>,
     /// What is done about peers, in the order of time.
     #[serde(default)]
     pub acts: Vec<Act>,

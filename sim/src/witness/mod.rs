@@ -2,13 +2,13 @@
 
 pub(crate) mod peers;
 mod rules;
+mod sums;
 
 use std::time::Duration;
 
 use castra_core::boundary::{Deadline, Wakeup};
 use castra_core::event::{Event, Fact};
 use castra_core::id::{ConnId, Epoch, GuestName};
-use castra_core::peers::MessageId;
 use castra_core::status::{Glance, Reason, State};
 use castra_core::time::{Now, Time};
 use castra_core::{Broker, Sizes};
@@ -18,7 +18,8 @@ use crate::outcome::{Outcome, count};
 use crate::truth::Truth;
 use crate::violation::{PROMISES, Violation};
 
-use peers::{Peers, Wrong};
+use peers::Peers;
+pub(crate) use peers::{MESSAGE, messages_in};
 
 /// The process that is the broker.
 pub(crate) const BROKER: NodeId = 0;
@@ -241,39 +242,6 @@ impl Witness {
         }
     }
 
-    /// Asks those checks that are about peers, in worlds that have some.
-    pub(crate) fn of_peers(&mut self, check: impl FnOnce(&mut Peers) -> Result<(), Wrong>) {
-        let now = self.now.boot;
-        if let Some(peers) = &mut self.peers {
-            peers.at(now);
-            if let Err((promise, text)) = check(peers) {
-                self.blame(promise, None, text);
-            }
-        }
-    }
-
-    /// The broker says something on a connection: messages in it are looked at.
-    pub(crate) fn said(&mut self, conn: ConnId, bytes: &[u8]) {
-        if self.peers.is_none() {
-            return;
-        }
-        for id in messages_in(bytes, MESSAGE) {
-            let guest = self.owner_of(conn).and_then(|owner| self.claims.get(owner.node).copied().flatten());
-            self.of_peers(|peers| peers.sends(&id, guest));
-        }
-    }
-
-    /// An agent says something.
-    pub(crate) fn answered(&mut self, node: NodeId, bytes: &[u8]) {
-        if self.peers.is_none() {
-            return;
-        }
-        let rejected = bytes.windows(15).any(|window| window == b"\"rejected\":true");
-        for id in messages_in(bytes, ACKNOWLEDGEMENT) {
-            self.of_peers(|peers| peers.acknowledges(node, &id, rejected));
-        }
-    }
-
     /// The broker has said everything: is it true?
     pub(crate) fn check(&mut self, broker: &Broker, wait: Option<Deadline>) {
         let now = self.now;
@@ -484,69 +452,6 @@ impl Witness {
             }
         }
     }
-
-    /// Folds one more word into the fingerprint.
-    pub(crate) fn digest(&mut self, word: u64) {
-        let mixed = (self.outcome.digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-        self.outcome.digest = mixed;
-    }
-
-    /// Folds bytes into the fingerprint.
-    pub(crate) fn digest_bytes(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.digest(u64::from_le_bytes(*word));
-        }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.digest(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
-    }
-
-    /// What it came to.
-    pub(crate) fn finish(&mut self) -> Outcome {
-        for (wakeup, times) in WAKEUPS.iter().zip(self.wakeups) {
-            if times > 0 {
-                self.outcome.wakeups.insert(wakeup, times);
-            }
-        }
-        if let Some(peers) = &mut self.peers {
-            self.outcome.mail = std::mem::take(&mut peers.counts);
-        }
-        std::mem::take(&mut self.outcome)
-    }
-}
-
-/// In the order of [`Wakeup`].
-pub(crate) const WAKEUPS: [&str; 13] = [
-    "handshake",
-    "eviction",
-    "session",
-    "one_shot",
-    "conflict",
-    "command",
-    "record",
-    "drain",
-    "redial",
-    "dial",
-    "more",
-    "offer",
-    "mail",
-];
-
-/// Frames that bring a message, and that acknowledge one.
-pub(crate) const MESSAGE: &[u8] = b"\"type\":\"peer_message\"";
-const ACKNOWLEDGEMENT: &[u8] = b"\"type\":\"peer_ack\"";
-
-/// The messages that frames of this type are about.
-pub(crate) fn messages_in(bytes: &[u8], kind: &[u8]) -> Vec<MessageId> {
-    let mut ids = Vec::new();
-    let mut rest = bytes;
-    while let Some(at) = rest.windows(kind.len()).position(|window| window == kind) {
-        rest = &rest[at + kind.len()..];
-        let id = rest.strip_prefix(b",\"id\":\"").and_then(|rest| rest.get(..36));
-        ids.extend(id.and_then(|id| str::from_utf8(id).ok()?.parse::<MessageId>().ok()));
-    }
-    ids
 }
 
 /// The number in `guest-3`.

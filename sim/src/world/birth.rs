@@ -7,6 +7,7 @@ use castra_core::auth::Key;
 use castra_core::boundary::{Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig, Identity};
 use castra_core::entropy::Entropy;
+use castra_core::peers::Pair;
 use castra_core::{Agent, Broker};
 use castra_driver::address::ConnectAddress;
 use castra_driver::net::ListenerId;
@@ -88,6 +89,7 @@ impl World {
             self.hub.borrow_mut().tap = Some((BROKER + 1, Vec::new()));
         }
         self.disk.borrow_mut().latency = Duration::from_millis(2);
+        self.collect_mail();
         self.boot(BROKER);
         for index in 0..self.plan.clients.len() {
             self.after(self.plan.clients[index].at_ms, Todo::Client(index));
@@ -105,10 +107,12 @@ impl World {
         let plan = &self.plan;
         let mut witness = self.witness.borrow_mut();
         let host = |by| by == By::Host;
-        if !plan.acts.is_empty() {
+        if !plan.acts.is_empty() || !plan.couples.is_empty() {
             self.disk.borrow_mut().journal = Some(Vec::new());
             let origins = plan.acts.iter().map(|act| (name(act.guest), host(act.by))).collect();
             witness.peers = Some(Box::new(Peers::new(origins, peer_settings(plan).peers_max)));
+            let pairs = plan.couples.iter().filter_map(|[one, other]| Pair::new(name(*one), name(*other)));
+            pairs.for_each(|pair| self.disk.borrow_mut().provision_peers(pair));
         }
     }
 

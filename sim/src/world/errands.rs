@@ -60,7 +60,8 @@ impl Errand {
 
     /// How long it stays.
     fn patience(&self) -> Duration {
-        self.act.timeout_ms.map_or(BOUND, Duration::from_millis) + GRACE
+        let stated = self.act.timeout_ms.map(Duration::from_millis).filter(|_| self.act.deed != Deed::List);
+        stated.unwrap_or(BOUND) + GRACE
     }
 
     /// Whether it stays although it has its answers.

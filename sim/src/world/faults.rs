@@ -264,6 +264,10 @@ impl World {
         if self.schedule[node].frozen_until <= self.now && !matches!(self.processes[node].body, Body::Gone) {
             let owner = self.owner(node);
             self.witness.borrow_mut().truth.resumed(owner);
+            if node == BROKER {
+                // Though it may have nothing to do for long.
+                self.wake_broker(self.clocks());
+            }
         }
     }
 

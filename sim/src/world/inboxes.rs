@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use castra_core::config::AgentConfig;
 use castra_core::id::GuestName;
-use castra_core::peers::{InboxSettings, PeerSettings};
+use castra_core::peers::{InboxSettings, PeerSettings, Policy};
 use castra_core::time::Time;
 use castra_driver::work::Done;
 
@@ -222,12 +223,13 @@ impl World {
         }
     }
 
-    /// Whether a guest takes the messages that wait for it, now that nothing keeps it from that.
+    /// Whether a guest takes the messages that wait for it, now that nothing keeps it from
+    /// that but the network: where that is slower than an agent is patient, no session lasts.
     pub(super) fn takes_mail(&self, guest: usize) -> bool {
         let life = self.owner(guest + 1).life;
-        self.is_core(guest)
-            && self
-                .inbox_settings(guest, life)
-                .is_some_and(|inbox| inbox.policy != castra_core::peers::Policy::Deny)
+        let silence = self.plan.interval() * AgentConfig::new(name(guest)).silent_intervals;
+        let lasts = silence > Duration::from_micros(self.plan.network.latency_max_us) * 4;
+        let takes = |inbox: InboxSettings| inbox.policy != Policy::Deny;
+        lasts && self.is_core(guest) && self.inbox_settings(guest, life).is_some_and(takes)
     }
 }

@@ -62,8 +62,12 @@ impl World {
             return Ok(());
         }
         // A message that found no room, or whose end could not be written, comes again.
-        let until = self.now + peer_settings(&self.plan).redelivery * 3 + Duration::from_secs(5);
-        while let Some((id, to)) = self.owed() {
+        let pause = peer_settings(&self.plan).redelivery * 3 + Duration::from_secs(5);
+        let (mut until, mut left) = (self.now + pause, usize::MAX);
+        while let Some((count, id, to)) = self.owed() {
+            if count < left {
+                (until, left) = (self.now + pause, count);
+            }
             if self.now >= until {
                 let mut witness = self.witness.borrow_mut();
                 witness.at(self.clocks());
@@ -81,10 +85,13 @@ impl World {
         witness.violation.take().map_or(Ok(()), Err)
     }
 
-    fn owed(&self) -> Option<(MessageId, GuestName)> {
+    /// Messages that have to be delivered yet: how many, and the first.
+    fn owed(&self) -> Option<(usize, MessageId, GuestName)> {
         let witness = self.witness.borrow();
         let takes = |guest: &GuestName| number(guest).is_some_and(|guest| self.takes_mail(guest));
-        witness.peers.as_ref()?.owed(takes)
+        let mut owed = witness.peers.as_ref()?.owed(takes);
+        let (id, to) = owed.next()?;
+        Some((1 + owed.count(), id, to))
     }
 
     /// S6: nothing is kept of those who had left when the faults ended.

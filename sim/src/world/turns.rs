@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    fn wake_broker(&self, now: Now) {
+    pub(super) fn wake_broker(&self, now: Now) {
         let threshold = Duration::from_secs(1).max(self.plan.interval() / 2);
         let slumber = &mut self.witness.borrow_mut().truth.broker;
         slumber.wakes(now.boot, threshold, self.plan.interval());

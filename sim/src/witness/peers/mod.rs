@@ -8,6 +8,7 @@
 //! | P3 | a message is in the inbox of whom it is for, once, in order and unchanged, or its sender is told why not; nobody hears of strangers |
 
 mod answers;
+mod frames;
 mod inboxes;
 mod records;
 
@@ -24,6 +25,7 @@ use crate::net::NodeId;
 use crate::outcome::{Counts, count};
 
 pub(crate) use answers::{Answered, Asked};
+pub(crate) use frames::{MESSAGE, messages_in};
 use inboxes::Kept;
 use records::{Bonds, Records};
 
@@ -368,12 +370,15 @@ impl Peers {
         Ok(())
     }
 
-    /// A message that has yet to be delivered, to somebody who `takes` it.
-    pub(crate) fn owed(&self, takes: impl Fn(&GuestName) -> bool) -> Option<(MessageId, GuestName)> {
+    /// Messages that have yet to be delivered, to somebody who `takes` them.
+    pub(crate) fn owed(
+        &self,
+        takes: impl Fn(&GuestName) -> bool,
+    ) -> impl Iterator<Item = (MessageId, GuestName)> {
         let queued = self.seen.queued().filter_map(|id| Some((id, self.letters.get(&id)?)));
-        let mut owed =
-            queued.filter(|(_, letter)| takes(&letter.to) && self.seen.are_linked(letter.from, letter.to));
-        owed.next().map(|(id, letter)| (id, letter.to))
+        queued
+            .filter(move |(_, letter)| takes(&letter.to) && self.seen.are_linked(letter.from, letter.to))
+            .map(|(id, letter)| (id, letter.to))
     }
 }
 
