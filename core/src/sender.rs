@@ -76,3 +76,44 @@ impl Sender {
         out.read(Source::Conn(self.conn), READ_CREDIT);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::Sender;
+    use crate::boundary::Output;
+    use crate::id::ConnId;
+    use crate::queue::Outbox;
+
+    /// What leaves: bytes, and credits in between.
+    fn left(out: &mut Outbox) -> (Vec<u8>, Vec<usize>) {
+        let (mut sent, mut credits) = (Vec::new(), Vec::new());
+        loop {
+            match out.poll(|| None) {
+                Output::Transmit { bytes, .. } => sent.extend_from_slice(bytes),
+                Output::Read { credit, .. } => credits.push(credit),
+                _ => return (sent, credits),
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_leaves_than_there_is_room_for_and_nothing_is_lost_or_doubled() {
+        let mut out = Outbox::default();
+        let mut sender = Sender::new(ConnId { index: 0, generation: 0 }, 4);
+        sender.send(&mut out, |bytes| bytes.extend_from_slice(b"abc"));
+        assert_eq!(left(&mut out), (b"abc".to_vec(), Vec::new()));
+        sender.send(&mut out, |bytes| bytes.extend_from_slice(b"defgh"));
+        assert_eq!(left(&mut out), (b"d".to_vec(), [0].to_vec()));
+        assert_eq!((sender.is_blocked(), sender.waiting()), (true, 4));
+        sender.send(&mut out, |bytes| bytes.extend_from_slice(b"i"));
+        sender.writable(&mut out, 2);
+        assert_eq!((left(&mut out), sender.waiting()), ((b"ef".to_vec(), Vec::new()), 3));
+        sender.writable(&mut out, 5);
+        assert_eq!(left(&mut out), (b"ghi".to_vec(), [super::READ_CREDIT].to_vec()));
+        // Two of the five are left.
+        sender.send(&mut out, |bytes| bytes.extend_from_slice(b"jkl"));
+        assert_eq!((left(&mut out).0, sender.waiting()), (b"jk".to_vec(), 1));
+    }
+}

@@ -84,3 +84,44 @@ impl<T: Entry> ConnTable<T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnTable, Entry};
+    use crate::id::ConnId;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Kept(u32, &'static str);
+
+    impl Entry for Kept {
+        fn generation(&self) -> u32 {
+            self.0
+        }
+    }
+
+    const fn conn(index: u32, generation: u32) -> ConnId {
+        ConnId { index, generation }
+    }
+
+    #[test]
+    fn a_late_id_finds_nothing_of_its_successor() {
+        let mut table = ConnTable::default();
+        table.insert(conn(2, 0), Kept(0, "old"));
+        assert_eq!(table.remove(conn(2, 0)), Some(Kept(0, "old")));
+        assert_eq!((table.len(), table.get(conn(2, 0))), (0, None));
+        table.insert(conn(2, 1), Kept(1, "new"));
+        table.insert(conn(0, 7), Kept(7, "other"));
+        assert_eq!(table.len(), 2);
+        for late in [conn(2, 0), conn(2, 2), conn(0, 0), conn(1, 0), conn(9, 0)] {
+            assert_eq!((table.get(late), table.get_mut(late)), (None, None), "{late:?}");
+            assert_eq!(table.remove(late), None, "{late:?}");
+        }
+        assert_eq!(table.get_mut(conn(2, 1)), Some(&mut Kept(1, "new")));
+        assert_eq!(table.ids().collect::<alloc::vec::Vec<_>>(), [conn(0, 7), conn(2, 1)]);
+        assert_eq!((table.next_from(0), table.next_from(1)), (Some(conn(0, 7)), Some(conn(2, 1))));
+        assert_eq!((table.next_from(3), table.len()), (None, 2));
+        // Whatever was in the slot is replaced.
+        table.insert(conn(2, 3), Kept(3, "newest"));
+        assert_eq!((table.len(), table.get(conn(2, 1))), (2, None));
+    }
+}
