@@ -46,13 +46,13 @@ pub(crate) struct Entry {
 /// Every command.
 pub(crate) const ENTRIES: [Entry; 10] = [
     entry("peer", ":peer NAME", "let NAME and this guest be peers of each other", true),
-    entry("unpeer", ":unpeer NAME", "let them be peers no more; what waits between them expires", true),
+    entry("unpeer", ":unpeer NAME", "let them be peers no more", true),
     entry("send", ":send NAME TEXT", "tell a peer", true),
     entry("peers", ":peers", "show the peers alone; Esc shows both again", false),
     entry("inbox", ":inbox", "show the messages alone; Esc shows both again", false),
     entry("wait", ":wait [NAME] [reachable|waiting]", "say when it is so, for 30s at most", true),
-    entry("accept", ":accept NAME", "inside a guest: say yes to one that wants to be a peer", true),
-    entry("refuse", ":refuse NAME", "inside a guest: say no to it", true),
+    entry("accept", ":accept NAME", "inside a guest: take who wants to be a peer", true),
+    entry("refuse", ":refuse NAME", "inside a guest: do not take it", true),
     entry("help", ":help", "show this; Esc ends it", false),
     entry("quit", ":quit", "leave; so do q and Ctrl-C", false),
 ];

@@ -63,9 +63,10 @@ fn header(state: &State, paint: Paint, width: usize) -> Vec<Line<'static>> {
     if !rest.is_empty() {
         first.push(Span::raw(format!("  {rest}")));
     }
-    let right = state.snapshot.as_ref().and_then(|(snapshot, _)| snapshot.broker.as_ref()).map(|broker| {
-        let word = if broker.state == BrokerState::Draining { "stopping" } else { "serving" };
-        format!("broker {word}, {} of {} reachable", broker.reachable, broker.guests)
+    let broker = state.snapshot.as_ref().and_then(|(snapshot, _)| snapshot.broker.as_ref());
+    let right = broker.map(|broker| match broker.state {
+        BrokerState::Draining => "broker stopping",
+        _ => "broker serving",
     });
     let used: usize = first.iter().map(Span::width).sum();
     if let Some(right) = right.filter(|right| state.link == Link::Online && used + right.len() + 2 <= width) {

@@ -36,6 +36,12 @@ impl State {
 
     fn on_pressed(&mut self, key: KeyEvent) -> Vec<Effect> {
         match key.code {
+            // Esc and the colon, when they arrive together.
+            KeyCode::Char(':') if key.modifiers == KeyModifiers::ALT => {
+                (self.view, self.scroll, self.is_writing) = (View::Both, 0, true);
+                return self.want_names();
+            }
+            KeyCode::Char(_) if key.modifiers.intersects(KeyModifiers::ALT | KeyModifiers::CONTROL) => {}
             KeyCode::Char(':') => {
                 self.is_writing = true;
                 return self.want_names();

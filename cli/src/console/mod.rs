@@ -60,7 +60,6 @@ pub(crate) fn run(cx: &Context, args: &Console) -> Outcome {
             let _ = inputs.send(Input::End(End::Signal(signal)));
         }
     });
-    spawn("hang-up", &sender, screen::await_hang_up);
     spawn("keys", &sender, screen::read);
     let (watched, followed) = (place.clone(), place.clone());
     spawn("watch", &sender, move |inputs| feed::watch(&watched, name, &pokes, inputs));
@@ -114,7 +113,7 @@ impl Running {
         loop {
             if std::mem::take(&mut state.is_stale) {
                 let drawn = screen.draw(|frame| draw::draw(frame, &mut state, self.color));
-                // The terminal went away, and its signal is on its way.
+                // The terminal went away; its signal may be on its way.
                 if drawn.is_err() {
                     return Ok(Exit::Signalled(SIGHUP));
                 }

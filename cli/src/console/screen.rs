@@ -14,7 +14,6 @@ use ratatui::crossterm::style::force_color_output;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use rustix::event::{PollFd, PollFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -83,7 +82,8 @@ fn give_back() {
     }
 }
 
-/// Brings keys, pasted text and changes of size.
+/// Brings keys, pasted text and changes of size. It does not notice that the
+/// terminal hung up: whoever draws does, within a second.
 pub(crate) fn read(inputs: &Sender<Input>) {
     loop {
         let input = match event::read() {
@@ -101,21 +101,6 @@ pub(crate) fn read(inputs: &Sender<Input>) {
     }
 }
 
-/// Says when the terminal hangs up: the reader of keys would not notice.
-pub(crate) fn await_hang_up(inputs: &Sender<Input>) {
-    let stdin = io::stdin();
-    loop {
-        let mut fds = [PollFd::new(&stdin, PollFlags::empty())];
-        match rustix::event::poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) | Ok(0) => {}
-            Ok(_) | Err(_) => {
-                let _ = inputs.send(Input::End(End::Signal(SIGHUP)));
-                return;
-            }
-        }
-    }
-}
-
 /// The signals that end the console.
 pub(crate) fn signals() -> io::Result<Signals> {
     Signals::new([SIGHUP, SIGINT, SIGTERM])
@@ -128,10 +113,11 @@ mod tests {
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
+    use rustix::event::{PollFd, PollFlags};
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use rustix::termios::tcgetattr;
 
-    use super::{PollFd, PollFlags, Screen};
+    use super::Screen;
 
     const VICTIM: &str = "CASTRA_TEST_PANICS_ON_ITS_SCREEN";
 

@@ -62,8 +62,7 @@ pub(super) fn message(number: u8, text: &str) -> InboxMessage {
 }
 
 pub(super) fn snapshot(standing: Standing) -> Snapshot {
-    let mut broker = document(vec![], BrokerState::Serving).broker;
-    (broker.guests, broker.reachable) = (3, 2);
+    let broker = document(vec![], BrokerState::Serving).broker;
     Snapshot {
         role: Role::Broker,
         standing,
@@ -296,6 +295,22 @@ fn tab_completes_now_or_when_the_names_are_there() {
     // Fresh names are not asked for again.
     press(&mut state, KeyCode::Esc);
     assert_eq!((state.is_writing, write(&mut state, ":")), (false, vec![]));
+}
+
+#[test]
+fn keys_with_a_modifier_are_others_but_for_an_escape_that_came_with_the_colon() {
+    let mut state = online(Verdict::Reachable);
+    let key = |code, modifiers| Input::Key(KeyEvent::new(KeyCode::Char(code), modifiers));
+    assert_eq!(state.apply(key('q', KeyModifiers::ALT)), []);
+    assert_eq!(state.apply(key('q', KeyModifiers::CONTROL)), []);
+    state.view = View::Help;
+    state.apply(key(':', KeyModifiers::ALT));
+    assert_eq!((state.view, state.is_writing), (View::Both, true));
+    // In a command it takes the command away, and nothing else.
+    write(&mut state, "peer");
+    assert_eq!(state.apply(key('c', KeyModifiers::CONTROL)), []);
+    assert_eq!((state.line.text(), state.is_writing), ("", false));
+    assert_eq!(state.apply(key('c', KeyModifiers::CONTROL)), [Effect::End(End::Quit)]);
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Broker, PATIENCE, Process, Ran, World, until};
+use crate::support::{Broker, Link, PATIENCE, Process, Ran, World, until};
 
 struct Agents {
     world: World,
@@ -243,5 +244,72 @@ fn a_guest_with_a_key_is_told_from_the_others_and_may_be_demanded() {
         (agents.texts("strict"), &inbox["messages"][0]["from_authenticated"]),
         (vec!["with a key".to_owned()], &true.into())
     );
+    agents.end();
+}
+
+#[test]
+fn a_peer_may_bring_a_guest_back_and_has_no_other_power_over_it() {
+    let world = World::new();
+    std::fs::create_dir(world.state()).unwrap();
+    let listen = format!("unix:{}", world.path("link.sock").display());
+    let start = format!(
+        "exec {} agent --name db --connect {listen} --socket {} --inbox {}",
+        env!("CARGO_BIN_EXE_castra"),
+        world.path("db.sock").display(),
+        world.path("db.inbox").display()
+    );
+    let config = format!("[guests.db]\nstart = '''{start}'''\n");
+    std::fs::write(world.path("state/castra.toml"), config).unwrap();
+    let broker = world.broker(&["--listen", &listen]);
+    let mut agents = Agents { world, broker, running: vec![] };
+    agents.start("web", &[]);
+    agents.start("third", &[]);
+    refused(&agents.inside("web", &["restore", "db"]), 6, "unknown_guest");
+    for pair in [["web", "db"], ["db", "third"]] {
+        assert_eq!(agents.world.castra(&["peer", "link", pair[0], pair[1]]).code, 0);
+    }
+    let listed = agents.json("web", &["peers", "--json"]);
+    assert_eq!(
+        (&listed["peers"][1]["name"], &listed["peers"][1]["state"]),
+        (&"db".into(), &"restorable".into())
+    );
+    let restored = agents.json("web", &["restore", "db", "--json"]);
+    assert_eq!(restored, serde_json::json!({"guest": "db", "started": true}));
+    // A peer's row, and in it nothing of its other peers; of a third nothing at all.
+    let row = agents.json("web", &["status", "db", "--json"])["guests"][0].clone();
+    assert_eq!((&row["state"], &row["peers"]), (&"reachable".into(), &serde_json::json!(["web"])));
+    refused(&agents.inside("web", &["status", "third"]), 6, "unknown_guest");
+    // What belongs to the operator stays his.
+    for args in
+        [&["forget", "db"][..], &["token", "issue", "db"], &["down"], &["peer", "link", "db", "third"]]
+    {
+        let ran = agents.inside("web", args);
+        assert!(ran.code == 5 || ran.code == 2, "castra {args:?}: {ran:?}");
+    }
+    assert_eq!(agents.world.verdict("db"), "reachable");
+    // Its own session outlives the broker; it ends by its own pid.
+    agents.running.retain(|(name, _)| name != "db");
+    let processes = agents.world.processes();
+    let agent = processes.iter().find(|(_, line)| line.contains("--name db")).expect("it runs").0;
+    kill_process(Pid::from_raw(agent as i32).unwrap(), Signal::TERM).unwrap();
+    assert!(until(PATIENCE, || agents.world.processes().iter().all(|(pid, _)| *pid != agent)));
+    agents.end();
+}
+
+#[test]
+fn a_session_gives_a_peer_no_terminal_and_no_action() {
+    let world = World::new();
+    let broker = world.broker(&[]);
+    let mut agents = Agents { world, broker, running: vec![] };
+    agents.start("db", &[]);
+    let mut link = Link::join(agents.broker.port(), "web");
+    assert_eq!(agents.world.castra(&["peer", "link", "web", "db"]).code, 0);
+    for kind in ["term", "action", "manager_handshake", "peer_inbox"] {
+        link.send_frame(
+            &serde_json::json!({"type": kind, "to": "db", "guest": "db", "payload": {}}).to_string(),
+        );
+        let answer = std::iter::from_fn(|| link.answer()).find(|frame| frame["type"] == "error").unwrap();
+        assert_eq!((&answer["code"], &answer["of"]), (&"unknown-type".into(), &kind.into()));
+    }
     agents.end();
 }

@@ -40,6 +40,15 @@ struct Seen {
 impl Terminal {
     /// Runs `command` on a screen of `rows` and `columns`, as its controlling terminal.
     pub(crate) fn run(command: &Command, rows: u16, columns: u16) -> Self {
+        Self::start(command, rows, columns, &["--ctty"])
+    }
+
+    /// As [`Terminal::run`], but as no controlling terminal: no signal comes from it.
+    pub(crate) fn run_detached(command: &Command, rows: u16, columns: u16) -> Self {
+        Self::start(command, rows, columns, &[])
+    }
+
+    fn start(command: &Command, rows: u16, columns: u16, how: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -49,7 +58,7 @@ impl Terminal {
         let before = tcgetattr(&slave).unwrap();
         // It becomes the program itself, with the same process id.
         let mut leader = Command::new("setsid");
-        leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        leader.args(how).arg(command.get_program()).args(command.get_args());
         leader.env("TERM", "xterm-256color");
         for (name, value) in command.get_envs() {
             match value {
