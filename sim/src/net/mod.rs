@@ -139,7 +139,7 @@ impl Hub {
             Change::SetMessage(message) => Some(message.id),
             _ => None,
         });
-        self.overheard = ids.last().or(self.overheard);
+        self.overheard = ids.fold(self.overheard, |_, id| Some(id));
     }
 
     /// A process has something to look at.

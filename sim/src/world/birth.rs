@@ -103,7 +103,7 @@ impl World {
     }
 
     /// In a world in which somebody takes part in peers' life, that is looked at.
-    fn prepare_peers(&mut self) {
+    fn prepare_peers(&self) {
         let plan = &self.plan;
         let mut witness = self.witness.borrow_mut();
         let host = |by| by == By::Host;

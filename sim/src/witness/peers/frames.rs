@@ -35,8 +35,8 @@ impl Witness {
         if self.peers.is_none() {
             return;
         }
-        let rejected = bytes.windows(15).any(|window| window == b"\"rejected\":true");
         for id in messages_in(bytes, ACKNOWLEDGEMENT) {
+            let rejected = bytes.windows(15).any(|window| window == b"\"rejected\":true");
             self.of_peers(|peers| peers.acknowledges(node, &id, rejected));
         }
     }
@@ -46,14 +46,19 @@ impl Witness {
 pub(crate) const MESSAGE: &[u8] = b"\"type\":\"peer_message\"";
 const ACKNOWLEDGEMENT: &[u8] = b"\"type\":\"peer_ack\"";
 
+/// Where the rare byte of both is.
+const RARE: usize = 12;
+
 /// The messages that frames of this type are about.
 pub(crate) fn messages_in(bytes: &[u8], kind: &[u8]) -> Vec<MessageId> {
     let mut ids = Vec::new();
-    let mut rest = bytes;
-    while let Some(at) = rest.windows(kind.len()).position(|window| window == kind) {
-        rest = &rest[at + kind.len()..];
-        let id = rest.strip_prefix(b",\"id\":\"").and_then(|rest| rest.get(..36));
-        ids.extend(id.and_then(|id| str::from_utf8(id).ok()?.parse::<MessageId>().ok()));
+    let mut from = RARE;
+    while let Some(at) = bytes.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'_')) {
+        let id =
+            bytes[from + at - RARE..].strip_prefix(kind).and_then(|rest| rest.strip_prefix(b",\"id\":\""));
+        let id = id.and_then(|rest| str::from_utf8(rest.get(..36)?).ok()?.parse::<MessageId>().ok());
+        ids.extend(id);
+        from += at + 1;
     }
     ids
 }
