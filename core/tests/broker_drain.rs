@@ -118,3 +118,17 @@ fn a_broker_that_leaves_lets_no_contender_in() {
     assert_eq!(greeted, 1, "{:?}", world.events);
     assert!(world.is_closed(contender) && world.stopped);
 }
+
+#[test]
+fn a_drain_that_control_asked_for_lasts_two_seconds_at_most() {
+    let mut world = World::new(|_| {});
+    let control = world.open_control();
+    world.obliging = false;
+    world.ask(control, ISSUE_A);
+    let shutdown = one(world.ask(control, r#"{"id":2,"method":"shutdown"}"#));
+    assert_eq!(shutdown["event"], "shutting_down");
+    world.advance(ms(1999));
+    assert!(!world.stopped);
+    world.advance(ms(1));
+    assert!(world.stopped);
+}
