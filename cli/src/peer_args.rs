@@ -39,12 +39,13 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// The one that asks, unless it is the guest that this is, and the other.
-    pub(crate) fn split(&self) -> (Option<GuestName>, GuestName) {
+    /// The one that asks, unless it is the guest that this is, and the other;
+    /// `None`: too many.
+    pub(crate) fn split(&self) -> Option<(Option<GuestName>, GuestName)> {
         match self.names[..] {
-            [source, name, ..] => (Some(source), name),
-            // There is at least one.
-            _ => (None, self.names[0]),
+            [name] => Some((None, name)),
+            [source, name] => Some((Some(source), name)),
+            _ => None,
         }
     }
 }
@@ -61,7 +62,8 @@ pub(crate) struct Peers {
 #[derive(Args, Debug)]
 pub(crate) struct Send {
     /// Who sends (not inside a guest), to whom, and what; `-` reads the text from standard input
-    #[arg(value_name = "FROM TO TEXT", num_args = 2..=3, required = true)]
+    // Options may stand between them; how many there are is counted later.
+    #[arg(value_name = "FROM TO TEXT", num_args = 1..=3, required = true)]
     pub(crate) words: Vec<String>,
     /// Deliver it now, or not at all
     #[arg(long)]

@@ -342,3 +342,24 @@ fn help_explains_each_command_with_examples() {
     }
     assert!(!scratch.run(&["--help"]).stdout.contains("start-command"));
 }
+
+#[test]
+fn options_may_stand_anywhere_and_words_too_many_are_told() {
+    let asked = asked(
+        &["peer", "send", "a", "--key", "k", "b", "--no-wake", "x"],
+        "send_to_peer",
+        "peer_message_result",
+        json!({"id": ID, "outcome": "delivered"}),
+    );
+    assert_eq!(asked, json!({"from": "a", "to": "b", "text": "x", "wake": false, "queue": true, "key": "k"}));
+    let scratch = Scratch::new();
+    for args in [
+        &["peer", "send", "x"][..],
+        &["peer", "send", "a", "b", "two", "words"],
+        &["peer", "send", "a", "--no-wake", "b", "two", "words"],
+        &["peer", "link", "a", "--timeout", "1s", "b", "c"],
+    ] {
+        let ran = scratch.run(args);
+        assert_eq!(ran.code, Some(2), "{args:?} {}", ran.stderr);
+    }
+}

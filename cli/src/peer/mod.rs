@@ -56,7 +56,9 @@ pub(crate) fn peer(cx: &mut Context, args: &Peer) -> Outcome {
 }
 
 fn change(cx: &mut Context, method: &str, pair: &Pair, words: &str) -> Outcome {
-    let (source, name) = pair.split();
+    let Some((source, name)) = pair.split() else {
+        return Err(Failure::usage("name two guests; inside a guest, the other one alone"));
+    };
     let mut params = json!({"name": name});
     insert(&mut params, "source", source);
     let reply = ask(cx, method, params, TIMEOUT, &About { own: source, other: Some(name) })?;

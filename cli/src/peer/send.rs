@@ -18,7 +18,11 @@ pub(super) fn send(cx: &mut Context, args: &Send) -> Outcome {
     let (from, to, text) = match &args.words[..] {
         [from, to, text] => (Some(name(from)?), name(to)?, text),
         [to, text] => (None, name(to)?, text),
-        _ => return Err(Failure::usage("say who sends, to whom, and what")),
+        _ => {
+            return Err(Failure::usage(
+                "say who sends, to whom, and what: castra peer send FROM TO TEXT; inside a guest TO TEXT; quote the text",
+            ));
+        }
     };
     if args.key.as_ref().is_some_and(|key| key.chars().count() > KEY_MAX) {
         return Err(Failure::usage(format!("a key has at most {KEY_MAX} characters")));
