@@ -82,6 +82,7 @@ fn snapshots(
         wants_inbox = matches!(snapshot.standing, Standing::Unknown);
         inputs.send(Input::Snapshot(Box::new(snapshot))).map_err(|_| Ok(Unheard))?;
         *retry = RETRY_FIRST;
+        // However often it is poked: what comes meanwhile is answered by one snapshot.
         std::thread::sleep(PERIOD_LEAST);
         match pokes.recv_timeout(PERIOD - PERIOD_LEAST) {
             Ok(poke) => {

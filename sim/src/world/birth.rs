@@ -283,7 +283,8 @@ impl World {
         Body::Agent(Box::new(Shell::new(engine, net, SimWork(disk), options)))
     }
 
-    pub(super) fn start_client(&mut self, index: usize) {
+    /// A process that lives once, from now on.
+    pub(super) fn passer_by(&mut self) -> NodeId {
         let node = self.add(None, false);
         {
             let mut hub = self.hub.borrow_mut();
@@ -295,7 +296,11 @@ impl World {
         let mut witness = self.witness.borrow_mut();
         witness.at(clocks);
         witness.truth.born(owner, self.now);
-        drop(witness);
+        node
+    }
+
+    pub(super) fn start_client(&mut self, index: usize) {
+        let node = self.passer_by();
         let plan = self.plan.clients[index].clone();
         if plan.asks == Ask::Shutdown {
             self.trouble(self.now + Duration::from_secs(6));

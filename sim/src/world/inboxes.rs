@@ -173,20 +173,8 @@ impl World {
         if agent.is_some_and(|node| !self.hub.borrow().nodes[node].exists) {
             return;
         }
-        let node = self.add(None, false);
-        {
-            let mut hub = self.hub.borrow_mut();
-            hub.nodes[node].exists = true;
-            hub.stir(node);
-        }
-        let owner = self.owner(node);
-        let clocks = self.clocks();
-        {
-            let mut witness = self.witness.borrow_mut();
-            witness.at(clocks);
-            witness.truth.born(owner, self.now);
-            count(&mut witness.outcome.acts, act.deed.as_str());
-        }
+        let node = self.passer_by();
+        count(&mut self.witness.borrow_mut().outcome.acts, act.deed.as_str());
         let count = self.plan.guests.len();
         let other: Option<GuestName> = (act.other <= count).then(|| name(act.other));
         self.processes[node].inside = agent;
