@@ -153,11 +153,7 @@ fn json_output_is_one_document_and_help_explains_every_state_and_reason() {
             "{line}"
         );
     }
-    let cursor = |line: &str| -> String {
-        let event: Value = serde_json::from_str(line).unwrap();
-        event["cursor"].as_str().unwrap().to_owned()
-    };
-    let last = cursor(events.out.lines().last().unwrap());
+    let last = events.cursor();
     assert_eq!(world.castra(&["events", "--json", "--since", &last]).out, "", "nothing came after the last");
 
     // A follower hears what happens from then on, and ends when the broker does.

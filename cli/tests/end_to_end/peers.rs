@@ -346,7 +346,8 @@ fn inside_their_guests_two_agents_link_talk_and_restore_nobody_else() {
     ended(&run("devbox", &["peer", "send", "builder", "x"]), 5, &["(not_peer)", "castra peer link"]);
     // Nobody answers; then somebody does.
     ended(&run("devbox", &["peer", "link", "builder"]), 5, &["(rejected)"]);
-    let offers = inside("builder", &["events", "--follow", "--kind", "peer.offer", "--json"]);
+    let now = run("builder", &["events", "--json"]).cursor();
+    let offers = inside("builder", &["events", "--follow", "--since", &now, "--kind", "peer.offer"]);
     let follows = || world.path("builder.sock").exists() && offers.out.mark() > 0;
     let linking = inside("devbox", &["peer", "link", "builder", "--json"]);
     let accepted = until(Duration::from_secs(2), || run("builder", &["peer", "accept", "devbox"]).code == 0);

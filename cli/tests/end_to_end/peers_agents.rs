@@ -88,7 +88,8 @@ fn a_guest_is_asked_and_its_answer_counts() {
     let mut agents = Agents::new(&[]);
     agents.start("web", &[]);
     agents.start("db", &[]);
-    let offers = agents.begin("db", &["events", "--follow", "--kind", "peer.offer"]);
+    let now = agents.inside("db", &["events", "--json"]).cursor();
+    let offers = agents.begin("db", &["events", "--follow", "--since", &now, "--kind", "peer.offer"]);
     let ask = agents.begin("web", &["peer", "link", "db"]);
     offers.out.after(0, "peer offer from=web", PATIENCE);
     assert_eq!(agents.inside("db", &["peer", "accept", "web"]).code, 0);

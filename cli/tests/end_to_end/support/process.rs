@@ -114,6 +114,14 @@ impl Ran {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
+
+    /// The cursor of the last line of `castra events --json`: a follower that
+    /// begins there misses nothing, however late it comes.
+    pub(crate) fn cursor(&self) -> String {
+        let last = self.out.lines().last().unwrap_or_else(|| panic!("no events: {self:?}"));
+        let event: Value = serde_json::from_str(last).unwrap();
+        event["cursor"].as_str().unwrap().to_owned()
+    }
 }
 
 /// What a process says, kept from its first line on.
