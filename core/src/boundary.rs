@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::Key;
 use crate::event::Event;
-use crate::id::{ConnId, EffectId, GuestName};
+use crate::id::{ConnId, EffectId, GuestName, TerminalId};
 use crate::legacy::Record;
 use crate::peers::{Fate, Message, MessageId, Pair, Policy, Received, Relation};
+use crate::terminals::{Deed, News, Tail, TerminalRecord};
 use crate::time::{Now, Time, WallTime};
 
 pub use crate::endpoint::{PeerCred, Remote, Transport};
@@ -45,7 +46,7 @@ pub enum Input<'a, C> {
         origin: Origin,
         /// The other end, for display and for counting half-open connections by source.
         remote: Remote,
-        /// Who the kernel says is there. Always given on control.
+        /// Who the kernel says is there. Always given on control and by clients of terminals.
         peer_cred: Option<PeerCred>,
         /// Free bytes in the shell's send buffer: its capacity.
         room: usize,
@@ -85,6 +86,13 @@ pub enum Input<'a, C> {
         /// How it ended.
         result: Result<(), EffectError>,
     },
+    /// Something is told of a terminal.
+    Terminal {
+        /// Which.
+        terminal: TerminalId,
+        /// What.
+        news: News<'a>,
+    },
     /// Time passed; sent at the latest when the last [`Output::Wait`] says.
     Tick,
     /// Stop: refuse new work, take leave, and be done by `deadline`
@@ -115,11 +123,12 @@ pub enum Output<'a> {
         conn: ConnId,
     },
     /// From now on read at most this much per turn; 0 stops. A source that was
-    /// never named reads freely.
+    /// never named reads freely. A terminal is different: it brings nothing before
+    /// it is named, and then once, at most so many bytes ([`News::Output`]).
     Read {
-        /// Connections, or the doors that accept them.
+        /// Connections, the doors that accept them, or a terminal.
         source: Source,
-        /// Bytes (connection) or connections (door) per turn.
+        /// Bytes (connection, terminal) or connections (door).
         credit: usize,
     },
     /// Send what is buffered (within a second), then close. The id is dead from
@@ -201,6 +210,8 @@ pub enum Via {
     Link(Transport),
     /// Local clients.
     Control,
+    /// Clients of terminals, local too.
+    Terminals,
 }
 
 /// How a connection came to be.
@@ -223,6 +234,10 @@ pub enum Source {
     LinkDoor,
     /// The control listener.
     ControlDoor,
+    /// The listener for clients of terminals.
+    TerminalDoor,
+    /// The output of a terminal.
+    Terminal(TerminalId),
 }
 
 /// Why a connection is gone.
@@ -277,6 +292,13 @@ pub enum Effect {
     Dial {
         /// When to give up.
         deadline: Time,
+    },
+    /// Do something to a terminal.
+    Terminal {
+        /// Which.
+        terminal: TerminalId,
+        /// What.
+        deed: Deed,
     },
 }
 
@@ -347,6 +369,22 @@ pub enum Change {
         /// When.
         at: Option<WallTime>,
     },
+    /// Terminals: the number of the next one is at least this.
+    SetTerminalIds(u32),
+    /// Terminals: a terminal's record.
+    SetTerminal(Box<TerminalRecord>),
+    /// Terminals: the end of a terminal's output.
+    SetTail {
+        /// Whose.
+        terminal: TerminalId,
+        /// What.
+        tail: Box<Tail>,
+    },
+    /// Terminals: a terminal's record and tail go.
+    DropTerminal {
+        /// Whose.
+        terminal: TerminalId,
+    },
 }
 
 /// Why an effect failed.
@@ -374,4 +412,12 @@ pub enum EffectErrorKind {
     TimedOut,
     /// It was cancelled.
     Cancelled,
+    /// A working directory isn't there.
+    DirectoryMissing,
+    /// A program isn't there.
+    ProgramMissing,
+    /// A program or directory may not be used.
+    PermissionDenied,
+    /// A terminal could not do what it was to do, or there is no such terminal.
+    Terminal,
 }

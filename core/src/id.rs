@@ -192,6 +192,17 @@ impl From<ConnId> for (u32, u32) {
 #[serde(transparent)]
 pub struct EffectId(pub u64);
 
+/// A terminal's number in its daemon: never given out twice, not even over restarts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TerminalId(pub u32);
+
+impl fmt::Display for TerminalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// The number of a link session: broker incarnation × 2³² + session counter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]

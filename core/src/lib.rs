@@ -108,6 +108,7 @@ mod queue;
 mod sender;
 mod slab;
 pub mod status;
+pub mod terminals;
 pub mod time;
 mod timers;
 pub mod trace;

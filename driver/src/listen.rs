@@ -116,9 +116,21 @@ pub fn listen_on(address: &ListenAddress, warnings: &mut Vec<String>) -> Result<
 /// # Errors
 /// See [`ListenError`].
 pub fn listen_for_clients(path: &Path) -> Result<Bound, ListenError> {
+    listen_locally(path, Via::Control)
+}
+
+/// Listens for clients of terminals at `path`, as [`listen_for_clients`] does.
+///
+/// # Errors
+/// See [`ListenError`].
+pub fn listen_for_terminals(path: &Path) -> Result<Bound, ListenError> {
+    listen_locally(path, Via::Terminals)
+}
+
+fn listen_locally(path: &Path, via: Via) -> Result<Bound, ListenError> {
     let fd = listen_unix(path)?;
     let address = format!("unix:{}", path.display());
-    Ok(Bound { fd, carrier: Carrier::Unix, via: Via::Control, address, path: Some(path.to_owned()) })
+    Ok(Bound { fd, carrier: Carrier::Unix, via, address, path: Some(path.to_owned()) })
 }
 
 impl Bound {
@@ -140,7 +152,7 @@ impl Bound {
     }
 
     pub(crate) const fn wants_credentials(&self) -> bool {
-        matches!(self.via, Via::Control)
+        matches!(self.via, Via::Control | Via::Terminals)
     }
 }
 

@@ -205,6 +205,12 @@ impl Work for ThreadWork {
                 let reports = self.reports.clone();
                 return starts.start(guest, patience, move |end| reports.done(id, Outcome::Finished(end)));
             }
+            Job::Terminal { .. } => {
+                let message = "no terminals are hosted here".to_owned();
+                let error = EffectError { kind: EffectErrorKind::Terminal, message };
+                return self.reports.done(id, Outcome::Finished(Err(error)));
+            }
+            Job::Grant { .. } => return,
             job if self.files.thread.is_some() => match self.files.submit(id, job) {
                 Ok(()) => None,
                 Err(Job::Append(append)) => return self.refuse_append(id, &append),
@@ -261,9 +267,11 @@ fn write_all(mut files: WorkFiles, jobs: &Receiver<(JobId, Job)>, reports: &Repo
                 Outcome::Appended { bytes: append.len(), error }
             }
             Job::Reopen => Outcome::Finished(files.reopen().map_err(storage)),
-            Job::Persist(_) | Job::Resolve { .. } | Job::Start { .. } => {
-                Outcome::Finished(Err(storage("not a job for files")))
-            }
+            Job::Persist(_)
+            | Job::Resolve { .. }
+            | Job::Start { .. }
+            | Job::Terminal { .. }
+            | Job::Grant { .. } => Outcome::Finished(Err(storage("not a job for files"))),
         };
         reports.done(id, outcome);
     }

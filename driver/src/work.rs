@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use castra_core::boundary::{Batch, EffectError};
-use castra_core::id::{EffectId, GuestName};
+use castra_core::id::{EffectId, GuestName, TerminalId};
 use castra_core::legacy::Record;
+use castra_core::terminals::{Deed, News};
 
 /// Names a piece of work; it comes back in its [`Done`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum JobId {
     /// On behalf of an engine's effect.
     Effect(EffectId),
+    /// On behalf of a terminal: what is told of it.
+    Terminal(TerminalId),
     /// The shell's own log lines.
     Append,
     /// The shell's own reopening of the log files.
@@ -40,6 +43,21 @@ pub enum Job {
         guest: GuestName,
         /// How long it is watched.
         patience: Duration,
+    },
+    /// Do something to a terminal. What is done to one terminal keeps its order.
+    Terminal {
+        /// Which.
+        terminal: TerminalId,
+        /// What.
+        deed: Deed,
+    },
+    /// A terminal may bring output once, at most so many bytes ([`News::Output`]).
+    /// The one job that has no `Done`.
+    Grant {
+        /// Which.
+        terminal: TerminalId,
+        /// How many.
+        credit: usize,
     },
     /// Look up a host name.
     Resolve {
@@ -91,6 +109,8 @@ pub enum Outcome {
     Finished(Result<(), EffectError>),
     /// A name look-up.
     Resolved(Result<Vec<SocketAddr>, EffectError>),
+    /// Something is told of a terminal.
+    Terminal(News<'static>),
     /// An append of that many bytes.
     Appended {
         /// As [`Append::len`] said.
@@ -103,6 +123,6 @@ pub enum Outcome {
 /// Whoever does the work.
 pub trait Work {
     /// Takes a job; its [`Done`] reaches a later turn. Never blocks. Every job
-    /// gets exactly one `Done`.
+    /// gets exactly one `Done`, but for [`Job::Grant`].
     fn submit(&mut self, id: JobId, job: Job);
 }

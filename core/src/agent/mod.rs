@@ -378,6 +378,7 @@ impl Engine for Agent {
             Input::Finished { conn } => self.on_end(conn, false),
             Input::Closed { conn, .. } => self.on_end(conn, true),
             Input::Done { effect, result } => self.on_done(effect, result),
+            Input::Terminal { .. } => false,
             Input::Tick => true,
             Input::Drain { deadline } => {
                 self.drain(deadline);

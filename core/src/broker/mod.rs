@@ -442,6 +442,8 @@ impl Broker {
             }
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::Done { effect, result } => self.on_done(effect, &result),
+            Input::Opened { conn, via: Via::Terminals, .. } => cx.out.close(conn, CloseReason::Finished),
+            Input::Terminal { .. } => cx.statistics.stale_inputs += 1,
             Input::Tick => {}
             Input::Drain { deadline } => self.begin_drain(deadline),
             Input::Reload(config) => {

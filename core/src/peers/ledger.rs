@@ -56,7 +56,11 @@ impl Ledger {
             | Change::SetToken { .. }
             | Change::SetReceived(_)
             | Change::DropReceived { .. }
-            | Change::SetSeen { .. } => {}
+            | Change::SetSeen { .. }
+            | Change::SetTerminalIds(_)
+            | Change::SetTerminal(_)
+            | Change::SetTail { .. }
+            | Change::DropTerminal { .. } => {}
         }
     }
 

@@ -16,7 +16,7 @@ use crate::boundary::{
     PeerCred, Remote, Source, Via, Wakeup,
 };
 use crate::event::Event;
-use crate::id::{ConnId, EffectId, GuestName};
+use crate::id::{ConnId, EffectId, GuestName, TerminalId};
 use crate::legacy::Record;
 use crate::peers::{Fate, Message, MessageId, Pair, Policy, Received, Relation};
 use crate::time::Time;
@@ -93,7 +93,8 @@ impl<'a, S> In<'a, S> {
                 });
                 Self::Done { effect, failed }
             }
-            Input::Tick => Self::Tick,
+            // Engines that are recorded host no terminals: to them it is no more than that.
+            Input::Tick | Input::Terminal { .. } => Self::Tick,
             Input::Drain { deadline } => Self::Drain { deadline: deadline.as_nanos() },
             Input::Reload(ref config) => Self::Reload(Box::new(E::settings(config))),
         }
@@ -182,6 +183,7 @@ pub(super) enum Asked<'a> {
     Reload,
     Dial { deadline: u64 },
     Start { guest: GuestName, deadline: u64 },
+    Terminal { terminal: TerminalId },
 }
 
 #[derive(Serialize)]
@@ -220,6 +222,7 @@ pub(super) enum Changed<'a> {
         id: MessageId,
         at: Option<i64>,
     },
+    Terminals,
 }
 
 impl<'a> Out<'a> {
@@ -248,6 +251,7 @@ impl<'a> Asked<'a> {
             Effect::RemoveRecord(guest) => Self::RemoveRecord(*guest),
             Effect::Reload => Self::Reload,
             Effect::Dial { deadline } => Self::Dial { deadline: deadline.as_nanos() },
+            Effect::Terminal { terminal, .. } => Self::Terminal { terminal: *terminal },
             Effect::Start { guest, deadline } => Self::Start { guest: *guest, deadline: deadline.as_nanos() },
         }
     }
@@ -266,6 +270,10 @@ impl<'a> Changed<'a> {
             Change::DropMessage { number } => Self::DropMessage { number: *number },
             Change::SetReceived(received) => Self::SetReceived(received),
             Change::DropReceived { number } => Self::DropReceived { number: *number },
+            Change::SetTerminalIds(_)
+            | Change::SetTerminal(_)
+            | Change::SetTail { .. }
+            | Change::DropTerminal { .. } => Self::Terminals,
             Change::SetSeen { id, at } => {
                 Self::SetSeen { id: *id, at: at.map(crate::time::WallTime::unix_millis) }
             }

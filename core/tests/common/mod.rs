@@ -134,6 +134,7 @@ impl World {
                     Source::ControlDoor => {
                         self.doors.insert("control", credit);
                     }
+                    Source::TerminalDoor | Source::Terminal(_) => panic!("a broker has no terminals"),
                 },
                 Output::Close { conn, why } => {
                     let wire = self.wires.get_mut(&conn).unwrap();

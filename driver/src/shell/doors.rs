@@ -1,6 +1,7 @@
 //! The listeners: batches, credit, and what to do when descriptors run out.
 
 use std::io;
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use castra_core::boundary::Via;
@@ -23,6 +24,7 @@ pub(crate) struct Doors {
     /// Connections the engine takes per turn.
     pub(crate) link_credit: usize,
     pub(crate) control_credit: usize,
+    pub(crate) terminal_credit: usize,
     #[cfg(feature = "planted")]
     pub(crate) planted: Option<castra_core::planted::Bug>,
 }
@@ -69,6 +71,7 @@ impl Doors {
             connections_max,
             link_credit: usize::MAX,
             control_credit: usize::MAX,
+            terminal_credit: usize::MAX,
             #[cfg(feature = "planted")]
             planted: None,
         }
@@ -99,8 +102,8 @@ impl Doors {
         if !self.is_open(door, counts) || door.taken >= BATCH {
             return None;
         }
-        let taken: usize =
-            self.doors.iter().filter(|other| is_link(other) == is_link(door)).map(|other| other.taken).sum();
+        let alike = |other: &&Door| kind(other) == kind(door);
+        let taken: usize = self.doors.iter().filter(alike).map(|other| other.taken).sum();
         (taken < self.credit(door)).then_some((door.id, door.via))
     }
 
@@ -169,8 +172,17 @@ impl Doors {
     }
 
     const fn credit(&self, door: &Door) -> usize {
-        if is_link(door) { self.link_credit } else { self.control_credit }
+        match door.via {
+            Via::Link(_) => self.link_credit,
+            Via::Control => self.control_credit,
+            Via::Terminals => self.terminal_credit,
+        }
     }
+}
+
+/// Doors of one kind share a credit, whatever carries their links.
+fn kind(door: &Door) -> Discriminant<Via> {
+    discriminant(&door.via)
 }
 
 const fn is_link(door: &Door) -> bool {

@@ -315,6 +315,10 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 tracing::debug!(?effect, ?result, "done");
                 self.feed(now, Input::Done { effect, result: result.clone() });
             }
+            (JobId::Terminal(terminal), Outcome::Terminal(news)) => {
+                let news = news.borrowed();
+                self.feed(now, Input::Terminal { terminal, news });
+            }
             (_, Outcome::Resolved(result)) => self.ports.resolved(now.boot, result),
             (_, Outcome::Appended { bytes, error }) => {
                 if let Some(sink) = &mut self.ports.sink {
@@ -324,7 +328,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
             (JobId::Reopen, Outcome::Finished(Err(error))) => {
                 self.ports.log(now, Level::Error, &error.message);
             }
-            (JobId::Reopen | JobId::Append, _) => {}
+            (JobId::Effect(_) | JobId::Reopen | JobId::Append | JobId::Terminal(_), _) => {}
         }
     }
 

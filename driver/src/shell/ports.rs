@@ -90,6 +90,10 @@ impl<N: Net, W: Work> Ports<N, W> {
             }
             Output::Read { source: Source::LinkDoor, credit } => self.doors.link_credit = credit,
             Output::Read { source: Source::ControlDoor, credit } => self.doors.control_credit = credit,
+            Output::Read { source: Source::TerminalDoor, credit } => self.doors.terminal_credit = credit,
+            Output::Read { source: Source::Terminal(terminal), credit } => {
+                self.work.submit(JobId::Terminal(terminal), Job::Grant { terminal, credit });
+            }
             Output::Read { source: Source::Conn(_), .. } if planted!(self, CreditIgnored) => {}
             Output::Read { source: Source::Conn(conn), credit } => {
                 if let Some(slot) = self.slots.get(conn) {
@@ -143,6 +147,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             Effect::WriteRecord(record) => Job::WriteRecord(record),
             Effect::RemoveRecord(guest) => Job::RemoveRecord(guest),
             Effect::Start { guest, deadline } => Job::Start { guest, patience: deadline.since(now.boot) },
+            Effect::Terminal { terminal, deed } => Job::Terminal { terminal, deed },
             Effect::Reload => Job::Reopen,
             Effect::Dial { deadline } => return self.dial(now.boot, id, deadline),
             _ => {

@@ -221,7 +221,9 @@ impl Slots {
             Stage::Connecting | Stage::Open(Via::Link(_)) | Stage::Closing(Via::Link(_), _) => {
                 &mut self.links
             }
-            Stage::Open(Via::Control) | Stage::Closing(Via::Control, _) => &mut self.controls,
+            Stage::Open(Via::Control | Via::Terminals) | Stage::Closing(Via::Control | Via::Terminals, _) => {
+                &mut self.controls
+            }
         };
         *count = count.wrapping_add_signed(change);
     }
