@@ -1,0 +1,10 @@
+//! Worlds of terminals: the real engine in its real shell over a network in memory,
+//! with a fake host of pseudo-terminals and clients that speak the wire, under
+//! faults. What clients get is held against what the programs really did.
+
+mod draws;
+mod host;
+mod pattern;
+pub mod plan;
+
+pub use plan::Plan;
