@@ -216,8 +216,8 @@ words! {
         HalfClose = "half_close",
         /// Closes, and comes again later.
         Leave = "leave",
-        /// Its machine is gone: its streams are silent for ever, and it comes again.
-        Vanish = "vanish",
+        /// Leaves its streams open, never touches them again, and comes with new ones.
+        Abandon = "abandon",
     }
 }
 
@@ -370,7 +370,8 @@ fn client(choice: &mut impl Choice, index: u64, chaos_ms: u64) -> Client {
         .collect();
     Client {
         kind,
-        name: if choice.once_in(4) { 0 } else { index as u8 },
+        // Where output of a dual client goes is a matter of its name.
+        name: if choice.once_in(4) && kind != Kind::Dual { 0 } else { index as u8 + 1 },
         starts_ms: choice.between(0, chaos_ms / 3),
         acts,
         reads: if choice.once_in(4) {

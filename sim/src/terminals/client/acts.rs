@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use castra_core::terminals::wire::{Attach, CAPABILITIES, ChannelMode, Create, Handshake, Request, Role, Scope, Secret};
+use castra_core::terminals::wire::{
+    Attach, CAPABILITIES, ChannelMode, Create, Handshake, Request, Role, Scope, Secret,
+};
 
 use super::{Around, Asked, Client, Link};
 use crate::choice::Choice;
@@ -57,7 +59,14 @@ impl Client {
     }
 
     /// Asks for something on the connection for requests.
-    fn ask(&mut self, deed: Deed, terminal: u32, from: Option<u64>, request: &Request<'_>, around: &Around<'_>) {
+    fn ask(
+        &mut self,
+        deed: Deed,
+        terminal: u32,
+        from: Option<u64>,
+        request: &Request<'_>,
+        around: &Around<'_>,
+    ) {
         self.seq += 1;
         let asked = Asked { deed, terminal, at: around.hub.now, from };
         self.asked.insert(self.seq, asked);
@@ -100,8 +109,8 @@ impl Client {
                 self.ask(deed, session, None, &Request::Resize { session, cols, rows }, around);
             }
             Deed::Signal => {
-                let signal = ["TERM", "SIGINT", "winch", "KILL", "NONSENSE"]
-                    [around.hub.chooser.0.below(5) as usize];
+                let signal =
+                    ["TERM", "SIGINT", "winch", "KILL", "NONSENSE"][around.hub.chooser.0.below(5) as usize];
                 self.ask(deed, session, None, &Request::Signal { session, signal, scope: None }, around);
             }
             Deed::Clear => self.ask(deed, session, None, &Request::ClearScrollback { session }, around),
@@ -132,17 +141,23 @@ impl Client {
                 let pause = self.pause(which, around);
                 self.rest(around, pause);
             }
-            Deed::Vanish => {
+            Deed::Abandon => {
                 let pause = self.pause(which, around);
-                for link in &self.links {
-                    if let Some(end) = around.hub.end(link.end) {
-                        end.void = true;
-                    }
-                    around.hub.bury(link.end);
-                }
+                self.abandoned.extend(self.links.iter().map(|link| link.end));
                 self.forget(around.hub.now + pause);
             }
         }
+    }
+
+    /// Ends all terminals; false: it can't.
+    pub(in crate::terminals) fn end_all(&mut self, around: &mut Around<'_>) -> bool {
+        let may = matches!(self.plan.kind, Kind::Control | Kind::Dual)
+            && self.is_ready()
+            && self.links.iter().all(|link| !link.finished);
+        if may {
+            self.ask(Deed::KillAll, 0, None, &Request::KillAll { scope: Some(Scope::All) }, around);
+        }
+        may
     }
 
     /// Shorter than a lease, or longer.
@@ -175,12 +190,8 @@ impl Client {
         }
         let from = self.views.get(&session).and_then(super::View::next);
         let from = from.or_else(|| self.stopped.get(&session).copied()).filter(|_| deed == Deed::Resume);
-        let attach = Attach {
-            session,
-            resume_from: from,
-            history_lines: Some(100),
-            observe: deed == Deed::Observe,
-        };
+        let attach =
+            Attach { session, resume_from: from, history_lines: Some(100), observe: deed == Deed::Observe };
         self.views.entry(session).or_default();
         self.ask(deed, session, from, &Request::Attach(attach), around);
     }

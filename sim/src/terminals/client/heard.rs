@@ -48,7 +48,12 @@ impl Client {
                     self.views.remove(&asked.terminal);
                 }
                 if answer.code().is_none() {
-                    self.wrong("L4", asked.terminal, &format!("an error of no known code: {answer:?}"), around);
+                    self.wrong(
+                        "L4",
+                        asked.terminal,
+                        &format!("an error of no known code: {answer:?}"),
+                        around,
+                    );
                 }
             }
         }
@@ -111,7 +116,12 @@ impl Client {
         } else {
             self.wrong("O2", terminal, "is attached with neither a snapshot nor what follows", around);
         }
-        let ran = around.witness.host.borrow().life(terminal).is_some_and(|life| !life.over && offset >= life.first);
+        let ran = around
+            .witness
+            .host
+            .borrow()
+            .life(terminal)
+            .is_some_and(|life| !life.over && offset >= life.first);
         let ordered = self.plan.kind != Kind::Dual;
         if let Err(text) = self.views.entry(terminal).or_default().attached(offset, ran, ordered) {
             self.wrong("O2", terminal, &text, around);

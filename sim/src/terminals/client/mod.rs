@@ -42,6 +42,8 @@ pub(super) struct Client {
     pub(super) owner: Owner,
     /// The one that asks, and that of a dual client on which output comes.
     links: Vec<Link>,
+    /// What it never touches again.
+    abandoned: Vec<EndId>,
     /// Numbers its connections.
     life: u16,
     /// When it comes, or comes again.
@@ -61,6 +63,8 @@ pub(super) struct Client {
     /// Where it stopped watching what it will watch again.
     stopped: BTreeMap<u32, u64>,
     pub(super) over: bool,
+    /// It comes to end all terminals, when the faults are over.
+    pub(super) is_operator: bool,
 }
 
 /// A connection.
@@ -100,6 +104,7 @@ impl Client {
             index,
             owner,
             links: Vec::new(),
+            abandoned: Vec::new(),
             life: 0,
             returns,
             act: 0,
@@ -113,6 +118,7 @@ impl Client {
             views: BTreeMap::new(),
             stopped: BTreeMap::new(),
             over: false,
+            is_operator: false,
         }
     }
 
@@ -134,13 +140,17 @@ impl Client {
         if self.send(around) || self.receive(around) {
             return self.rest(around, REST);
         }
-        while !self.links.is_empty() && self.is_ready() && now >= self.act_at && self.act < self.plan.acts.len() {
+        while !self.links.is_empty()
+            && self.is_ready()
+            && now >= self.act_at
+            && self.act < self.plan.acts.len()
+        {
             let act = self.plan.acts[self.act];
             self.act += 1;
             if let Some(next) = self.plan.acts.get(self.act) {
                 self.act_at = now + Duration::from_millis(next.after_ms);
             }
-            if !around.peaceful {
+            if !around.peaceful || self.is_operator {
                 self.perform(act, around);
             }
         }
@@ -263,7 +273,8 @@ impl Client {
     fn receive(&mut self, around: &mut Around<'_>) -> bool {
         let now = around.hub.now;
         if now < self.paused_until || matches!(self.plan.kind, Kind::Mute | Kind::Half) {
-            let reset = |hub: &mut Hub, link: &Link| hub.end(link.end).is_none_or(|end| end.reset || end.finished);
+            let reset =
+                |hub: &mut Hub, link: &Link| hub.end(link.end).is_none_or(|end| end.reset || end.finished);
             return self.links.iter().any(|link| reset(around.hub, link));
         }
         self.paused_until = Time::ZERO;
@@ -325,8 +336,9 @@ impl Client {
         self.links.iter().map(|link| link.end).collect()
     }
 
-    /// Faults are over: it reads everything.
-    pub(super) const fn calm_down(&mut self) {
+    /// Faults are over: it reads everything, and what it left open is closed.
+    pub(super) fn calm_down(&mut self, hub: &mut Hub) {
+        self.abandoned.drain(..).for_each(|end| hub.close(end));
         self.paused_until = Time::ZERO;
         self.reads_at = Time::ZERO;
     }
@@ -343,7 +355,8 @@ impl Client {
             let (deed, terminal) = (asked.deed.as_str(), asked.terminal);
             return Some(format!("client {} has no answer to {deed} of terminal {terminal}", self.index));
         }
-        let lacking = self.views.iter().find_map(|(terminal, view)| view.lacks(host.life(*terminal)?, *terminal));
+        let lacking =
+            self.views.iter().find_map(|(terminal, view)| view.lacks(host.life(*terminal)?, *terminal));
         lacking.map(|text| format!("client {} {text}", self.index))
     }
 

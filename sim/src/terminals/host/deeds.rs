@@ -132,7 +132,7 @@ impl Host {
         let (pid, start_time) = (self.pids, u64::from(self.pids) * 100);
         let size = (launch.cols, launch.rows);
         self.terminals.insert(terminal, Held::new(pid, start_time, size, program, first));
-        let life = Life { first, end: first, over: false, exit: None };
+        let life = Life { first, end: first, over: false, exit: None, forgotten: false };
         self.lives.entry(terminal).or_default().push(life);
         self.news(terminal, News::Started { pid, pts: format!("/dev/pts/{terminal}"), start_time });
         let starts = self.now + self.delay();

@@ -38,6 +38,8 @@ pub(super) struct Life {
     pub(super) over: bool,
     /// How; `None` of one that is over: nobody knows.
     pub(super) exit: Option<Exit>,
+    /// Those who knew it are gone: perhaps nobody else does.
+    pub(super) forgotten: bool,
 }
 
 /// What reached a program.
@@ -165,7 +167,11 @@ impl Host {
         }
         self.porters.clear();
         self.done.clear();
-        self.terminals.retain(|_, it| !it.lost);
+        for (terminal, _) in self.terminals.extract_if(.., |_, it| it.lost) {
+            if let Some(life) = self.lives.get_mut(&terminal).and_then(|lives| lives.last_mut()) {
+                life.forgotten = true;
+            }
+        }
         for it in self.terminals.values_mut() {
             it.writes.clear();
             it.reader.forget();
@@ -192,6 +198,14 @@ impl Host {
         for terminal in all {
             self.refuse_writes(terminal);
             self.tell(terminal);
+        }
+        if self.porters.is_empty() {
+            // No daemon is there that could hear of it.
+            for (terminal, _) in std::mem::take(&mut self.terminals) {
+                if let Some(life) = self.lives.get_mut(&terminal).and_then(|lives| lives.last_mut()) {
+                    life.forgotten = true;
+                }
+            }
         }
     }
 

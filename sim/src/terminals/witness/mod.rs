@@ -116,7 +116,9 @@ impl Witness {
                 Some(Fate::Refused) => {
                     self.blame("O1", format!("{author:?} reached terminal {terminal}, and was refused"));
                 }
-                None => self.blame("O1", format!("{author:?} reached terminal {terminal}, and was never sent")),
+                None => {
+                    self.blame("O1", format!("{author:?} reached terminal {terminal}, and was never sent"))
+                }
             }
             let last = self.reached.entry((terminal, author.client, author.life)).or_insert(0);
             if *last >= author.number {
@@ -140,7 +142,11 @@ impl Witness {
             ("ended terminals", sizes.terminals - sizes.alive, config.exited_max + config.sessions_max),
             ("unanswered requests", sizes.requests, config.requests_max * config.connections_max),
             ("bytes of input of one terminal", sizes.input_of_one, config.input_max),
-            ("subscriptions", sizes.subscribers, config.connections_max * (config.sessions_max + config.exited_max)),
+            (
+                "subscriptions",
+                sizes.subscribers,
+                config.connections_max * (config.sessions_max + config.exited_max),
+            ),
         ];
         for (what, size, bound) in bounds {
             if size > bound {
@@ -157,7 +163,10 @@ impl Witness {
             if view.end >= life.first && view.end > life.end {
                 let (has, end) = (view.end, life.end);
                 drop(host);
-                self.blame("O2", format!("terminal {} wrote {end} bytes, and {has} are known", view.terminal));
+                self.blame(
+                    "O2",
+                    format!("terminal {} wrote {end} bytes, and {has} are known", view.terminal),
+                );
                 return;
             }
         }

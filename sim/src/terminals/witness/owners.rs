@@ -91,13 +91,17 @@ impl Witness {
             (None, Some(Owner { conn: None, .. })) => "claimed_and_left",
             (Some(Owner { conn: Some(conn), .. }), None) if asked(*conn, &[What::Detach]) => "detached",
             (Some(_), None) if state == State::Exited => "ended",
-            (Some(Owner { conn: None, since, .. }), None) if self.now.boot.since(*since) >= lease => "lease_over",
+            (Some(Owner { conn: None, since, .. }), None) if self.now.boot.since(*since) >= lease => {
+                "lease_over"
+            }
             (Some(Owner { conn: Some(conn), id, .. }), Some(Owner { conn: None, id: same, .. }))
                 if id == same && !self.conns.contains_key(conn) =>
             {
                 "left"
             }
-            (Some(_), Some(Owner { conn: Some(conn), .. })) if asked(*conn, &[What::Takeover]) => "taken_over",
+            (Some(_), Some(Owner { conn: Some(conn), .. })) if asked(*conn, &[What::Takeover]) => {
+                "taken_over"
+            }
             (Some(Owner { conn: None, id, .. }), Some(Owner { conn: Some(conn), id: same, .. }))
                 if id == same && asked(*conn, CLAIMS) =>
             {
@@ -121,7 +125,8 @@ impl Witness {
         let event = self.event;
         for (conn, it) in &self.conns {
             let moved = it.answered.iter().any(|(asked, _)| {
-                asked.terminal == terminal && matches!(asked.what, What::Detach | What::Takeover | What::Attach)
+                asked.terminal == terminal
+                    && matches!(asked.what, What::Detach | What::Takeover | What::Attach)
             });
             for (asked, granted) in &it.answered {
                 let now = asked.event == event && asked.terminal == terminal && asked.what == What::Command;
@@ -130,14 +135,17 @@ impl Witness {
                 }
                 let owns = |owner: Option<&Owner>| owner.is_some_and(|owner| owner.conn == Some(*conn));
                 if *granted && !owns(old) && !owns(new) {
-                    wrong = Some(format!("a command of {conn:?} is done on terminal {terminal}, which {new:?} owns"));
+                    wrong = Some(format!(
+                        "a command of {conn:?} is done on terminal {terminal}, which {new:?} owns"
+                    ));
                 }
                 if !*granted && owns(old) && owns(new) {
                     wrong = Some(format!("a command of {conn:?} is refused on terminal {terminal}, its own"));
                 }
                 let control = it.id.as_ref().is_some_and(|(_, role)| *role == Role::Control);
                 if !*granted && control && old.is_none() && new.is_none() {
-                    wrong = Some(format!("a command of {conn:?} is refused on terminal {terminal}, nobody's"));
+                    wrong =
+                        Some(format!("a command of {conn:?} is refused on terminal {terminal}, nobody's"));
                 }
             }
         }

@@ -70,7 +70,9 @@ impl Witness {
                 self.heard(*conn, bytes);
             }
             Input::Finished { conn } => self.digest(u64::from(conn.index) | 2 << 40),
-            Input::Writable { conn, room } => self.digest(u64::from(conn.index) | 3 << 40 | (*room as u64) << 44),
+            Input::Writable { conn, room } => {
+                self.digest(u64::from(conn.index) | 3 << 40 | (*room as u64) << 44)
+            }
             Input::Closed { conn, .. } => {
                 self.digest(u64::from(conn.index) | 4 << 40);
                 self.closed(*conn);
