@@ -235,17 +235,22 @@ impl Terminals {
     fn settle(&mut self) {
         loop {
             self.pump();
-            let Some(notice) = self.cx.notices.pop_front() else { break };
-            match notice {
-                Notice::Warn { to, terminal, lag, level } => self.on_warn(to, terminal, lag, level),
-                Notice::Behind { conn, terminal } => self.on_behind(conn, terminal),
-                Notice::Taken(terminal) => self.grant(terminal),
-                Notice::Over { conn, terminal } => self.unwatch(conn, terminal),
+            match self.cx.notices.pop_front() {
+                Some(Notice::Warn { to, terminal, lag, level }) => self.on_warn(to, terminal, lag, level),
+                Some(Notice::Behind { conn, terminal }) => self.on_behind(conn, terminal),
+                Some(Notice::Taken(terminal)) => self.grant(terminal),
+                Some(Notice::Over { conn, terminal }) => self.unwatch(conn, terminal),
+                None => {
+                    self.write_journal();
+                    self.resume();
+                    self.on_drain();
+                    // These leave something for the others, too.
+                    if self.hungry.is_empty() && self.cx.notices.is_empty() {
+                        break;
+                    }
+                }
             }
         }
-        self.write_journal();
-        self.resume();
-        self.on_drain();
     }
 
     fn begin_drain(&mut self, deadline: Time) {

@@ -135,12 +135,13 @@ impl Client {
             count(&mut around.witness.outcome.told, "blank_snapshot");
             return;
         }
-        if let Err(text) = pattern::check_snapshot(terminal, snapshot) {
-            return self.wrong("O2", terminal, &text, around);
-        }
+        let shown = match pattern::check_snapshot(terminal, snapshot) {
+            Ok(shown) => shown,
+            Err(text) => return self.wrong("O2", terminal, &text, around),
+        };
         let written = around.witness.host.borrow().life(terminal).map_or(0, |life| life.end);
-        if snapshot.offset > written {
-            let text = format!("a snapshot shows {} bytes, and {written} were written", snapshot.offset);
+        if shown > written {
+            let text = format!("a snapshot shows {shown} bytes, and {written} were written");
             self.wrong("O2", terminal, &text, around);
         }
     }
@@ -170,7 +171,8 @@ impl Client {
                 let host = around.witness.host.borrow();
                 let lives = host.lives.get(session).cloned().unwrap_or_default();
                 drop(host);
-                let result = self.view(*session).and_then(|view| view.ended(*exit, &lives));
+                let ordered = self.plan.kind != Kind::Dual;
+                let result = self.view(*session).and_then(|view| view.ended(*exit, &lives, ordered));
                 if let Err(text) = result {
                     self.wrong("O3", *session, &text, around);
                 }

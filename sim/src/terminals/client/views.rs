@@ -33,6 +33,11 @@ impl View {
             }
             return Ok(());
         }
+        if let Some(exit) = self.exit.filter(|_| !ordered && self.next.is_none()) {
+            // The end was already told on the other connection, and nothing before it.
+            *self = Self { next: Some(offset), exit: Some(exit), ..Self::default() };
+            return Ok(());
+        }
         if self.early.is_some() {
             return Err("output comes before the answer to its attach".to_owned());
         }
@@ -73,11 +78,15 @@ impl View {
         Ok(())
     }
 
-    pub(super) fn ended(&mut self, exit: Exit, lives: &[Life]) -> Result<(), String> {
+    pub(super) fn ended(&mut self, exit: Exit, lives: &[Life], ordered: bool) -> Result<(), String> {
         if let Some(before) = self.exit.replace(exit) {
             return Err(format!("it ended twice, {before:?} and {exit:?}"));
         }
-        let Some(next) = self.next else { return Err("it ended before it was attached".to_owned()) };
+        let next = match self.next {
+            Some(next) => next,
+            None if ordered => return Err("it ended before it was attached".to_owned()),
+            None => lives.last().map_or(0, |life| life.end),
+        };
         if exit.code == -1 && exit.signal.is_none() {
             // Nobody knows how; so it really is, then.
             let known = lives.iter().all(|life| life.exit.is_some() && !life.forgotten || !life.over);
@@ -136,15 +145,15 @@ mod tests {
     #[test]
     fn an_end_is_told_once_and_last() {
         let exit = Exit { code: 3, signal: None };
-        view().ended(exit, &[OVER]).expect_err("10 bytes are missing");
+        view().ended(exit, &[OVER], true).expect_err("10 bytes are missing");
         let mut it = view();
         it.output(4, 100, &pattern::output(4, 100, 10)).expect("the next bytes");
-        it.clone().ended(Exit { code: 4, signal: None }, &[OVER]).expect_err("another code");
-        it.clone().ended(exit, &[Life { over: false, ..OVER }]).expect_err("it runs");
+        it.clone().ended(Exit { code: 4, signal: None }, &[OVER], true).expect_err("another code");
+        it.clone().ended(exit, &[Life { over: false, ..OVER }], true).expect_err("it runs");
         assert!(it.lacks(&OVER, 4).is_some());
-        it.ended(exit, &[OVER]).expect("the end");
+        it.ended(exit, &[OVER], true).expect("the end");
         assert!(it.lacks(&OVER, 4).is_none());
-        it.clone().ended(exit, &[OVER]).expect_err("twice");
+        it.clone().ended(exit, &[OVER], true).expect_err("twice");
         it.output(4, 110, &pattern::output(4, 110, 1)).expect_err("after the end");
     }
 }

@@ -160,7 +160,8 @@ impl Witness {
         for view in engine.terminals() {
             let host = self.host.borrow();
             let Some(life) = host.life(view.terminal.0) else { continue };
-            if view.end >= life.first && view.end > life.end {
+            // What nobody has any more is numbered beyond everything that was written.
+            if view.first <= life.end && view.end > life.end {
                 let (has, end) = (view.end, life.end);
                 drop(host);
                 self.blame(
@@ -194,11 +195,13 @@ pub(super) struct Watched {
     open: bool,
     /// It was a tick for this deadline.
     ticked: Option<Deadline>,
+    /// It drains no more.
+    stopped: bool,
 }
 
 impl Watched {
     pub(super) fn new(engine: Terminals, config: TerminalsConfig, witness: Shared) -> Self {
-        Self { engine, config, witness, boundary: Boundary::default(), wait: None, open: true, ticked: None }
+        Self { engine, config, witness, boundary: Boundary::default(), wait: None, open: true, ticked: None, stopped: false }
     }
 
     /// Looks at the outcome of the last event, unless that was done.
@@ -217,7 +220,9 @@ impl Watched {
             let text = format!("woken for {:?}, it does nothing and wants to be woken again", due.why);
             witness.blame("L2", text);
         }
-        witness.check_owners(&self.engine, &self.config);
+        if !self.stopped {
+            witness.check_owners(&self.engine, &self.config);
+        }
         witness.sizes(&self.engine, &self.config);
         witness.outputs(&self.engine);
     }
@@ -273,6 +278,7 @@ impl Engine for Watched {
                 witness.digest(u64::from(conn.index) | 1 << 32);
                 witness.closed(*conn);
             }
+            Output::Stopped => self.stopped = true,
             _ => witness.digest(1),
         }
         witness.produced += 1;

@@ -114,7 +114,9 @@ impl World {
 
     fn add_node(&mut self) -> Owner {
         let mut hub = self.hub.borrow_mut();
-        hub.nodes.push(Node { exists: true, life: 1, ..Node::default() });
+        let mut node = Node::default();
+        (node.exists, node.life) = (true, 1);
+        hub.nodes.push(node);
         let node = hub.nodes.len() - 1;
         self.wakes.push(self.now);
         Owner { node, life: 1 }
