@@ -66,6 +66,9 @@ impl Client {
             Deed::Detach => {
                 if self.plan.kind != Kind::Dual {
                     self.views.remove(&terminal);
+                } else if let Some(view) = self.views.get_mut(&terminal) {
+                    // Something may still come on the other connection.
+                    view.leaving = true;
                 }
                 self.stopped.remove(&terminal);
             }
