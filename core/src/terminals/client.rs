@@ -20,6 +20,8 @@ const PIECE_MIN: usize = 4096;
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) conn: ConnId,
+    /// The later it came, the higher.
+    pub(super) number: u64,
     pub(super) timer: TimerId,
     /// The kernel says that it is this process.
     pub(super) vouched: bool,
@@ -80,6 +82,7 @@ impl Client {
     pub(super) fn new(conn: ConnId, timer: TimerId, vouched: bool, by: Time, room: usize) -> Self {
         Self {
             conn,
+            number: 0,
             timer,
             vouched,
             stage: Stage::Greeting { by },

@@ -24,6 +24,8 @@ use crate::timers::TimerId;
 pub struct Terminals {
     pub(super) cx: Cx,
     pub(super) clients: BTreeMap<ConnId, Client>,
+    /// Connections so far.
+    pub(super) opened: u64,
     pub(super) sessions: BTreeMap<TerminalId, Session>,
     /// The newest terminal of each key.
     pub(super) keys: BTreeMap<String, TerminalId>,
@@ -105,6 +107,7 @@ impl Terminals {
         let mut engine = Self {
             cx,
             clients: BTreeMap::new(),
+            opened: 0,
             sessions: BTreeMap::new(),
             keys: BTreeMap::new(),
             asks,
@@ -241,8 +244,8 @@ impl Terminals {
                 Some(Notice::Taken(terminal)) => self.grant(terminal),
                 Some(Notice::Over { conn, terminal }) => self.unwatch(conn, terminal),
                 None => {
-                    self.write_journal();
                     self.resume();
+                    self.write_journal();
                     self.on_drain();
                     // These leave something for the others, too.
                     if self.hungry.is_empty() && self.cx.notices.is_empty() {

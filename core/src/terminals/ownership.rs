@@ -25,6 +25,13 @@ use crate::id::{ConnId, TerminalId};
 impl Terminals {
     /// Whether a connection may command a terminal; one that nobody owns becomes its own.
     pub(super) fn gate(&mut self, conn: ConnId, terminal: TerminalId) -> Result<TerminalId, Refusal> {
+        self.check_gate(conn, terminal)?;
+        self.claim_free(conn, terminal);
+        Ok(terminal)
+    }
+
+    /// The same, and nothing changes: the command may still be refused.
+    pub(super) fn check_gate(&mut self, conn: ConnId, terminal: TerminalId) -> Result<(), Refusal> {
         let session = self.sessions.get(&terminal).filter(|session| session.is_alive());
         let session = session.ok_or_else(|| missing(terminal))?;
         if !session.is_owned_by(conn) && !self.may_claim(conn, terminal) {
@@ -34,8 +41,7 @@ impl Terminals {
         if session.state == State::Terminating {
             return Err((ErrorCode::SessionTerminating, format!("terminal {terminal} is being ended")));
         }
-        self.claim_free(conn, terminal);
-        Ok(terminal)
+        Ok(())
     }
 
     /// Whether a connection could own a terminal without taking it from somebody.
