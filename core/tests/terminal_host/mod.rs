@@ -61,6 +61,8 @@ pub(crate) struct Peer {
     pub(crate) received: BTreeMap<u32, u64>,
     pub(crate) skipped: BTreeMap<u32, u64>,
     pub(crate) exits: BTreeMap<u32, u32>,
+    /// What the answer of that number ends.
+    pub(crate) detaching: BTreeMap<u32, u32>,
     seq: u32,
     /// Reads everything at once.
     pub(crate) eager: bool,
@@ -528,6 +530,7 @@ impl Peer {
             received: BTreeMap::new(),
             skipped: BTreeMap::new(),
             exits: BTreeMap::new(),
+            detaching: BTreeMap::new(),
             seq: 0,
             eager: true,
             open: true,
@@ -549,6 +552,9 @@ impl Peer {
     fn hear(&mut self, frame: &[u8], fakes: &BTreeMap<u32, Fake>) {
         match Message::parse(frame).unwrap() {
             Message::Reply { seq, answer } => {
+                if let Some(session) = self.detaching.remove(&seq) {
+                    self.watched.remove(&session);
+                }
                 if let Answer::Granted(granted) = &answer
                     && let (Some(session), Some(offset)) = (granted.session, granted.offset)
                 {
