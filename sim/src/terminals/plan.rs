@@ -257,7 +257,7 @@ words! {
         CommitFails = "commit_fails",
         /// Commits take seconds for a while.
         SlowDisk = "slow_disk",
-        /// Deeds take up to a second for a while.
+        /// Deeds take up to twelve seconds for a while.
         SlowHost = "slow_host",
     }
 }
@@ -332,6 +332,8 @@ fn step(choice: &mut impl Choice) -> Step {
             let most = choice.pick(&[100_000, 400_000]);
             Step::Write(choice.between(1, most))
         }
+        // Much, to those who read slowly.
+        8 if choice.once_in(2) => Step::Write(choice.between(1, 1_500_000)),
         8 => Step::Query,
         _ => Step::Chdir,
     }

@@ -149,17 +149,6 @@ impl Client {
         }
     }
 
-    /// Ends all terminals; false: it can't.
-    pub(in crate::terminals) fn end_all(&mut self, around: &mut Around<'_>) -> bool {
-        let may = matches!(self.plan.kind, Kind::Control | Kind::Dual)
-            && self.is_ready()
-            && self.links.iter().all(|link| !link.finished);
-        if may {
-            self.ask(Deed::KillAll, 0, None, &Request::KillAll { scope: Some(Scope::All) }, around);
-        }
-        may
-    }
-
     /// Shorter than a lease, or longer.
     fn pause(&self, which: u32, around: &mut Around<'_>) -> Duration {
         let most = if which.is_multiple_of(2) { 1500 } else { 5000 };

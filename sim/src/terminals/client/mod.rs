@@ -351,6 +351,9 @@ impl Client {
         if !self.is_ready() {
             return Some(format!("client {} is not served", self.index));
         }
+        if self.is_operator && self.act < self.plan.acts.len() {
+            return Some("nobody has ended all terminals yet".to_owned());
+        }
         if let Some(asked) = self.asked.values().next() {
             let (deed, terminal) = (asked.deed.as_str(), asked.terminal);
             return Some(format!("client {} has no answer to {deed} of terminal {terminal}", self.index));

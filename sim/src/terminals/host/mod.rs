@@ -93,7 +93,7 @@ pub(super) struct Host {
 pub(super) type Shared = Rc<RefCell<Host>>;
 
 /// Longest delay of deeds while the host is slow.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(12);
 /// Most bytes that the real porter brings at once.
 const CHUNK: usize = 64 * 1024;
 /// For so long what runs in the background holds a terminal at most.

@@ -109,7 +109,7 @@ impl World {
             }
             FaultKind::SlowHost => {
                 self.host.borrow_mut().slow_until = until;
-                self.disturb(lasts + Duration::from_secs(2));
+                self.disturb(lasts + Duration::from_secs(12));
             }
         }
         true

@@ -39,8 +39,11 @@ impl World {
         }
         self.leave_the_dishonest();
         // Clients that are denied for want of room come when others have left.
-        self.run_until_quiet(CATCH_UP, "everybody has seen everything", Self::lacks)?;
-        self.end_all()?;
+        self.run_until_quiet(CATCH_UP, "everybody has seen everything", |world| {
+            // With few places some have to wait until others leave.
+            world.lacks().filter(|text| !world.plan.small_tables || !text.contains("is not served"))
+        })?;
+        self.end_all();
         self.run_until_quiet(END, "every program has ended, and everybody knows", |world| {
             let running = world.host.borrow().running();
             match running.first() {
@@ -82,8 +85,7 @@ impl World {
         if let Some(text) =
             self.clients.iter().filter(|client| !client.over).find_map(|client| client.lacks(&host))
         {
-            // With few places some have to wait until others leave.
-            return (!self.plan.small_tables || !text.contains("is not served")).then_some(text);
+            return Some(text);
         }
         None
     }
@@ -100,25 +102,11 @@ impl World {
         }
     }
 
-    /// An operator ends all terminals.
-    fn end_all(&mut self) -> Result<(), Violation> {
-        let mut hub = self.hub.borrow_mut();
-        let mut witness = self.witness.borrow_mut();
-        let mut around =
-            Around { hub: &mut hub, witness: &mut witness, token: super::TOKEN, calm: None, peaceful: true };
-        let asked = self.clients.iter_mut().any(|client| client.end_all(&mut around));
-        drop((hub, witness));
-        if !asked {
-            self.come_to_end_all();
+    /// An operator comes and ends all terminals. With few places somebody leaves for it.
+    fn end_all(&mut self) {
+        if self.plan.small_tables {
+            self.leave();
         }
-        for wake in &mut self.wakes {
-            *wake = self.now;
-        }
-        Ok(())
-    }
-
-    /// Nobody is there who may: somebody comes.
-    fn come_to_end_all(&mut self) {
         use crate::terminals::plan::{Act, Client, Deed, Kind, Reading};
         let acts = vec![Act { after_ms: 0, deed: Deed::KillAll, which: 0 }];
         let client = Client {
@@ -133,6 +121,9 @@ impl World {
         self.come(client, index);
         if let Some(client) = self.clients.last_mut() {
             client.is_operator = true;
+        }
+        for wake in &mut self.wakes {
+            *wake = self.now;
         }
     }
 
