@@ -167,7 +167,6 @@ impl Terminals {
 
     /// A new terminal's record could not be written: it can't be promised.
     pub(super) fn on_unrecorded(&mut self, terminal: TerminalId, why: &str) {
-        self.spawn_restored(terminal);
         let Some(session) = self.sessions.get_mut(&terminal) else { return };
         let creators = core::mem::take(&mut session.creators);
         if creators.is_empty() {
@@ -237,7 +236,11 @@ impl Terminals {
                 self.refuse_ask(ask, ErrorCode::NotFound, "it could not be started");
             }
         }
-        self.forget(terminal, false);
+        // Somebody may have attached meanwhile, and that was written down.
+        if let Some(session) = self.sessions.get_mut(&terminal) {
+            session.released = true;
+        }
+        self.forget(terminal, true);
     }
 
     pub(super) fn on_adopted(&mut self, terminal: TerminalId, result: &Result<(), EffectError>) {

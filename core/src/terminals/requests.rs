@@ -268,7 +268,7 @@ impl Terminals {
 
 /// The connection that owns what `conn` owns: in dual mode the control one.
 pub(super) fn owner_side(
-    clients: &alloc::collections::BTreeMap<ConnId, super::client::Client>,
+    clients: &alloc::collections::BTreeMap<ConnId, Client>,
     conn: ConnId,
 ) -> ConnId {
     let Some(Known { id, role: Role::Stream, dual: true, .. }) =

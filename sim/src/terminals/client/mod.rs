@@ -214,7 +214,7 @@ impl Client {
         self.life += 1;
         let count = if self.plan.kind == Kind::Dual { 2 } else { 1 };
         for place in 0..count {
-            let end = around.hub.dial(self.owner, DAEMON, DOOR, true);
+            let end = around.hub.dial(self.owner, DAEMON, DOOR, false);
             let mut link =
                 Link { end, frames: Frames::default(), unsent: Vec::new(), known: false, finished: false };
             self.greet(place, &mut link, around);

@@ -70,7 +70,8 @@ impl World {
     pub(super) fn new(plan: &Plan, choice: Box<dyn Choice>) -> Self {
         let draws = Draws::new(choice);
         let start = Time::from_millis(1_000_000);
-        let hub = Hub::new(plan.network.clone(), Box::new(draws.clone()), start);
+        let mut hub = Hub::new(plan.network.clone(), Box::new(draws.clone()), start);
+        hub.slow_locally = true;
         let hub = Rc::new(RefCell::new(hub));
         let host = Host::new(plan.host, plan.programs.clone(), draws, start);
         let host = Rc::new(RefCell::new(host));
@@ -134,7 +135,7 @@ impl World {
             token: Some(Token::new(TOKEN.to_owned())),
             identity: Identity { uid: 1000, pid: 77, ..Identity::default() },
             ring: kept,
-            grant: (kept / 16).max(1024),
+            grant: (kept / 8).max(4096),
             frame_data: (kept / 32).max(512),
             yellow: kept as u64 / 4,
             red: kept as u64 / 2,

@@ -10,7 +10,7 @@ use crate::terminals::witness::DAEMON;
 use crate::violation::Violation;
 
 /// Until everybody has seen everything.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_secs(120);
 /// Until every program that is to be ended has ended: hang-up, kill, what lingers, and
 /// the daemon's own bounds.
 const END: Duration = Duration::from_secs(30);
