@@ -362,9 +362,4 @@ impl Client {
             self.views.iter().find_map(|(terminal, view)| view.lacks(host.life(*terminal)?, *terminal));
         lacking.map(|text| format!("client {} {text}", self.index))
     }
-
-    /// Whether it watches anything.
-    pub(super) fn watches(&self) -> usize {
-        self.views.len()
-    }
 }

@@ -1,6 +1,6 @@
 //! What is durable of terminals, and the one writer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use castra_core::boundary::{Batch, Change, EffectError, EffectErrorKind};
@@ -15,6 +15,7 @@ pub(in crate::terminals) struct Journal {
     next_id: u32,
     records: BTreeMap<TerminalId, TerminalRecord>,
     tails: BTreeMap<TerminalId, Tail>,
+    ever: BTreeSet<TerminalId>,
     jobs: VecDeque<(Time, JobId, Batch)>,
     /// Commits fail.
     pub(in crate::terminals) fails_until: Time,
@@ -40,8 +41,9 @@ impl Journal {
         self.records.iter().map(|(terminal, record)| (record.clone(), tail(terminal))).collect()
     }
 
-    pub(in crate::terminals) fn record(&self, terminal: u32) -> Option<&TerminalRecord> {
-        self.records.get(&TerminalId(terminal))
+    /// Whether the terminal has, or had, a record.
+    pub(in crate::terminals) fn had(&self, terminal: u32) -> bool {
+        self.ever.contains(&TerminalId(terminal))
     }
 
     pub(in crate::terminals) fn len(&self) -> usize {
@@ -105,6 +107,7 @@ impl Journal {
             match change {
                 Change::SetTerminalIds(next) => self.next_id = next,
                 Change::SetTerminal(record) => {
+                    self.ever.insert(record.terminal);
                     self.records.insert(record.terminal, *record);
                 }
                 Change::SetTail { terminal, tail } => {

@@ -281,12 +281,6 @@ impl Host {
         self.terminals.len()
     }
 
-    /// Whether output waits that nobody asked for.
-    pub(super) fn withheld(&self, terminal: u32) -> bool {
-        let Some(porter) = self.porters.get(&terminal) else { return false };
-        self.terminals.get(&terminal).is_some_and(|it| porter.next < it.end && porter.grant.is_none())
-    }
-
     /// The present or last life of a terminal.
     pub(super) fn life(&self, terminal: u32) -> Option<&Life> {
         self.lives.get(&terminal)?.last()

@@ -4,7 +4,7 @@
 mod owners;
 mod requests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use castra_core::boundary::{Deadline, Effect};
 use castra_core::id::ConnId;
@@ -50,6 +50,8 @@ pub(super) struct Witness {
     reached: BTreeMap<(u32, u8, u16), u32>,
     /// Terminals that were created, ever.
     pub(super) created: Vec<u32>,
+    /// Those that were said to be new.
+    new: BTreeSet<u32>,
     /// Numbers events.
     event: u64,
     /// Outputs since the last event began.
@@ -72,6 +74,7 @@ impl Witness {
             pieces: BTreeMap::new(),
             reached: BTreeMap::new(),
             created: Vec::new(),
+            new: BTreeSet::new(),
             event: 0,
             produced: 0,
         }

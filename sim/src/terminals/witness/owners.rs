@@ -91,6 +91,12 @@ impl Witness {
             (None, Some(Owner { conn: None, .. })) => "claimed_and_left",
             (Some(Owner { conn: Some(conn), .. }), None) if asked(*conn, &[What::Detach]) => "detached",
             (Some(_), None) if state == State::Exited => "ended",
+            // Somebody came to own it and gave it back, both in this event.
+            (Some(_), None)
+                if self.conns.keys().any(|conn| asked(*conn, CLAIMS) && asked(*conn, &[What::Detach])) =>
+            {
+                "claimed_and_detached"
+            }
             (Some(Owner { conn: None, since, .. }), None) if self.now.boot.since(*since) >= lease => {
                 "lease_over"
             }

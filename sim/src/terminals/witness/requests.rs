@@ -167,7 +167,7 @@ impl Witness {
             return self.blame("L4", "a terminal is created, and has no number".to_owned());
         };
         let host = self.host.borrow();
-        let (started, durable) = (host.life(terminal).is_some(), host.journal.record(terminal).is_some());
+        let (started, durable) = (host.life(terminal).is_some(), host.journal.had(terminal));
         drop(host);
         if !started {
             self.blame("S2", format!("terminal {terminal} is said to be there, and was never started"));
@@ -175,7 +175,7 @@ impl Witness {
         if !durable {
             self.blame("S2", format!("terminal {terminal} is said to be there, and is not durable"));
         }
-        if created == Some(true) && self.created.contains(&terminal) {
+        if created == Some(true) && !self.new.insert(terminal) {
             self.blame("O1", format!("terminal {terminal} is new for the second time"));
         }
         if !self.created.contains(&terminal) {
