@@ -199,7 +199,7 @@ fn an_owner_that_disconnects_is_waited_for_two_seconds() {
     assert_eq!(host.attach(back, session).owner_is_you, Some(true));
     host.pass(5000);
     assert_eq!(host.input(b, session, b"x"), Err(ErrorCode::OwnerRequired));
-    assert_eq!(host.events(b), [String::new(); 0]);
+    assert!(host.events(b).is_empty());
     host.close(back);
     host.pass(2000);
     assert_eq!(host.input(b, session, b"x"), Ok(()));
