@@ -50,6 +50,8 @@ pub(crate) struct Host {
     pub(crate) now: Now,
     pub(crate) fakes: BTreeMap<u32, Fake>,
     pub(crate) peers: BTreeMap<ConnId, Peer>,
+    /// How much output there was of what ended.
+    pub(crate) ends: BTreeMap<u32, u64>,
     pub(crate) wake: Option<Time>,
     pub(crate) effects: VecDeque<(EffectId, Effect)>,
     /// Effects stay open.
@@ -111,6 +113,7 @@ impl Host {
             now,
             fakes,
             peers: BTreeMap::new(),
+            ends: BTreeMap::new(),
             wake: None,
             effects: VecDeque::new(),
             held_spawns: false,
@@ -166,7 +169,7 @@ impl Host {
                     let peer = self.peers.get_mut(&conn).unwrap();
                     peer.open = false;
                     // The shell sends what it has.
-                    peer.take(usize::MAX, &self.fakes);
+                    peer.take(usize::MAX, &self.ends);
                 }
                 Output::Effect { id, effect } => self.effects.push_back((id, effect)),
                 Output::Event(event) => self.happened.push(event),
@@ -323,6 +326,7 @@ impl Host {
             && let Some(exit) = fake.exit
         {
             fake.ended = true;
+            self.ends.insert(number, fake.end);
             self.handle(Input::Terminal { terminal, news: News::Exited(exit) });
             return true;
         }
@@ -359,7 +363,7 @@ impl Host {
     /// A client takes so many bytes; how many there were.
     pub(crate) fn read(&mut self, conn: ConnId, most: usize) -> usize {
         let peer = self.peers.get_mut(&conn).unwrap();
-        let taken = peer.take(most, &self.fakes);
+        let taken = peer.take(most, &self.ends);
         let free = peer.capacity - peer.buffer.len();
         if peer.open && peer.room < peer.capacity / 2 && free >= peer.capacity / 2 {
             peer.room = free;
