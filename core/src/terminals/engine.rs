@@ -25,6 +25,8 @@ use crate::timers::TimerId;
 pub struct Terminals {
     pub(super) cx: Cx,
     pub(super) clients: BTreeMap<ConnId, Client>,
+    /// When a request that had to wait came, while it is served.
+    pub(super) asked_since: Option<Time>,
     /// Connections so far.
     pub(super) opened: u64,
     pub(super) sessions: BTreeMap<TerminalId, Session>,
@@ -120,6 +122,7 @@ impl Terminals {
         let mut engine = Self {
             cx,
             clients: BTreeMap::new(),
+            asked_since: None,
             opened: 0,
             sessions: BTreeMap::new(),
             keys: BTreeMap::new(),

@@ -108,7 +108,10 @@ impl Terminals {
             if let Some(asked) = self.close_ask(ask)
                 && let Ok((seq, request)) = Request::parse(&frame[HEADER..])
             {
+                // Its time runs since it was asked.
+                self.asked_since = Some(asked.since);
                 self.on_request(asked.conn, seq, &request);
+                self.asked_since = None;
             }
         }
     }
@@ -207,6 +210,9 @@ impl Terminals {
             self.cx.event(TerminalFact::Created { terminal, pid, key });
         }
         self.journal.mark_new(terminal);
+        if planted!(self.cx.config, CreatedBeforeCommit) {
+            self.on_recorded(terminal);
+        }
         self.grant(terminal);
         if doomed {
             self.end(terminal);
@@ -295,7 +301,7 @@ impl Terminals {
         }
         let forget = forget && session.watchers.is_empty();
         session.arm(&mut self.cx);
-        if lease {
+        if lease && !planted!(self.cx.config, OwnerNotReleased) {
             self.end_lease(terminal);
         }
         if patience {

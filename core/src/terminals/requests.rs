@@ -272,10 +272,7 @@ impl Terminals {
 }
 
 /// The connection that owns what `conn` owns: in dual mode the control one.
-pub(super) fn owner_side(
-    clients: &alloc::collections::BTreeMap<ConnId, Client>,
-    conn: ConnId,
-) -> ConnId {
+pub(super) fn owner_side(clients: &alloc::collections::BTreeMap<ConnId, Client>, conn: ConnId) -> ConnId {
     let Some(Known { id, role: Role::Stream, dual: true, .. }) =
         clients.get(&conn).and_then(|client| client.known())
     else {

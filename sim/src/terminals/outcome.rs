@@ -62,6 +62,14 @@ impl AddAssign<&Self> for Outcome {
     }
 }
 
+/// What it has in common with worlds of guests, for whoever sums up both.
+impl From<Outcome> for crate::Outcome {
+    fn from(outcome: Outcome) -> Self {
+        let Outcome { runs, events, simulated, faults, deeds, told, wakeups, digest, .. } = outcome;
+        Self { runs, events, simulated, faults, acts: deeds, told, wakeups, digest, ..Self::default() }
+    }
+}
+
 /// A run that broke a promise.
 #[derive(Clone, Debug)]
 pub struct Failure {

@@ -89,7 +89,8 @@ impl View {
         };
         if exit.code == -1 && exit.signal.is_none() {
             // Nobody knows how; so it really is, then.
-            let known = !lives.is_empty() && lives.iter().all(|life| life.exit.is_some() && !life.forgotten || !life.over);
+            let known = !lives.is_empty()
+                && lives.iter().all(|life| life.exit.is_some() && !life.forgotten || !life.over);
             return if known { Err("its end is known, and nobody is told".to_owned()) } else { Ok(()) };
         }
         let ends = |life: &&Life| life.over && life.exit == Some(exit);

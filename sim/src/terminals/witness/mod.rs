@@ -204,7 +204,16 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(engine: Terminals, config: TerminalsConfig, witness: Shared) -> Self {
-        Self { engine, config, witness, boundary: Boundary::default(), wait: None, open: true, ticked: None, stopped: false }
+        Self {
+            engine,
+            config,
+            witness,
+            boundary: Boundary::default(),
+            wait: None,
+            open: true,
+            ticked: None,
+            stopped: false,
+        }
     }
 
     /// Looks at the outcome of the last event, unless that was done.
