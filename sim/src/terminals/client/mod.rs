@@ -53,6 +53,8 @@ pub(super) struct Client {
     act_at: Time,
     paused_until: Time,
     reads_at: Time,
+    /// When bytes last came.
+    heard_at: Time,
     /// Since when its streams are only slowed by the network.
     pub(super) steady: Time,
     seq: u32,
@@ -111,6 +113,7 @@ impl Client {
             act_at: returns,
             paused_until: Time::ZERO,
             reads_at: Time::ZERO,
+            heard_at: Time::ZERO,
             steady: now,
             seq: 0,
             piece: 0,
@@ -186,7 +189,8 @@ impl Client {
         let slow = matches!(self.plan.reads, Reading::Slowly(_)) || self.paused_until > Time::ZERO;
         let Some(calm) = around.calm.filter(|_| !slow && self.is_ready()) else { return };
         for asked in self.asked.values() {
-            let since = asked.at.max(calm).max(self.steady);
+            // While bytes come, what was asked earlier is being answered.
+            let since = asked.at.max(calm).max(self.steady).max(self.heard_at);
             if now.since(since) > BOUND + GRACE {
                 let waited = now.since(asked.at).as_millis();
                 let text = format!(
@@ -292,6 +296,7 @@ impl Client {
                     Ok((0, _)) => return true,
                     Ok((count, _)) => {
                         left -= count;
+                        self.heard_at = now;
                         self.hear(place, &buffer[..count], around);
                         if self.links.is_empty() {
                             return false;
