@@ -1,0 +1,40 @@
+//! What a terminal shows, by somebody else's emulator.
+
+use rmpv::Value;
+
+use super::{number, text};
+
+/// A terminal that is fed with everything.
+pub(crate) struct Oracle(vt100::Parser);
+
+impl Oracle {
+    pub(crate) fn new(cols: u16, rows: u16) -> Self {
+        Self(vt100::Parser::new(rows, cols, 0))
+    }
+
+    /// A new terminal that shows a snapshot.
+    pub(crate) fn of(snapshot: &Value) -> Self {
+        let side = |name| u16::try_from(number(snapshot, name)).unwrap();
+        let mut oracle = Self::new(side("cols"), side("rows"));
+        oracle.feed(text(snapshot, "content").as_bytes());
+        oracle
+    }
+
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        self.0.process(bytes);
+    }
+
+    /// The text, without trailing blanks.
+    pub(crate) fn text(&self) -> String {
+        self.0.screen().contents()
+    }
+
+    /// Fails unless both show the same: text, styles, cursor and modes.
+    pub(crate) fn assert_same(&self, other: &Self) {
+        let (ours, theirs) = (self.0.screen(), other.0.screen());
+        assert_eq!(ours.contents(), theirs.contents());
+        assert_eq!(ours.cursor_position(), theirs.cursor_position());
+        let shown = |screen: &vt100::Screen| String::from_utf8(screen.state_formatted()).unwrap();
+        assert_eq!(shown(ours), shown(theirs));
+    }
+}
