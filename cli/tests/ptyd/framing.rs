@@ -196,7 +196,17 @@ fn fields_come_in_any_order_numbers_in_any_width_and_unknown_ones_are_skipped() 
     let mut client = daemon.client("A");
     let session = client.create(fields! { "command" => sh("sleep 600") });
     assert_eq!(session, 1);
-    let one = ["01", "cc01", "cd0001", "ce00000001", "cf0000000000000001", "d001", "d10001", "d200000001", "d30000000000000001"];
+    let one = [
+        "01",
+        "cc01",
+        "cd0001",
+        "ce00000001",
+        "cf0000000000000001",
+        "d001",
+        "d10001",
+        "d200000001",
+        "d30000000000000001",
+    ];
     let mut seq = 40u64;
     for session in one {
         for width in 0..5 {
@@ -209,8 +219,11 @@ fn fields_come_in_any_order_numbers_in_any_width_and_unknown_ones_are_skipped() 
                 _ => format!("d3{seq:016x}"),
             };
             // seq first, type last, and between them what nobody knows.
-            let unknown = "a178 c0 a179 93 01 a0 81a161c3 a17a c403000102 a177 cb3ff0000000000000 a176 d40102";
-            let body = format!("88 a3736571 {number} {unknown} a773657373696f6e {session} a474797065 a6617474616368");
+            let unknown =
+                "a178 c0 a179 93 01 a0 81a161c3 a17a c403000102 a177 cb3ff0000000000000 a176 d40102";
+            let body = format!(
+                "88 a3736571 {number} {unknown} a773657373696f6e {session} a474797065 a6617474616368"
+            );
             client.send_bytes(&framed(&hex(&body)));
             let reply = client.reply(seq.try_into().unwrap());
             assert_eq!(text(&reply, "type"), "ok", "{body}: {reply}");

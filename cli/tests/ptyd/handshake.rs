@@ -2,7 +2,9 @@
 
 use rmpv::Value;
 
-use crate::support::{Client, Daemon, Fields, Role, World, fields, flag, frame, has, number, numbered, sh, text};
+use crate::support::{
+    Client, Daemon, Fields, Role, World, fields, flag, frame, has, number, numbered, sh, text,
+};
 
 fn greeting(daemon: &Daemon) -> Fields {
     fields! {
@@ -136,7 +138,8 @@ fn optional_fields_of_a_handshake_may_be_nil_and_unknown_ones_are_skipped() {
     fields = with(with(fields, "channel_mode", Value::Nil), "capabilities", Value::Nil);
     welcome(&mut client, with(fields, "colour", "blue"));
     let mut client = daemon.connect();
-    let more = fields! { "channel_mode" => "single", "capabilities" => crate::support::texts(&["from-2030"]) };
+    let more =
+        fields! { "channel_mode" => "single", "capabilities" => crate::support::texts(&["from-2030"]) };
     welcome(&mut client, greeting(&daemon).into_iter().chain(more).collect());
 }
 

@@ -98,6 +98,17 @@ impl Client {
         self.reply(seq)
     }
 
+    /// The same; `None`: the connection was closed instead.
+    pub(crate) fn request_or_closed(&mut self, kind: &str) -> Option<Value> {
+        self.seq += 1;
+        let end = Instant::now() + PATIENCE;
+        self.stream.write_all(&frame(&numbered(kind, self.seq, vec![]))).ok()?;
+        while !self.replies.contains_key(&self.seq.into()) {
+            self.take_one(end).then_some(())?;
+        }
+        self.replies.remove(&self.seq.into())
+    }
+
     /// A request that must be granted.
     #[track_caller]
     pub(crate) fn ok(&mut self, kind: &str, fields: Fields) -> Value {
