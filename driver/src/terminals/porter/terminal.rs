@@ -333,7 +333,7 @@ impl Keeper {
     }
 
     fn take_snapshots(&mut self) {
-        let Phase::Live(live) = &self.phase else {
+        let Phase::Live(live) = &mut self.phase else {
             for (id, _) in std::mem::take(&mut self.snapshots) {
                 self.finish(id, Err(gone()));
             }
@@ -343,13 +343,16 @@ impl Keeper {
         if !live.output.is_level() && !live.told {
             return;
         }
-        for (id, history_lines) in std::mem::take(&mut self.snapshots) {
-            let Some(snapshot) = live.output.snapshot(history_lines) else {
+        let cwd = live.directory.known().map(str::to_owned);
+        let wanted = std::mem::take(&mut self.snapshots).into_iter();
+        let made: Vec<_> = wanted.map(|(id, lines)| (id, live.output.snapshot(lines))).collect();
+        for (id, snapshot) in made {
+            let Some(snapshot) = snapshot else {
                 self.finish(id, Err(failed("there is no screen model here")));
                 continue;
             };
-            let cwd = live.directory.known().map(str::to_owned);
-            self.shared.news(self.terminal, News::Snapshot(Box::new(Snapshot { cwd, ..snapshot })));
+            let snapshot = Snapshot { cwd: cwd.clone(), ..snapshot };
+            self.shared.news(self.terminal, News::Snapshot(Box::new(snapshot)));
             self.finish(id, Ok(()));
         }
     }
