@@ -354,21 +354,27 @@ impl Keeper {
         }
     }
 
+    /// There is no terminal from now on; what comes next may start another.
     fn release(&mut self, id: JobId) {
-        let lost = match &self.phase {
-            Phase::Live(live) => live.lost.is_some(),
-            Phase::Blank | Phase::Starting(_) => false,
+        let link = match &self.phase {
+            Phase::Live(live) if live.lost.is_some() => None,
+            Phase::Live(live) => Some(Arc::clone(&live.link)),
+            Phase::Starting(starting) => Some(Arc::clone(&starting.link)),
+            Phase::Blank => return self.finish(id, Err(gone())),
         };
-        if lost {
-            self.reset();
-            return self.finish(id, Ok(()));
+        self.phase = Phase::Blank;
+        self.grant = None;
+        self.take_snapshots();
+        self.fail_requests("the terminal was released");
+        if let Some(link) = link {
+            let seq = self.expect(Waiting::Release(id));
+            if link.send(&Request::Release { seq, terminal: self.terminal }, Vec::new()).is_ok() {
+                return;
+            }
+            self.forget(seq);
         }
-        let terminal = self.terminal;
-        if self.send(Waiting::Release(id), |seq| Request::Release { seq, terminal }).is_err() {
-            // Whoever held it is gone, and it too.
-            self.reset();
-            self.finish(id, Ok(()));
-        }
+        // Whoever held it is gone, and it too.
+        self.finish(id, Ok(()));
     }
 
     fn ask(&mut self, id: JobId, request: impl FnOnce(u64) -> Request) {
@@ -420,10 +426,7 @@ impl Keeper {
                 self.phase = Phase::Blank;
                 self.finish(id, result.and(Err(gone())));
             }
-            Waiting::Release(id) => {
-                self.reset();
-                self.finish(id, result);
-            }
+            Waiting::Release(id) => self.finish(id, result),
             Waiting::Write => {
                 self.writing = false;
                 if let Err(error) = result
@@ -467,7 +470,9 @@ impl Keeper {
                 live.directory.stop();
             }
             Phase::Starting(starting) if starting.link.number == link => self.phase = Phase::Blank,
-            Phase::Blank | Phase::Starting(_) | Phase::Live(_) => return,
+            // At most a release waits.
+            Phase::Blank => {}
+            Phase::Starting(_) | Phase::Live(_) => return,
         }
         self.fail_requests(why);
     }
@@ -478,10 +483,7 @@ impl Keeper {
             super::locked(&self.shared.inner).waiting.remove(&seq);
             match waiting {
                 Waiting::Deed(id) | Waiting::Spawn(id) => self.finish(id, Err(failed(why))),
-                Waiting::Release(id) => {
-                    self.reset();
-                    self.finish(id, Ok(()));
-                }
+                Waiting::Release(id) => self.finish(id, Ok(())),
                 Waiting::Write => {}
             }
         }
@@ -489,14 +491,6 @@ impl Keeper {
         for (id, ..) in std::mem::take(&mut self.writes) {
             self.finish(id, Err(failed(why)));
         }
-    }
-
-    /// There is no terminal any more.
-    fn reset(&mut self) {
-        self.phase = Phase::Blank;
-        self.grant = None;
-        self.take_snapshots();
-        self.fail_requests("the terminal was released");
     }
 
     fn finish(&self, id: JobId, result: Result<(), EffectError>) {
