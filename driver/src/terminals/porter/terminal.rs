@@ -99,10 +99,11 @@ impl Keeper {
             if taken.stopped {
                 return;
             }
-            self.grant = taken.grant.or(self.grant);
             for mail in taken.mail {
                 self.on_mail(mail);
             }
+            // After a release that is among the mail: it is of whatever came then.
+            self.grant = taken.grant.or(self.grant);
             let blank = matches!(self.phase, Phase::Blank) && self.requests.is_empty();
             if blank && self.shared.leave(self.terminal, &self.desk) {
                 return;
