@@ -1,4 +1,7 @@
-//! Pseudo-terminals: who keeps them, who reads them, and what they show.
+//! Pseudo-terminals: who keeps them, who reads them, what they show, and the
+//! daemon that hosts them.
 
 pub mod holder;
+pub mod journal;
 pub mod porter;
+pub mod token;

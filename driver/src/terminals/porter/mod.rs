@@ -73,6 +73,12 @@ pub struct Porter {
     shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for Porter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Porter")
+    }
+}
+
 struct Shared {
     options: Options,
     tell: Tell,
