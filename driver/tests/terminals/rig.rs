@@ -39,13 +39,20 @@ impl Holder {
         let door = Door::open(&directory.path().join("t.holder")).unwrap().expect("no other");
         let (stop, theirs) = UnixStream::pair().unwrap();
         let options = holder::Options { ring: RING, linger, stop: Some(theirs.into()) };
-        let thread = std::thread::Builder::new().name("holder".to_owned());
+        // Tests tell holders apart by the end of the directory's name.
+        let name = directory.path().to_str().unwrap();
+        let thread = std::thread::Builder::new().name(name[name.len() - 6..].to_owned());
         let thread = Some(thread.spawn(move || holder::serve(door, options)).unwrap());
         Self { directory, thread, stop }
     }
 
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("t.holder")
+    }
+
+    /// Its thread's name.
+    pub fn name(&self) -> &str {
+        self.thread.as_ref().unwrap().thread().name().unwrap()
     }
 
     /// Waits until it ended by itself.
