@@ -280,33 +280,45 @@ pub fn runs(pid: u32) -> bool {
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
 }
 
-/// A screen that shows the last bytes it was fed: written to another it shows the same.
-struct Tape(Vec<u8>, (u16, u16), Vec<u8>);
+/// A screen that shows the first and the last bytes it was fed: written to another it
+/// shows the same.
+struct Tape {
+    first: Vec<u8>,
+    last: Vec<u8>,
+    size: (u16, u16),
+    replies: Vec<u8>,
+}
 
-pub const TAPE: usize = 200;
+pub const FIRST: usize = 10;
+pub const LAST: usize = 200;
 
 pub fn tape() -> MakeModel {
-    Arc::new(|cols, rows| Box::new(Tape(Vec::new(), (cols, rows), Vec::new())))
+    Arc::new(|cols, rows| {
+        Box::new(Tape { first: Vec::new(), last: Vec::new(), size: (cols, rows), replies: Vec::new() })
+    })
 }
 
 impl Model for Tape {
     fn feed(&mut self, bytes: &[u8]) {
-        self.2.extend(bytes.iter().filter(|&&byte| byte == b'?').map(|_| b'!'));
-        self.0.extend(bytes);
-        let over = self.0.len().saturating_sub(TAPE);
-        self.0.drain(..over);
+        self.replies.extend(bytes.iter().filter(|&&byte| byte == b'?').map(|_| b'!'));
+        let (first, last) = bytes.split_at(bytes.len().min(FIRST - self.first.len()));
+        self.first.extend(first);
+        self.last.extend(last);
+        let over = self.last.len().saturating_sub(LAST);
+        self.last.drain(..over);
     }
     fn resize(&mut self, cols: u16, rows: u16) {
-        self.1 = (cols, rows);
+        self.size = (cols, rows);
     }
     fn snapshot(&self, _: u32) -> Snapshot {
-        let content = String::from_utf8_lossy(&self.0).into_owned();
-        Snapshot { content, cols: self.1.0, rows: self.1.1, ..Snapshot::default() }
+        let content = String::from_utf8([self.first.as_slice(), &self.last].concat()).unwrap();
+        Snapshot { content, cols: self.size.0, rows: self.size.1, ..Snapshot::default() }
     }
     fn take_replies(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.2)
+        std::mem::take(&mut self.replies)
     }
     fn clear_scrollback(&mut self) {
-        self.0.clear();
+        self.first.clear();
+        self.last.clear();
     }
 }
