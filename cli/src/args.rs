@@ -39,7 +39,7 @@ pub(crate) struct Global {
     /// $XDG_RUNTIME_DIR/castra, else /run/castra for root or ~/.local/state/castra.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Ask this control socket instead (for `agent`: where it listens) [env: CASTRA_AGENT_SOCKET]
+    /// Ask this control socket instead (for `agent` and `terminals serve`: where it listens) [env: CASTRA_AGENT_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// How long to wait at most, like 500ms, 15s or 2m; each command has its own default
