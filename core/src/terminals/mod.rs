@@ -4,6 +4,7 @@
 //! bytes that clients speak: `docs/PROTOCOL.md`, section 18.
 
 mod record;
+pub mod wire;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
