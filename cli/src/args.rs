@@ -18,6 +18,8 @@ use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
 use crate::size::parse as size;
+use crate::term_args::{Term, Terminals};
+use crate::term_help;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -93,6 +95,12 @@ pub(crate) enum Command {
     /// Run a guest's start command, and wait until it is reachable
     #[command(long_about = peer_help::RESTORE)]
     Restore(OneGuest),
+    /// Terminals that go on without you: new, ls, attach, send, snapshot, log, wait, kill
+    #[command(long_about = term_help::TERM)]
+    Term(Term),
+    /// The server of terminals, where no broker or agent is one
+    #[command(subcommand)]
+    Terminals(Terminals),
     /// What the broker is and how it is set
     Info(Json),
     /// Delete a guest's row and its record

@@ -102,7 +102,7 @@ pub(crate) struct Ls {
     pub(crate) format: Json,
 }
 
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Debug)]
 pub(crate) struct Attach {
     #[command(flatten)]
     pub(crate) terminal: OneTerminal,

@@ -175,8 +175,7 @@ impl Client {
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(protocol(&self.place, error.to_string())),
             };
-            let message =
-                Message::parse(frame).map_err(|error| protocol(&self.place, error.to_string()))?;
+            let message = Message::parse(frame).map_err(|error| protocol(&self.place, error.to_string()))?;
             match message {
                 Message::Event(event) => self.heard.extend(news(&event).map(Heard::News)),
                 Message::Reply { seq, answer } => {
@@ -276,7 +275,7 @@ fn news(event: &Event<'_>) -> Option<News> {
 }
 
 /// What this process calls itself: who it is, for people who see it as an owner.
-fn own_id() -> String {
+pub(crate) fn own_id() -> String {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let user = user.filter(|user| !user.is_empty());
     let user = user.unwrap_or_else(|| format!("uid{}", rustix::process::getuid().as_raw()));

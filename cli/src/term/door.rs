@@ -45,9 +45,10 @@ impl Door {
             let control = around.place(dir, control)?.socket;
             return Ok(Self::Tunnel { control, guest: Some(guest) });
         }
-        let said = args.terminals_socket.clone().or_else(|| {
-            around.path("RUST_PTY_SOCKET_PATH").filter(|_| dir.is_none() && control.is_none())
-        });
+        let said = args
+            .terminals_socket
+            .clone()
+            .or_else(|| around.path("RUST_PTY_SOCKET_PATH").filter(|_| dir.is_none() && control.is_none()));
         if let Some(socket) = said {
             let token = args.terminals_token.clone().or_else(|| around.path("RUST_PTY_TOKEN_PATH"));
             return Ok(Self::at(socket, token));
@@ -183,10 +184,10 @@ mod tests {
         assert_eq!(door(&both, HERE, &none, None, None), socket("/pty/socket", &["/pty/secret"]));
         assert_eq!(
             door(&vars[..1], HERE, &none, None, None),
-            socket("/nonexistent/castra/terminals.sock", &[
-                "/nonexistent/castra/terminals.token",
-                "/nonexistent/castra/token"
-            ])
+            socket(
+                "/nonexistent/castra/terminals.sock",
+                &["/nonexistent/castra/terminals.token", "/nonexistent/castra/token"]
+            )
         );
     }
 

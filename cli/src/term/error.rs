@@ -30,7 +30,9 @@ pub(crate) enum WireError {
         "may not talk to the server of terminals at {path}: its socket belongs to another user; be that user, or root"
     )]
     Denied { path: String },
-    #[error("can't read the token of the server of terminals in {path}: {error}; --terminals-token says where it is")]
+    #[error(
+        "can't read the token of the server of terminals in {path}: {error}; --terminals-token says where it is"
+    )]
     Token { path: String, error: io::Error },
     #[error("{} ({})", printable(message), printable(code))]
     Refused { code: String, message: String },
@@ -138,7 +140,10 @@ fn advice(error: &WireError, name: &TermName) -> Option<String> {
             ControlCode::UnknownGuest | ControlCode::Unknown => {
                 "`castra status` lists all guests; a terminal here whose own name has a / is /NAME".into()
             }
-            ControlCode::NotReachable => format!("`castra status` says why; its terminals need `castra agent --terminals` there{}", guest(name)),
+            ControlCode::NotReachable => format!(
+                "`castra status` says why; its terminals need `castra agent --terminals` there{}",
+                guest(name)
+            ),
             ControlCode::Forbidden | ControlCode::Refused => {
                 "terminals of a guest need `castra agent --terminals` in it, with a token (or \
                  --trust-unkeyed-broker)"
@@ -149,7 +154,7 @@ fn advice(error: &WireError, name: &TermName) -> Option<String> {
     }
     Some(match error.code()? {
         ErrorCode::OwnerRequired => format!("`castra term attach {name} --takeover` takes it over"),
-        ErrorCode::NotFound => format!("`castra term ls {}` lists all", name.place),
+        ErrorCode::NotFound => format!("`castra term ls {}` lists all", name.place).replace("ls `", "ls`"),
         ErrorCode::AlreadyExists => {
             format!("`castra term attach {name}` attaches to it, `castra term kill {name}` ends it")
         }

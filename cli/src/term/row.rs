@@ -113,7 +113,10 @@ impl Row {
 
     fn what(&self) -> String {
         if self.command.is_empty() {
-            return self.cwd.as_ref().map_or_else(|| "-".into(), |cwd| format!("(shell in {})", printable(cwd)));
+            return self
+                .cwd
+                .as_ref()
+                .map_or_else(|| "-".into(), |cwd| format!("(shell in {})", printable(cwd)));
         }
         let words: Vec<String> = self.command.iter().map(|word| quoted(word)).collect();
         words.join(" ")

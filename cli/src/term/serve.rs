@@ -139,9 +139,9 @@ pub(crate) fn options(settings: &TerminalSettings, socket: PathBuf, around: &Sur
     let count = |name, usual| number(name).filter(|number| *number > 0).unwrap_or(usual);
     Options {
         token_file: around.path("RUST_PTY_TOKEN_PATH").unwrap_or_else(|| beside(&socket, "token")),
-        journal: around.path("RUST_PTY_JOURNAL_PATH").unwrap_or_else(|| {
-            socket.parent().unwrap_or(Path::new("")).join("terminals.redb")
-        }),
+        journal: around
+            .path("RUST_PTY_JOURNAL_PATH")
+            .unwrap_or_else(|| socket.parent().unwrap_or(Path::new("")).join("terminals.redb")),
         socket,
         restore,
         on_stop,

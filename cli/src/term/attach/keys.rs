@@ -139,9 +139,16 @@ mod tests {
     fn every_other_byte_and_sequence_goes_through_as_it_came() {
         let all: Vec<u8> = (0..=255).filter(|byte| *byte != PREFIX).collect();
         assert_eq!(typed(&[&all]), (all.clone(), false));
-        for other in
-            ["\x1b", "\x1b[", "\x1b[92;6u", "\x1b[92", "\x1b[<0;1;1M", "\x1b[200~a\x1b[201~", "\x1b[;u", "\x1bOA"]
-        {
+        for other in [
+            "\x1b",
+            "\x1b[",
+            "\x1b[92;6u",
+            "\x1b[92",
+            "\x1b[<0;1;1M",
+            "\x1b[200~a\x1b[201~",
+            "\x1b[;u",
+            "\x1bOA",
+        ] {
             assert_eq!(typed(&[other.as_bytes()]), (other.as_bytes().to_vec(), false), "{other:?}");
         }
         assert_eq!(typed(&[b"\x1b", b"d"]), (b"\x1bd".to_vec(), false));

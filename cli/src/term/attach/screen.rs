@@ -89,6 +89,13 @@ impl Screen {
     }
 }
 
+impl Screen {
+    /// Writes, if the terminal takes it soon.
+    pub(super) fn write_last(&self, bytes: &[u8]) {
+        let _ = write_within(&self.output, bytes, Instant::now() + LAST_BYTES);
+    }
+}
+
 impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
@@ -135,9 +142,14 @@ fn write_within(output: &OwnedFd, mut bytes: &[u8], end: Instant) -> Result<(), 
 mod tests {
     use super::*;
 
+    fn screen() -> vt100::Parser {
+        let cells = |count| std::num::NonZeroU16::new(count).unwrap();
+        vt100::Parser::new(cells(24), cells(80), 0)
+    }
+
     #[test]
     fn whatever_a_program_switched_on_is_off_again() {
-        let mut parser = vt100::Parser::new(24, 80, 0);
+        let mut parser = screen();
         parser.process(
             b"\x1b[?1049h\x1b[?1003h\x1b[?1006h\x1b[?2004h\x1b[?25l\x1b[?1h\x1b=\x1b[31;44;1mred\x1b[5;10r\x1b[?6h",
         );
@@ -156,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_renewed_screen_is_empty() {
-        let mut parser = vt100::Parser::new(24, 80, 0);
+        let mut parser = screen();
         parser.process(b"\x1b[5;10Hleft over");
         parser.process(renew().as_bytes());
         assert_eq!(parser.screen().contents(), "");
