@@ -29,6 +29,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)
 /// Something is there to be read, if only the end.
 pub(crate) const READABLE: PollFlags = PollFlags::IN.union(PollFlags::HUP).union(PollFlags::ERR);
 
+/// How long output waits for a picture before it.
+const PICTURE: Duration = Duration::from_secs(2);
+
 /// Most output that waits for a picture before it.
 const HELD_MAX: usize = 4 * 1024 * 1024;
 
@@ -90,6 +93,8 @@ struct Drawing {
     held: Vec<(u64, Vec<u8>)>,
     /// How many bytes that is.
     size: usize,
+    /// Until then.
+    end: Instant,
 }
 
 enum Link {
@@ -119,6 +124,8 @@ impl Follow {
             over: false,
         };
         follow.begin(&mut grant);
+        // What came together with the answer.
+        follow.pump();
         Ok((follow, grant))
     }
 
@@ -171,18 +178,30 @@ impl Follow {
         Some(client.post(request))
     }
 
-    /// Asks for a picture; output waits for it.
-    pub(crate) fn draw(&mut self) {
+    /// Asks for a picture with so much history; output waits for it, but not for ever.
+    pub(crate) fn draw(&mut self, history_lines: Option<u32>) {
         if !self.extended() {
             return;
         }
-        let (session, history_lines) = (self.wanted.session, self.wanted.history);
+        let session = self.wanted.session;
         if let Some(seq) = self.post(&Request::Snapshot { session, history_lines }) {
             // One that was asked for before is no longer waited for.
             let before = self.drawing.take();
             let (held, size) = before.map_or_else(Default::default, |before| (before.held, before.size));
-            self.drawing = Some(Drawing { seq, held, size });
+            self.drawing = Some(Drawing { seq, held, size, end: Instant::now() + PICTURE });
         }
+    }
+
+    /// When to turn even if nothing is there.
+    pub(crate) fn wake(&self) -> Option<Instant> {
+        self.drawing.as_ref().map(|drawing| drawing.end)
+    }
+
+    /// Where the output that was taken ends.
+    pub(crate) fn taken(&self) -> u64 {
+        let ahead =
+            self.steps.iter().map(|step| if let Step::Output(bytes) = step { bytes.len() } else { 0 });
+        self.next - ahead.sum::<usize>() as u64
     }
 
     /// The next thing to do.
@@ -197,14 +216,13 @@ impl Follow {
     /// There is no way on: the connection was not to be made again in time, or the
     /// terminal is gone.
     pub(crate) fn turn(&mut self, readable: bool) -> Result<(), WireError> {
+        if self.drawing.as_ref().is_some_and(|drawing| Instant::now() >= drawing.end) {
+            self.release();
+        }
         match &mut self.link {
             Link::Live(client) => {
                 let done = client.flush().and_then(|()| if readable { client.fill() } else { Ok(()) });
-                while let Link::Live(client) = &mut self.link
-                    && let Some(heard) = client.next()
-                {
-                    self.hear(heard)?;
-                }
+                self.pump();
                 match done {
                     Err(_) if self.over => Ok(()),
                     Err(error) if error.passes() => self.lose(),
@@ -218,8 +236,17 @@ impl Follow {
                 let (owner, owner_is_you) = (grant.owner.take(), grant.owner_is_you);
                 self.steps.push_back(Step::Back { owner, owner_is_you });
                 self.begin(&mut grant);
+                self.pump();
                 Ok(())
             }
+        }
+    }
+
+    fn pump(&mut self) {
+        while let Link::Live(client) = &mut self.link
+            && let Some(heard) = client.next()
+        {
+            self.hear(heard);
         }
     }
 
@@ -256,7 +283,7 @@ impl Follow {
         }
     }
 
-    fn hear(&mut self, heard: Heard) -> Result<(), WireError> {
+    fn hear(&mut self, heard: Heard) {
         let mine = self.wanted.session;
         match heard {
             Heard::Reply { seq, answer } => self.reply(seq, answer),
@@ -283,7 +310,6 @@ impl Follow {
             }
             Heard::News(_) => {}
         }
-        Ok(())
     }
 
     fn reply(&mut self, seq: u32, answer: Result<Grant, WireError>) {
@@ -291,11 +317,13 @@ impl Follow {
             self.steps.push_back(Step::Reply(seq, answer));
             return;
         }
+        // An empty one is of a server that keeps none.
         let snapshot = answer.ok().and_then(|grant| grant.snapshot);
+        let snapshot = snapshot.filter(|snapshot| !snapshot.content.is_empty());
         let Some(snapshot) = snapshot else { return self.release() };
         // Where output goes on; what is in the picture already isn't shown twice.
         let held = self.drawing.take().map_or_else(Vec::new, |drawing| drawing.held);
-        self.next = snapshot.offset;
+        self.next = snapshot.offset.max(self.next);
         self.steps.push_back(Step::Draw(snapshot, 0));
         for (offset, bytes) in held {
             self.output(offset, bytes);

@@ -49,7 +49,7 @@ pub(super) fn log(cx: &mut Context, at: &DoorArgs, args: &Log) -> Outcome {
     let first = follow.next;
     let mut fresh = !grant.resumed;
     loop {
-        if !args.follow && follow.next >= end {
+        if !args.follow && follow.taken() >= end {
             return Ok(Exit::Yes);
         }
         let bound = (!args.follow).then(|| std::time::Instant::now() + PIECE);
@@ -57,7 +57,7 @@ pub(super) fn log(cx: &mut Context, at: &DoorArgs, args: &Log) -> Outcome {
         let step = match follow.wait(bound, Some(stdout.as_fd())) {
             Ok(step) => step,
             Err(error) => {
-                say(format_args!("it ended at byte {}: --from {0} goes on there", follow.next));
+                say(format_args!("it ended at byte {}: --from {0} goes on there", follow.taken()));
                 return Err(failed(error));
             }
         };

@@ -66,16 +66,22 @@ pub(super) fn new(cx: &mut Context, at: &DoorArgs, args: &New) -> Outcome {
 
 /// `castra term send`.
 pub(super) fn send(cx: &Context, at: &DoorArgs, args: &Send) -> Outcome {
-    let mut text = args.text.join(" ").into_bytes();
     let bound = cx.timeout(TIMEOUT);
     let mut found = Found::find(cx, at, &args.terminal.name, Role::Control, Within::new(bound))?;
+    let sent = type_all(&mut found, args, bound);
+    release(&mut found, bound);
+    sent.map(|()| Exit::Yes)
+}
+
+fn type_all(found: &mut Found, args: &Send, bound: Duration) -> Result<(), Failure> {
+    let mut text = args.text.join(" ").into_bytes();
     if args.stdin {
         let mut chunk = vec![0; INPUT];
         let mut stdin = std::io::stdin().lock();
         loop {
             match stdin.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(count) => type_in(&mut found, &chunk[..count], bound)?,
+                Ok(count) => type_in(found, &chunk[..count], bound)?,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Failure::io("can't read standard input", &error)),
             }
@@ -84,11 +90,7 @@ pub(super) fn send(cx: &Context, at: &DoorArgs, args: &Send) -> Outcome {
     if args.enter {
         text.push(b'\r');
     }
-    for chunk in text.chunks(INPUT) {
-        type_in(&mut found, chunk, bound)?;
-    }
-    release(&mut found, bound);
-    Ok(Exit::Yes)
+    text.chunks(INPUT).try_for_each(|chunk| type_in(found, chunk, bound))
 }
 
 /// Types; while the program doesn't read, tries again.
@@ -143,15 +145,15 @@ fn order<'a>(
     let within = Within::new(bound);
     let mut found = Found::find(cx, at, name, Role::Control, within)?;
     let request = request(found.row.id);
-    found.client.call(&request, within).map_err(|error| owned(error, &found))?;
+    let done = found.client.call(&request, within);
     release(&mut found, bound);
-    Ok(Exit::Yes)
+    done.map(|_| Exit::Yes).map_err(|error| owned(error, &found))
 }
 
-/// Gives back what the request claimed.
+/// Gives back what the request claimed, if it did: otherwise the next one waits 2 s.
 fn release(found: &mut Found, bound: Duration) {
     let session = found.row.id;
-    // It is done already; without this the next one waits 2 s.
+    // What was asked for is done, or not, whatever comes of this.
     let _ = found.client.call(&Request::Detach { session }, Within::new(bound));
 }
 

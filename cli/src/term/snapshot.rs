@@ -23,7 +23,7 @@ pub(super) fn snapshot(cx: &mut Context, at: &DoorArgs, args: &Args) -> Outcome 
         Request::Attach(Attach { session, history_lines, ..Attach::default() })
     };
     let grant = found.client.call(&request, within).map_err(|error| failure(error, &found.name))?;
-    let Some(snapshot) = grant.snapshot else {
+    let Some(snapshot) = grant.snapshot.filter(|snapshot| !snapshot.content.is_empty()) else {
         let text =
             "the server keeps no picture of its screens (--screen off): `castra term log` shows output";
         return Err(Failure::new(Exit::No, text));

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use castra_core::terminals::wire::{Request, Role};
+use castra_core::terminals::wire::Role;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
@@ -64,12 +64,12 @@ pub(super) fn check() -> Result<(), Failure> {
 pub(super) fn run(target: Target, how: &How, within: Within) -> Outcome {
     let Target { name, door, client, id } = target;
     let role = if how.observe { Role::Stream } else { Role::Control };
+    let how = How { history: Some(how.history.unwrap_or(0)), ..*how };
     let wanted = Wanted { session: id, role, observe: how.observe, history: how.history };
     let failed = |error| failure(error, &name);
-    let (mut follow, grant) = Follow::attach(door, client, wanted, None, within).map_err(failed)?;
-    if how.takeover && !grant.owner_is_you {
-        follow.post(&Request::Takeover { session: id });
-    } else if !how.observe
+    let (follow, grant) = Follow::attach(door, client, wanted, None, within).map_err(failed)?;
+    if !how.observe
+        && !how.takeover
         && !grant.owner_is_you
         && let Some(owner) = &grant.owner
     {
@@ -79,11 +79,12 @@ pub(super) fn run(target: Target, how: &How, within: Within) -> Outcome {
     let mut signals =
         SignalDelivery::with_pipe(receiver, sender, SignalOnly, [SIGHUP, SIGINT, SIGTERM, SIGWINCH])
             .map_err(|error| Failure::io("can't listen for signals", &error))?;
-    let mut session = Session::new(follow, id, &name, *how, &grant);
+    let mut session = Session::new(follow, id, &name, how, &grant);
     let ended = {
         let screen = Screen::take().map_err(|error| Failure::io("can't use this terminal", &error))?;
         turns(&screen, &mut session, &mut signals)
     };
+    session.leave();
     let shown = printable(&name.to_string());
     let notes = session.notes();
     let outcome = match ended {

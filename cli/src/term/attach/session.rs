@@ -29,6 +29,9 @@ const TYPED_MAX: usize = 1024 * 1024;
 /// Bytes of one `input`.
 const INPUT: usize = 32 * 1024;
 
+/// How long taking leave may take.
+const LEAVE: Duration = Duration::from_millis(500);
+
 /// A lost connection that is back by then is not worth a word.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -59,8 +62,8 @@ pub(super) struct Session {
     mine: bool,
     /// The terminal's size, as this told its server.
     told: Option<Size>,
-    /// Requests whose refusal matters: the takeover.
-    taking: bool,
+    /// The request that takes the terminal over, and those that type.
+    taking: Option<u32>,
     inputs: BTreeSet<u32>,
     /// The person knows that the connection is lost.
     lost_told: bool,
@@ -68,6 +71,8 @@ pub(super) struct Session {
     /// To be said when the screen is the shell's again.
     notes: Vec<String>,
     dropped: bool,
+    /// There is no way on.
+    failed: Option<WireError>,
 }
 
 impl Session {
@@ -85,20 +90,25 @@ impl Session {
             owner: grant.owner.clone(),
             mine: grant.owner_is_you,
             told: None,
-            taking: how.takeover && !grant.owner_is_you,
+            taking: None,
             inputs: BTreeSet::new(),
             lost_told: false,
             status,
             notes: vec![],
             dropped: false,
+            failed: None,
         };
         session.measure();
+        if how.takeover && !session.mine {
+            session.take_over();
+        }
         match session.follow.next() {
             // At another size than it is about to have: the next picture is the right one.
             Some(Step::Draw(snapshot, _))
                 if session.mine
                     && session.own_size() != Some(size(&snapshot))
-                    && session.follow.extended() => {}
+                    && session.follow.extended()
+                    && !snapshot.content.is_empty() => {}
             Some(step) => {
                 if let Step::Draw(snapshot, _) = &step {
                     session.told = Some(size(snapshot));
@@ -108,7 +118,7 @@ impl Session {
             None => {}
         }
         if session.mine {
-            session.claim();
+            session.claim(how.history);
         }
         session
     }
@@ -129,6 +139,9 @@ impl Session {
             self.tell_lost();
         }
         self.send();
+        if let Some(error) = self.failed.take() {
+            return Some(End::Failed(error));
+        }
         if let Some(status) = &mut self.status {
             status.tell(self.mine, self.owner.as_deref(), self.lost_told);
             status.draw(&mut self.output);
@@ -138,8 +151,8 @@ impl Session {
 
     /// When [`Session::advance`] has something to do by itself.
     pub(super) fn wake(&self) -> Option<Instant> {
-        let since = self.follow.lost_since().filter(|_| !self.lost_told)?;
-        Some(since + QUIET)
+        let lost = self.follow.lost_since().filter(|_| !self.lost_told).map(|since| since + QUIET);
+        lost.into_iter().chain(self.follow.wake()).min()
     }
 
     fn take(&mut self, step: Step) {
@@ -157,18 +170,9 @@ impl Session {
                 }
                 self.become_owner(mine, owner);
             }
-            Step::Back { owner, owner_is_you } => {
-                self.told = None;
-                self.inputs.clear();
-                self.become_owner(owner_is_you, owner);
-                if self.lost_told {
-                    // What was written over the program's screen goes away.
-                    self.lost_told = false;
-                    self.follow.draw();
-                }
-            }
+            Step::Back { owner, owner_is_you } => self.back(owner, owner_is_you),
             // The owner's own screen follows its program; a watcher's picture is made anew.
-            Step::Resized if !self.mine => self.follow.draw(),
+            Step::Resized if !self.mine => self.follow.draw(Some(0)),
             Step::Reply(seq, answer) => self.answered(seq, answer),
             Step::Lag(level, bytes) => {
                 if let Some(status) = &mut self.status {
@@ -179,16 +183,31 @@ impl Session {
         }
     }
 
+    fn back(&mut self, owner: Option<String>, owner_is_you: bool) {
+        self.inputs.clear();
+        // The server may not have noticed yet that the former connection is lost.
+        let own = !owner_is_you && owner.as_deref() == Some(&*own_id());
+        if self.mine && owner_is_you {
+            // Another owner may have come and gone; the screen is as it was all the same.
+            self.told.or_else(|| self.own_size()).into_iter().for_each(|size| self.tell_size(size));
+        }
+        self.become_owner(owner_is_you, owner);
+        if own {
+            self.take_over();
+        }
+        if std::mem::take(&mut self.lost_told) {
+            // What was written over the program's screen goes away.
+            self.follow.draw(Some(0));
+        }
+    }
+
     fn answered(&mut self, seq: u32, answer: Result<Grant, WireError>) {
         let input = self.inputs.remove(&seq);
+        let taking = self.taking.take_if(|taking| *taking == seq).is_some();
         match answer {
-            Ok(_) if self.taking && !input => {
-                self.taking = false;
-                self.become_owner(true, Some(own_id()));
-            }
+            Ok(_) if taking => self.become_owner(true, Some(own_id())),
             Ok(_) => {}
-            Err(error) if self.taking && !input => {
-                self.taking = false;
+            Err(error) if taking => {
                 self.notes.push(format!("{} could not be taken over: {error}", self.name));
             }
             Err(error) if input && error.code() == Some(ErrorCode::LimitReached) => {
@@ -205,16 +224,20 @@ impl Session {
         let before = std::mem::replace(&mut self.mine, mine);
         self.owner = owner;
         if mine && (!before || self.told.is_none()) {
-            self.claim();
+            self.claim(Some(0));
         }
     }
 
+    fn take_over(&mut self) {
+        self.taking = self.follow.post(&Request::Takeover { session: self.id });
+    }
+
     /// Gives the terminal the person's size, and makes the picture anew for it.
-    fn claim(&mut self) {
+    fn claim(&mut self, history: Option<u32>) {
         let Some(size) = self.own_size() else { return };
         if self.told != Some(size) {
             self.tell_size(size);
-            self.follow.draw();
+            self.follow.draw(history);
         }
     }
 
@@ -285,7 +308,7 @@ impl Session {
             return Ok(Some(End::Detached));
         }
         // A terminal that nobody owns is owned by who types first.
-        let may = self.mine || self.taking || (!self.how.observe && self.owner.is_none());
+        let may = self.mine || self.taking.is_some() || (!self.how.observe && self.owner.is_none());
         if may {
             if self.typed.len() + typed.len() <= TYPED_MAX {
                 self.typed.extend_from_slice(&typed);
@@ -297,11 +320,19 @@ impl Session {
         Ok(None)
     }
 
+    /// Sends what was typed. What a lost connection did not take is sent on the next.
     fn send(&mut self) {
-        while !self.typed.is_empty() && !self.taking && self.follow.waiting() < INPUT {
+        while !self.typed.is_empty() && self.taking.is_none() && self.follow.waiting() == 0 {
             let chunk = self.typed.len().min(INPUT);
             let request = Request::Input { session: self.id, data: Secret(&self.typed[..chunk]) };
             let Some(seq) = self.follow.post(&request) else { return };
+            if let Err(error) = self.follow.turn(false) {
+                self.failed = Some(error);
+                return;
+            }
+            if self.follow.lost_since().is_some() {
+                return;
+            }
             self.inputs.insert(seq);
             self.typed.drain(..chunk);
         }
@@ -339,6 +370,21 @@ impl Session {
     /// skip.
     pub(super) fn wants_output(&self) -> bool {
         self.output.len() - self.written < OUTPUT_MAX
+    }
+
+    /// Gives the terminal back at once, so that nobody waits until this connection is
+    /// known to be gone.
+    pub(super) fn leave(&mut self) {
+        let end = Instant::now() + LEAVE;
+        let Some(seq) = self.follow.post(&Request::Detach { session: self.id }) else { return };
+        while let Ok(Some(step)) = self.follow.wait(Some(end), None) {
+            if matches!(step, Step::Reply(of, _) if of == seq)
+                || matches!(step, Step::Exit(_) | Step::Lost)
+                || Instant::now() >= end
+            {
+                return;
+            }
+        }
     }
 
     /// What is to be said at the end.
