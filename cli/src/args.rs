@@ -19,6 +19,8 @@ use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
 use crate::size::parse as size;
+use crate::term_args::{Term, Terminals};
+use crate::term_help;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -40,7 +42,7 @@ pub(crate) struct Global {
     /// $XDG_RUNTIME_DIR/castra, else /run/castra for root or ~/.local/state/castra.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Ask this control socket instead (for `agent`: where it listens) [env: CASTRA_AGENT_SOCKET]
+    /// Ask this control socket instead (for `agent` and `terminals serve`: where it listens) [env: CASTRA_AGENT_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// How long to wait at most, like 500ms, 15s or 2m; each command has its own default
@@ -94,6 +96,12 @@ pub(crate) enum Command {
     /// Run a guest's start command, and wait until it is reachable
     #[command(long_about = peer_help::RESTORE)]
     Restore(OneGuest),
+    /// Terminals that go on without you: new, ls, attach, send, snapshot, log, wait, kill
+    #[command(long_about = term_help::TERM)]
+    Term(Term),
+    /// The server of terminals, where no broker or agent is one
+    #[command(subcommand)]
+    Terminals(Terminals),
     /// What the broker is and how it is set
     Info(Json),
     /// Delete a guest's row and its record

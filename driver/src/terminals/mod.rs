@@ -5,4 +5,5 @@ pub mod holder;
 pub mod journal;
 pub mod porter;
 pub mod screen;
+pub mod service;
 pub mod token;
