@@ -15,7 +15,7 @@ use castra_core::event::Level;
 use castra_core::terminals::{OnStop, RestoredTerminals, Terminals, TerminalsConfig, Token};
 
 use crate::agent::boot_id;
-use crate::broker::{connections_max, fill_random};
+use crate::broker::fill_random;
 use crate::clock;
 use crate::files::{
     LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, with_suffix,
@@ -280,7 +280,7 @@ impl Daemon {
                 ring: RING,
                 linger: LINGER,
                 log: None,
-                environment: std::env::vars_os().collect(),
+                environment: environment(),
                 model: options.history.map(model),
                 stored_history: STORED_HISTORY,
             },
@@ -300,6 +300,8 @@ impl Daemon {
         identity.listen = vec![format!("unix:{}", socket.display())];
         identity.started_at = now.wall;
         let on_stop = config.on_stop;
+        // A few more are waited out than let in, so that they hear why.
+        let connections_max = config.connections_max.saturating_add(8);
         let boot = boot_id().map_err(internal("drawing a boot id"))?;
         let mut seed = [0; 32];
         fill_random(&mut seed).map_err(internal("drawing a seed"))?;
@@ -317,7 +319,7 @@ impl Daemon {
         }
         let shell_options = ShellOptions {
             doors: vec![(door, Via::Terminals)],
-            connections_max: connections_max(),
+            connections_max,
             log_prefix: Some("terminals"),
             ..ShellOptions::default()
         };
@@ -395,6 +397,16 @@ pub fn with_end(socket: &Path, end: &str) -> PathBuf {
     } else {
         with_suffix(socket, &format!(".{end}"))
     }
+}
+
+/// What programs get of this process's environment: not what is meant for castra,
+/// which may be a secret or would send a program's own commands astray.
+fn environment() -> Vec<(OsString, OsString)> {
+    let ours = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"CASTRA_") || name.starts_with(b"RUST_PTY_") || name == b"CREDENTIALS_DIRECTORY"
+    };
+    std::env::vars_os().filter(|(name, _)| !ours(name)).collect()
 }
 
 fn model(history: usize) -> porter::MakeModel {
