@@ -200,6 +200,8 @@ pub enum Wakeup {
     Offer,
     /// A message must be sent again, or expires.
     Mail,
+    /// A terminal's owner, program, reader or record is due for something.
+    Terminal,
 }
 
 /// What a connection is for.
