@@ -267,12 +267,7 @@ fn after_a_reboot_terminals_come_back_by_policy() {
             record.boot = [0x5a; 16];
             record.pid = std::process::id();
         });
-        let daemon = world.start_with(|command| {
-            if let Some(policy) = policy {
-                command.args(["terminals", "serve", "--restore", policy]);
-                command.env("CASTRA_TERMINALS_RESTORE", policy);
-            }
-        });
+        let daemon = policy.map_or_else(|| world.start(), |policy| world.serve(&["--restore", policy]));
         let mut client = daemon.client("A");
         for (session, is_back) in [(shell, shell_is_back), (command, command_is_back)] {
             let row = client.row(session);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{PATIENCE, Role, World, fields, gone, number, runs, sh, signal, text, until};
+use crate::support::{Role, World, fields, gone, number, runs, sh, signal, text, until};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -132,21 +132,11 @@ fn on_stop_end_leaves_nothing() {
 #[test]
 fn castra_terminals_serve_is_the_same_daemon() {
     let world = World::new();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_castra"));
-    let like = world.command();
-    command.env_clear().args(["terminals", "serve"]).stdin(Stdio::null()).stdout(Stdio::null());
-    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?)))).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    until("it serves", || std::os::unix::net::UnixStream::connect(world.socket()).is_ok());
-    let mut client = crate::support::Client::connect(&world.socket());
-    client.introduce(&fs::read_to_string(world.token_file()).unwrap(), "A", Role::Control, vec![]);
-    client.rows();
-    signal(child.id(), Signal::TERM);
-    let end = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < end);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let daemon = world.serve(&[]);
+    let token = daemon.token();
+    assert!(token.len() == 64 && mode(&world.token_file()) == 0o600);
+    daemon.client("A").rows();
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]

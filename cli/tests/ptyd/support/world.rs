@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{Client, PATIENCE, Role, until};
 
 /// In the environment of everything that a test starts, and of what that starts.
-const MARK: &str = "CASTRA_PTYD_TEST";
+const MARK: &str = "PTYD_TEST_WORLD";
 
 /// What the published client waits for a daemon that it started.
 const READY: Duration = Duration::from_secs(5);
@@ -80,7 +80,17 @@ impl World {
     /// `castra-ptyd` without arguments, and nothing in its environment but where its
     /// files are, a home and a path.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(self.path("castra-ptyd"));
+        self.surround(Command::new(self.path("castra-ptyd")))
+    }
+
+    /// `castra terminals serve` in the same surroundings.
+    pub(crate) fn serve(&self, args: &[&str]) -> Daemon {
+        let mut command = self.surround(Command::new(env!("CARGO_BIN_EXE_castra")));
+        command.args(["terminals", "serve"]).args(args);
+        self.spawn(command)
+    }
+
+    fn surround(&self, mut command: Command) -> Command {
         let (name, value) = self.mark.split_once('=').unwrap();
         command.env_clear().env(name, value).env("PATH", "/usr/bin:/bin").env("HOME", self.path("home"));
         command.env("RUST_PTY_SOCKET_PATH", self.socket()).env("RUST_PTY_TOKEN_PATH", self.token_file());
@@ -97,6 +107,10 @@ impl World {
     pub(crate) fn start_with(&self, change: impl FnOnce(&mut Command)) -> Daemon {
         let mut command = self.command();
         change(&mut command);
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Daemon {
         let child = command.spawn().unwrap();
         let mut daemon = Daemon { child, socket: self.socket(), token: self.token_file() };
         daemon.wait_until_ready();
