@@ -35,7 +35,7 @@ fn whoever_creates_a_terminal_owns_it_and_nobody_else_commands_it() {
     let row = owning.row(session);
     assert!(flag(&row, "owner_is_you") && flag(&row, "is_alive") && number(&row, "cols") == 80);
     let denials = &other.ok("metrics", vec![])["metrics"];
-    assert_eq!(number(denials, "owner_denials"), 5);
+    assert_eq!(number(denials, "owner_denials_total"), 5);
     // Asking for the key doesn't take it either.
     let key = || fields! { "session_key" => "k", "command" => sh("sleep 600") };
     let keyed = number(&owning.ok("create_or_attach", key()), "session");

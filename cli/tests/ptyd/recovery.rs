@@ -206,13 +206,15 @@ fn after_a_crash_of_both_shells_come_back_and_commands_are_told_to_be_gone() {
     client.attach(shell);
     client.input(shell, "echo before$((40 + 2))\n");
     client.read_until(shell, "before42");
-    let command = client.run("echo words; exec sleep 600");
-    client.read_until(command, "words");
+    let command = client.run("echo wor$((40 + 2))ds; exec sleep 600");
+    client.read_until(command, "wor42ds");
     let ended = client.run("exit 3");
     assert_eq!(client.exit(ended), (3, None));
     // What it showed is written down within 2 s.
-    let tails = || fs::read(world.journal()).is_ok_and(|all| all.windows(8).any(|part| part == b"before42"));
-    until("the tail is written down", tails);
+    let written = |text: &[u8]| {
+        fs::read(world.journal()).is_ok_and(|all| all.windows(text.len()).any(|part| part == text))
+    };
+    until("the tails are written down", || written(b"before42") && written(b"wor42ds"));
     crash(&world, daemon);
 
     let daemon = world.start();
@@ -237,7 +239,7 @@ fn after_a_crash_of_both_shells_come_back_and_commands_are_told_to_be_gone() {
     assert!(all.find("before42") < all.find("after42") && all.contains("before42"), "{all}");
     // The command has its last words and an end that nobody knows.
     let reply = client.attach(command);
-    assert!(text(&reply["snapshot"], "content").contains("words"), "{reply}");
+    assert!(text(&reply["snapshot"], "content").contains("wor42ds"), "{reply}");
     assert_eq!(client.exit(command).0, -1);
     assert_eq!(client.refused("kill", fields! { "session" => command }), "NOT_FOUND");
     let metrics = client.ok("metrics", vec![])["metrics"].clone();
@@ -270,6 +272,7 @@ fn after_a_reboot_terminals_come_back_by_policy() {
         let daemon = policy.map_or_else(|| world.start(), |policy| world.serve(&["--restore", policy]));
         let mut client = daemon.client("A");
         for (session, is_back) in [(shell, shell_is_back), (command, command_is_back)] {
+            until("it was started", || text(&client.row(session), "state") != "starting");
             let row = client.row(session);
             assert_eq!(flag(&row, "is_alive"), is_back, "{policy:?}: {row}");
             if is_back {

@@ -103,7 +103,7 @@ fn defect_06_a_paused_observer_is_told_what_it_missed_and_then_shows_the_same() 
     let daemon = world.start();
     let mut client = daemon.client("A");
     let script = "stty -echo; read line
-        seq -f '\x1b[3%.0fmline %g\x1b[0m wrapped or not' 0 7
+        seq -f '\x1b[1;3%.0fmstyled\x1b[0m' 0 7
         seq -f %015.0f 0 399999; printf '\\033[5;10H\\033[7mend\\033[0m'; read line; printf '\\033[1;1Hlater'; read line";
     let session = client.create(fields! { "command" => sh(script) });
     client.ok("attach", fields! { "session" => session, "resume_from" => 0 });

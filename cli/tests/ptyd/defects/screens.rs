@@ -15,7 +15,7 @@ fn defect_14_a_snapshot_shows_and_goes_on_as_if_one_had_always_watched() {
     let daemon = world.start();
     let mut client = daemon.client("A");
     let cases = [
-        ("the other screen", "primary\\033[2;3H\\033[?1049hsecond\\033[5;5H", "\\033[?1049l+"),
+        ("the other screen", "primary\\033[2;3H\\033[?1049h\\033[1;1Hsecond\\033[5;5H", "\\033[?1049l+"),
         ("the cursor", "\\033[12;34Hhere\\033[3;7H", "there"),
         ("a saved cursor", "\\033[5;6H\\0337\\033[10;10H", "\\0338saved"),
         ("a scroll region", "\\033[5;10r\\033[10;1Hlast\\033[1;1Htop", "\\033[10;1H\\n\\n\\nscrolled"),

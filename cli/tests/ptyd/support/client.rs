@@ -198,15 +198,19 @@ impl Client {
     #[track_caller]
     pub(crate) fn read_until(&mut self, session: u64, text: &str) {
         let end = Instant::now() + PATIENCE;
+        let mut looked = 0;
         loop {
             let output = &self.sessions.entry(session).or_default().output;
-            if output.windows(text.len()).any(|part| part == text.as_bytes()) {
+            if output[looked..].windows(text.len()).any(|part| part == text.as_bytes()) {
                 return;
             }
+            looked = output.len().saturating_sub(text.len());
             let shown = output.len().saturating_sub(400);
-            let shown = String::from_utf8_lossy(&output[shown..]).into_owned();
-            assert!(Instant::now() < end, "{text:?} never came: {shown:?}");
-            assert!(self.take_one(end), "closed before {text:?}: {shown:?}");
+            let shown = || String::from_utf8_lossy(&output[shown..]).into_owned();
+            assert!(Instant::now() < end, "{text:?} never came: {:?}", shown());
+            if !self.take_one(end) {
+                panic!("closed before {text:?}");
+            }
         }
     }
 

@@ -37,6 +37,20 @@ impl Oracle {
         let (ours, theirs) = (self.0.screen(), other.0.screen());
         assert_eq!(ours.contents(), theirs.contents());
         assert_eq!(ours.cursor_position(), theirs.cursor_position());
-        assert_eq!(ours.state_formatted(), theirs.state_formatted());
+        let (rows, cols) = ours.size();
+        let places = (0..rows.get()).flat_map(|row| (0..cols.get()).map(move |col| (row, col)));
+        for (row, col) in places {
+            assert_eq!(styled(ours, row, col), styled(theirs, row, col), "at {row}, {col}");
+        }
+        assert_eq!(ours.input_mode_formatted(), theirs.input_mode_formatted());
+        assert_eq!(ours.hide_cursor(), theirs.hide_cursor());
     }
+}
+
+/// A cell, its colours and attributes. A blank one is one that was never written.
+fn styled(screen: &vt100::Screen, row: u16, col: u16) -> impl PartialEq + std::fmt::Debug + '_ {
+    let cell = screen.cell(row, col).unwrap();
+    let text = if cell.has_contents() { cell.contents() } else { " " };
+    let marks = [cell.bold(), cell.italic(), cell.underline(), cell.inverse(), cell.is_wide()];
+    (text, cell.fgcolor(), cell.bgcolor(), marks)
 }
