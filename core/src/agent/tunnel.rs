@@ -17,7 +17,9 @@ use crate::event::{Fact, MESSAGE_MAX, TunnelEnd, shortened};
 use crate::id::{ConnId, EffectId, RequestId};
 use crate::link::message::append_json;
 use crate::queue::Outbox;
-use crate::time::{Time, millis};
+#[cfg(feature = "model")]
+use crate::time::Time;
+use crate::time::millis;
 use crate::tunnel::end::End;
 use crate::tunnel::splice::{Splice, Waiting};
 use crate::tunnel::streams::{Asked, Line, Streams};

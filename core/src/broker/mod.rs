@@ -32,13 +32,13 @@ pub(crate) mod walk;
 use alloc::vec::Vec;
 
 use crate::auth::Key;
-use crate::boundary::{CloseReason, EffectError, Engine, Input, Output, Source, Via, Wakeup};
+use crate::boundary::{CloseReason, EffectError, Engine, Input, Output, Via};
 use crate::config::BrokerConfig;
 use crate::entropy::Entropy;
-use crate::event::{Fact, Failure, SessionEnd};
+use crate::event::{Fact, SessionEnd};
 use crate::id::{ConnId, EffectId, GuestName};
 use crate::status::{Glance, GuestStatus};
-use crate::time::{Now, Time, WallTime};
+use crate::time::{Now, WallTime};
 use crate::timers::TimerId;
 
 use crate::peers::machine::Peers;

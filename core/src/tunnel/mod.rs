@@ -53,6 +53,15 @@ pub struct TunnelSettings {
     pub pace_slow: Duration,
 }
 
+impl TunnelSettings {
+    /// Most bytes that a broker's streams hold.
+    #[must_use]
+    pub const fn bytes_max(&self) -> usize {
+        // A client is read from, a whole read at a time, until enough is held.
+        self.streams_max * (self.window + stream::QUEUE + crate::sender::READ_CREDIT)
+    }
+}
+
 impl Default for TunnelSettings {
     fn default() -> Self {
         Self {

@@ -194,7 +194,16 @@ impl Streams {
     pub(crate) fn on_closed(&mut self, out: &mut Outbox, now: Time, conn: ConnId) {
         let Some(id) = self.conns.remove(&conn) else { return };
         let Some(stream) = self.table.get_mut(&id) else { return };
+        let heard_all = stream.ended && stream.waiting() == 0;
         stream.end = None;
+        // It went as soon as it had heard all and said all: nobody broke anything off.
+        if heard_all && stream.is_open() && stream.closed.is_none() {
+            if stream.sending == Sending::Open {
+                stream.sending = Sending::Ending;
+            }
+            self.linger(now, id);
+            return self.settle(out, id);
+        }
         if stream.closed.is_some() || stream.queue.is_empty() || !stream.is_open() {
             return self.abort(out, id, self.gone);
         }

@@ -135,7 +135,7 @@ impl World {
                     self.rooms.remove(&conn).expect("closed once");
                     Out::Close(conn, why)
                 }
-                Output::Effect { id, effect: Effect::Dial { deadline } } => Out::Dial(id, deadline),
+                Output::Effect { id, effect: Effect::Dial { deadline, .. } } => Out::Dial(id, deadline),
                 Output::Effect { id, effect: Effect::Persist(batch) } => Out::Persist(id, batch),
                 Output::Cancel { effect } => Out::Cancel(effect),
                 Output::Event(event) => Out::Event(event.fact),
