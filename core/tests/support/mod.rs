@@ -34,6 +34,7 @@ pub enum Out {
     Sent(ConnId, Vec<u8>),
     Discard(ConnId),
     Read(Source, usize),
+    Finish(ConnId),
     Close(ConnId, CloseReason),
     Dial(EffectId, Time),
     Persist(EffectId, Batch),
@@ -131,6 +132,7 @@ impl World {
                 }
                 Output::Discard { conn } => Out::Discard(conn),
                 Output::Read { source, credit } => Out::Read(source, credit),
+                Output::Finish { conn } => Out::Finish(conn),
                 Output::Close { conn, why } => {
                     self.rooms.remove(&conn).expect("closed once");
                     Out::Close(conn, why)
