@@ -85,8 +85,10 @@ fn a_broker_that_breaks_the_rules_loses_the_stream() {
         }
         let log = world.take();
         assert!(log.contains(&Out::Close(terminals, CloseReason::Ended)), "{words:?} {log:?}");
-        let told = log.iter().any(|out| matches!(out, Out::Sent(conn, bytes) if *conn == link
-            && frames(bytes).iter().any(|frame| frame == CLOSE)));
+        let told = log.iter().any(|out| {
+            matches!(out, Out::Sent(conn, bytes) if *conn == link
+            && frames(bytes).iter().any(|frame| frame == CLOSE))
+        });
         assert!(told, "{words:?} {log:?}");
         world.say(link, challenge_frame_of(1));
         assert!(frames(&world.sent(link)).contains(&proof_frame(1)), "the session lives on");

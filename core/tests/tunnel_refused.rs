@@ -74,7 +74,8 @@ fn terminals_that_are_not_there_or_do_not_answer_are_an_answer_in_time() {
     assert_eq!(strait.agent.cancelled.len(), 1);
     // An agent that doesn't run: the broker's own bound, or the caller's.
     strait.frozen = true;
-    for (params, bound) in [(r#"{"guest":"devbox"}"#, 5000), (r#"{"guest":"devbox","timeout_ms":300}"#, 300)] {
+    for (params, bound) in [(r#"{"guest":"devbox"}"#, 5000), (r#"{"guest":"devbox","timeout_ms":300}"#, 300)]
+    {
         let client = strait.client();
         strait.say(client, request(params).as_bytes());
         strait.pass(ms(bound - 10));

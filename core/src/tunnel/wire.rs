@@ -1,4 +1,4 @@
-//! The frames of streams (`docs/PROTOCOL.md`, section 7.4). Numbers of streams are the
+//! The frames of streams (`docs/PROTOCOL.md`, section 4.4). Numbers of streams are the
 //! broker's and never used again within a session.
 
 use alloc::borrow::Cow;

@@ -234,7 +234,11 @@ impl Strait {
         Self::with(1, |_| {}, |_| {})
     }
 
-    pub fn with(seed: u64, change: impl FnOnce(&mut BrokerConfig), other: impl FnOnce(&mut AgentConfig)) -> Self {
+    pub fn with(
+        seed: u64,
+        change: impl FnOnce(&mut BrokerConfig),
+        other: impl FnOnce(&mut AgentConfig),
+    ) -> Self {
         let mut strait = Self::apart(seed, change, other);
         strait.pass(ms(100));
         assert!(strait.link.is_some());
@@ -242,7 +246,11 @@ impl Strait {
     }
 
     /// Nobody has done anything yet.
-    pub fn apart(seed: u64, change: impl FnOnce(&mut BrokerConfig), other: impl FnOnce(&mut AgentConfig)) -> Self {
+    pub fn apart(
+        seed: u64,
+        change: impl FnOnce(&mut BrokerConfig),
+        other: impl FnOnce(&mut AgentConfig),
+    ) -> Self {
         let name = "devbox".parse().unwrap();
         let now = Now {
             boot: Time::from_millis(1000),
@@ -312,7 +320,8 @@ impl Strait {
     }
 
     fn answer_effects(&mut self) -> bool {
-        let done = |side: &mut Side<Broker>, now, effect| side.give(now, Input::Done { effect, result: Ok(()) });
+        let done =
+            |side: &mut Side<Broker>, now, effect| side.give(now, Input::Done { effect, result: Ok(()) });
         let effects = std::mem::take(&mut self.broker.effects);
         let mut busy = !effects.is_empty();
         for (effect, _) in effects {
