@@ -75,6 +75,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
             require_authenticated: args.require_authenticated,
             ..InboxSettings::default()
         }),
+        trust_unkeyed_broker: args.trust_unkeyed_broker,
         // The driver fills in the rest, the boot id included.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..AgentConfig::new(name)
@@ -85,6 +86,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
         config,
         connect: connect.clone(),
         socket,
+        terminals: args.terminals_socket.clone(),
         inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),
     };

@@ -435,6 +435,12 @@ pub(crate) struct Agent {
     /// Reject messages of senders that are not proven with a token
     #[arg(long)]
     pub(crate) require_authenticated: bool,
+    /// The socket of terminals in this guest that the broker's clients are led to
+    #[arg(long, value_name = "PATH")]
+    pub(crate) terminals_socket: Option<PathBuf>,
+    /// Let a broker without a token use the terminals: whoever answers at its address could then run anything here
+    #[arg(long)]
+    pub(crate) trust_unkeyed_broker: bool,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,

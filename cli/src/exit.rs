@@ -75,6 +75,7 @@ impl From<ErrorCode> for Exit {
             | ErrorCode::Refused
             | ErrorCode::Rejected
             | ErrorCode::NotPeer
+            | ErrorCode::Unsupported
             | ErrorCode::Busy => Self::Refused,
             ErrorCode::UnknownGuest | ErrorCode::Unknown => Self::Unknown,
             ErrorCode::UnknownMethod | ErrorCode::StorageFailed | ErrorCode::Internal => Self::Internal,

@@ -44,6 +44,9 @@ pub struct AgentOptions {
     /// Where the guest's messages are kept. Without it, or with `once`, the
     /// configuration's `inbox` means nothing: the guest takes no part.
     pub inbox: Option<InboxPlace>,
+    /// The socket of this guest's own terminals: the agent leads the broker's clients,
+    /// and local ones, there. It need not be there yet.
+    pub terminals: Option<PathBuf>,
     /// A trace of everything goes to this file, which must not exist. It holds the guest's key.
     pub record: Option<PathBuf>,
 }
@@ -132,7 +135,8 @@ pub fn run(
     on_ready: impl FnOnce(&[String]),
     mut on_event: impl FnMut(&Event),
 ) -> Result<AgentEnd, AgentError> {
-    let AgentOptions { mut config, connect, socket, inbox, record } = options;
+    let AgentOptions { mut config, connect, socket, inbox, terminals, record } = options;
+    config.terminals = terminals.is_some() && !config.once;
     let mut warnings = Vec::new();
     let (store, restored) = match inbox.filter(|_| config.inbox.is_some() && !config.once) {
         Some(place) => open_inbox(place, clock::now().wall, &mut warnings)?,
@@ -162,6 +166,7 @@ pub fn run(
     let shell_options = ShellOptions {
         doors,
         dial: Some(connect),
+        terminals,
         connections_max: connections_max(),
         observe: true,
         ..ShellOptions::default()
