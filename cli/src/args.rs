@@ -383,6 +383,9 @@ pub(crate) struct Settings {
     /// How long a message is kept; at most 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub(crate) message_ttl: Duration,
+    /// Serve terminals of this host too: see `castra help term`
+    #[arg(long)]
+    pub(crate) terminals: bool,
     /// castra 0.1's form: listen on this port of 127.0.0.1
     #[arg(long, value_name = "PORT", help_heading = "castra 0.1's form")]
     pub(crate) port: Option<u16>,
@@ -435,8 +438,12 @@ pub(crate) struct Agent {
     /// Reject messages of senders that are not proven with a token
     #[arg(long)]
     pub(crate) require_authenticated: bool,
-    /// The socket of terminals in this guest that the broker's clients are led to
-    #[arg(long, value_name = "PATH")]
+    /// Serve terminals of this guest, here and through the broker: see `castra help term`. The link
+    /// needs a token, or --trust-unkeyed-broker
+    #[arg(long)]
+    pub(crate) terminals: bool,
+    /// The same, but whoever listens there serves them
+    #[arg(long, value_name = "PATH", conflicts_with = "terminals")]
     pub(crate) terminals_socket: Option<PathBuf>,
     /// Let a broker without a token use the terminals: whoever answers at its address could then run anything here
     #[arg(long)]

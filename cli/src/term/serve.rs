@@ -151,6 +151,18 @@ impl Options {
     }
 }
 
+/// Terminals beside a broker (`logs`: in whose state directory) or an agent, as the
+/// variables and the usual have it.
+pub(crate) fn usual(socket: &Path, logs: Option<&Path>) -> TerminalsOptions {
+    let settings = TerminalSettings::usual(&Surroundings::real());
+    // The other variables are a published daemon's: this is none.
+    let around = Surroundings { env: &|_| None, root: false };
+    let journal = beside(socket, "redb");
+    let options = Options { journal, ..options(&settings, socket.to_owned(), &around) };
+    let log = logs.map_or_else(|| beside(socket, "log"), |logs| logs.join("logs/terminals.log"));
+    TerminalsOptions { log: Some(log), pidfile: None, echo: false, ..options.of_driver() }
+}
+
 /// This program as a holder of terminals, also when its file was replaced since.
 pub(crate) fn holder() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), "terminals-holder".into()]
