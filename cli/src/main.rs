@@ -33,6 +33,7 @@ mod sim_args;
 mod simple;
 mod size;
 mod status;
+mod terminals_holder;
 mod token;
 mod up;
 mod wait;
@@ -112,5 +113,6 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Inbox(args) => peer::inbox(cx, &args),
         Command::Restore(args) => peer::restore(cx, &args),
         Command::Launch { command } => Err(broker::start_command(&command)),
+        Command::TerminalsHolder(args) => terminals_holder::run(&args),
     }
 }

@@ -208,6 +208,8 @@ pub enum Wakeup {
     Mail,
     /// A stream to terminals must be open, or its last bytes taken.
     Tunnel,
+    /// A terminal's owner, program, reader or record is due for something.
+    Terminal,
 }
 
 /// What a connection is for.

@@ -119,3 +119,4 @@ pub use boundary::{Engine, Input, Output};
 pub use broker::{Broker, Restored, Sizes, Statistics};
 #[cfg(feature = "model")]
 pub use obligations::Unguarded;
+pub use terminals::Terminals;

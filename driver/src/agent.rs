@@ -174,8 +174,12 @@ pub fn run(
     let mut shell = Shell::new(engine, net, work, shell_options);
     on_ready(&warnings);
     let mut proven = false;
-    let mut service =
-        Service { shell: &mut shell, signals: Some(&mut signals), recording: recording.as_ref() };
+    let mut service = Service {
+        shell: &mut shell,
+        signals: Some(&mut signals),
+        stopper: None,
+        recording: recording.as_ref(),
+    };
     let ended = service.run(
         || None,
         |event| {

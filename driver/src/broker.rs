@@ -223,8 +223,12 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     }
     on_ready(&Serving { listen, control: paths.control.clone(), pid: std::process::id(), warnings });
 
-    let mut service =
-        Service { shell: &mut shell, signals: Some(&mut signals), recording: recording.as_ref() };
+    let mut service = Service {
+        shell: &mut shell,
+        signals: Some(&mut signals),
+        stopper: None,
+        recording: recording.as_ref(),
+    };
     let ended = service.run(|| reader.take(), |_| {});
     // Where lines still wait, the disk or whoever reads stderr had its time.
     let patience = if shell.settled() { LAST_JOBS } else { Duration::ZERO };

@@ -1,6 +1,7 @@
 //! What happened, once, in a fixed form: JSON for programs, one line for people.
 
 mod escaped;
+mod terminal;
 mod text;
 mod words;
 
@@ -18,6 +19,7 @@ use crate::status::{Reason, State};
 use crate::time::WallTime;
 
 pub use escaped::Escaped;
+pub use terminal::TerminalFact;
 pub use words::{Failure, LinkEnd, SessionEnd, Storage, TunnelEnd};
 
 /// Greatest length of an event's JSON, in bytes.
@@ -380,6 +382,9 @@ pub enum Fact {
         /// When the agent dials again; null when it does not.
         retry_ms: Option<u64>,
     },
+    /// About terminals.
+    #[serde(untagged)]
+    Terminal(TerminalFact),
 }
 
 impl Fact {
@@ -387,6 +392,7 @@ impl Fact {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
+            Self::Terminal(fact) => fact.kind(),
             Self::BrokerStarted { .. } => "broker.started",
             Self::BrokerStopping => "broker.stopping",
             Self::BrokerStalled { .. } => "broker.stalled",
@@ -423,8 +429,9 @@ impl Fact {
 
     /// How much somebody should care.
     #[must_use]
-    pub const fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         match self {
+            Self::Terminal(fact) => fact.level(),
             Self::BrokerStalled { .. }
             | Self::ClockJumped { .. }
             | Self::HandshakeFailure { .. }

@@ -18,6 +18,7 @@ impl Event {
         let mut line = Line(out);
         let guest = self.guest.as_ref();
         match &self.fact {
+            Fact::Terminal(fact) => fact.append_line(&mut line),
             Fact::BrokerStarted { guests } => {
                 line.text("broker started incarnation=").number(self.cursor.incarnation);
                 line.text(" guests=").number(*guests);
@@ -148,6 +149,7 @@ impl Event {
         }
         json.text(r#"","kind":""#).text(self.fact.kind()).text("\"");
         match &self.fact {
+            Fact::Terminal(fact) => fact.append_fields(&mut json),
             Fact::BrokerStarted { guests } => drop(json.field_number("guests", *guests)),
             Fact::BrokerStalled { late_ms } => drop(json.field_number("late_ms", *late_ms)),
             Fact::ClockJumped { late_ms, suspended_ms } => {
@@ -260,7 +262,7 @@ impl fmt::Display for Event {
 
 /// Appends words. Writing to memory can't fail. Inlined, a word that is known
 /// beforehand is two or three moves instead of a call.
-struct Line<'a>(&'a mut Vec<u8>);
+pub(super) struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
     #[inline(always)]
@@ -270,12 +272,12 @@ impl Line<'_> {
     }
 
     #[inline(always)]
-    fn text(&mut self, text: &str) -> &mut Self {
+    pub(super) fn text(&mut self, text: &str) -> &mut Self {
         self.bytes(text.as_bytes())
     }
 
     #[inline(always)]
-    fn number(&mut self, number: impl Into<u64>) -> &mut Self {
+    pub(super) fn number(&mut self, number: impl Into<u64>) -> &mut Self {
         append_number(self.0, number.into());
         self
     }
@@ -287,12 +289,12 @@ impl Line<'_> {
         }
     }
 
-    fn shown(&mut self, value: impl fmt::Display) -> &mut Self {
+    pub(super) fn shown(&mut self, value: impl fmt::Display) -> &mut Self {
         let _ = write!(self, "{value}");
         self
     }
 
-    fn escaped(&mut self, text: &str) -> &mut Self {
+    pub(super) fn escaped(&mut self, text: &str) -> &mut Self {
         self.shown(Escaped(text))
     }
 
@@ -321,12 +323,12 @@ impl Line<'_> {
     }
 
     #[inline(always)]
-    fn field(&mut self, name: &str) -> &mut Self {
+    pub(super) fn field(&mut self, name: &str) -> &mut Self {
         self.text(",\"").text(name).text("\":")
     }
 
     #[inline(always)]
-    fn field_number(&mut self, name: &str, number: u64) -> &mut Self {
+    pub(super) fn field_number(&mut self, name: &str, number: u64) -> &mut Self {
         self.field(name).number(number)
     }
 
@@ -338,7 +340,7 @@ impl Line<'_> {
     }
 
     #[inline(always)]
-    fn field_flag(&mut self, name: &str, flag: bool) -> &mut Self {
+    pub(super) fn field_flag(&mut self, name: &str, flag: bool) -> &mut Self {
         self.field(name).text(if flag { "true" } else { "false" })
     }
 
@@ -348,10 +350,24 @@ impl Line<'_> {
         self.field(name).text("\"").text(word).text("\"")
     }
 
-    fn field_foreign(&mut self, name: &str, text: &str) -> &mut Self {
+    pub(super) fn field_foreign(&mut self, name: &str, text: &str) -> &mut Self {
         // A text can always be written.
         let quoted = serde_json::to_string(text).unwrap_or_default();
         self.field(name).text(&quoted)
+    }
+
+    pub(super) fn field_foreign_or_null(&mut self, name: &str, text: Option<&str>) -> &mut Self {
+        match text {
+            Some(text) => self.field_foreign(name, text),
+            None => self.field(name).text("null"),
+        }
+    }
+
+    pub(super) fn quoted_or_none(&mut self, text: Option<&str>) -> &mut Self {
+        match text {
+            Some(text) => self.text("\"").escaped(text).text("\""),
+            None => self.text("-"),
+        }
     }
 
     #[inline(always)]
@@ -375,7 +391,7 @@ impl Write for Line<'_> {
     }
 }
 
-const fn yes(flag: bool) -> &'static str {
+pub(super) const fn yes(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 

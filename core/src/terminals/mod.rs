@@ -3,7 +3,26 @@
 //! The words that the engine shares with whoever runs the pseudo-terminals. The
 //! bytes that clients speak: `docs/PROTOCOL.md`, section 18.
 
+mod asks;
+mod client;
+mod config;
+mod connections;
+mod cx;
+mod engine;
+mod flow;
+mod journal;
+mod life;
+mod looks;
+mod metrics;
+#[cfg(feature = "model")]
+mod obligations;
+mod ownership;
+mod reconcile;
 mod record;
+mod requests;
+mod ring;
+mod session;
+pub mod wire;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -12,6 +31,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use config::{OnStop, RestorePolicy, TerminalsConfig, Token};
+pub use cx::Statistics;
+pub use engine::{TerminalSizes, TerminalView, Terminals};
 pub use record::{Held, Recovery, RestoredTerminals, Tail, TerminalRecord};
 
 /// Longest key of a terminal, in bytes.

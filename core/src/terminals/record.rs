@@ -17,7 +17,13 @@ pub struct TerminalRecord {
     pub key: Option<String>,
     /// How it was started; `cwd`, `cols` and `rows` are the newest known.
     pub launch: Launch,
-    /// Its process; 0: it never ran.
+    /// It was started with a command, not as a shell.
+    #[serde(default)]
+    pub command: bool,
+    /// Above the offset of any output of it; a multiple of 2³².
+    #[serde(default)]
+    pub reached: u64,
+    /// Its process; 0: it was being started.
     pub pid: u32,
     /// See [`super::News::Started`].
     pub start_time: u64,

@@ -66,6 +66,8 @@ pub struct Scripted {
     pub wake: Option<Time>,
     /// Stop at the first tick.
     pub stop_on_tick: bool,
+    /// Stop when it is asked to.
+    pub stop_on_drain: bool,
     acts: VecDeque<Act>,
     current: Vec<u8>,
     undrained: bool,
@@ -149,7 +151,12 @@ impl Engine for Scripted {
                 }
                 Seen::Tick
             }
-            Input::Drain { .. } => Seen::Drain,
+            Input::Drain { .. } => {
+                if self.stop_on_drain {
+                    self.acts.push_back(Act::Stopped);
+                }
+                Seen::Drain
+            }
             _ => return,
         };
         self.seen.push(seen);
