@@ -15,7 +15,6 @@ use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
 
-use crate::Context;
 use crate::args::{Agent, AgentOrder};
 use crate::client::{self, ClientError, shown};
 use crate::duration::format;
@@ -25,6 +24,7 @@ use crate::paths::Surroundings;
 use crate::run::ConnectAddress;
 use crate::run::agent::{AgentError, AgentOptions, InboxPlace};
 use crate::simple;
+use crate::{Context, term};
 
 /// Default of `--timeout` with `--once`.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -81,6 +81,10 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
     };
     args.child.apply()?;
     let socket = if args.once { None } else { socket(cx, &name, &around)? };
+    let beside = socket.as_deref().map(|socket| socket.with_file_name(term::serve::SOCKET));
+    if let Some(beside) = beside {
+        term::serve::beside_it(args.hosted, beside)?;
+    }
     let options = AgentOptions {
         config,
         connect: connect.clone(),

@@ -9,7 +9,6 @@ use castra_core::peers::{PeerSettings, TEXT_MAX};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 use serde_json::json;
 
-use crate::Context;
 use crate::args::{Broker, Child, Settings};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
@@ -17,6 +16,7 @@ use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
 use crate::run::broker::{BrokerOptions, Serving};
 use crate::size;
+use crate::{Context, term};
 
 /// castra 0.1's port.
 const PORT: u16 = 7070;
@@ -28,7 +28,9 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
         ));
     }
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
+    let socket = state_dir.join(term::serve::SOCKET);
     let mut options = options(&args.settings, state_dir, !args.child.background)?;
+    term::serve::beside_it(args.settings.hosted, socket)?;
     options.record.clone_from(&args.record);
     args.child.apply()?;
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
@@ -214,6 +216,7 @@ impl Settings {
                 args.push(name.into());
             }
         }
+        args.extend(self.hosted.to_args());
         args
     }
 }
@@ -248,6 +251,8 @@ mod tests {
             ],
             &["--port", "1", "--pidfile", "/s/p", "--logfile", "/s/l", "--handshake-dir", "/s/h"],
             &["--handshake-timeout", "250ms", "--max-guests", "7", "--config", "/etc/castra.toml"],
+            &["--terminals", "--terminals-restore", "all"],
+            &["--terminals", "--terminals-on-stop", "end", "--terminals-screen", "off"],
             &["--queue-messages", "5", "--queue-bytes", "100KiB", "--message-ttl", "1d12h"],
         ] {
             let settings = parse(args);

@@ -10,7 +10,7 @@ use crate::Context;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
-use crate::term_args::{OnStop, Restore, Serve, Switch, TerminalSettings};
+use crate::term_args::{Hosted, OnStop, Restore, Serve, Switch, TerminalSettings};
 
 /// The program's name by which it is a published PTY daemon.
 const PTYD: &str = "castra-ptyd";
@@ -119,6 +119,30 @@ pub(crate) struct Serving {
 fn daemon(options: Options, on_ready: impl FnOnce(&Serving)) -> Outcome {
     let _ = (options, on_ready);
     Err(Failure::new(Exit::Internal, "this build has no server of terminals"))
+}
+
+/// A server in the process of a broker or an agent, if one is asked for.
+pub(crate) fn beside_it(hosted: Hosted, socket: PathBuf) -> Result<Option<Options>, Failure> {
+    let around = Surroundings::real();
+    let options = self::hosted(hosted, socket, &around);
+    if options.is_some() {
+        return Err(Failure::new(Exit::Internal, "this build has no server of terminals"));
+    }
+    Ok(options)
+}
+
+/// Its options. The variables of a published daemon mean a daemon, and not this.
+fn hosted(hosted: Hosted, socket: PathBuf, around: &Surroundings<'_>) -> Option<Options> {
+    let Hosted { terminals, terminals_restore, terminals_on_stop, terminals_screen } = hosted;
+    let usual = TerminalSettings::usual(around);
+    let settings = TerminalSettings {
+        restore: terminals_restore.unwrap_or(usual.restore),
+        on_stop: terminals_on_stop.unwrap_or(usual.on_stop),
+        screen: terminals_screen.unwrap_or(usual.screen),
+        ..usual
+    };
+    let none = Surroundings { env: &|_| None, root: around.root };
+    terminals.then(|| options(&settings, socket, &none))
 }
 
 /// Options for a socket, from what was said, the variables, and the usual.
@@ -291,6 +315,28 @@ mod tests {
         );
         assert_eq!((both.input_queue, both.max_connections), (7, 9));
         assert_eq!((both.restore, both.on_stop, both.screen), (Restore::None, OnStop::End, false));
+    }
+
+    #[test]
+    fn beside_a_broker_only_its_own_words_count() {
+        let env = |name: &str| match name {
+            "RUST_PTY_TOKEN_PATH" => Some("/pty/token".into()),
+            "CASTRA_TERMINALS_ON_STOP" => Some("end".into()),
+            _ => None,
+        };
+        let around = Surroundings { env: &env, root: false };
+        let socket = || PathBuf::from("/s/terminals.sock");
+        assert_eq!(hosted(Hosted::default(), socket(), &around), None);
+        let on = Hosted { terminals: true, ..Hosted::default() };
+        let options = hosted(on, socket(), &around).unwrap();
+        assert_eq!(
+            (options.token_file.as_path(), options.on_stop),
+            (Path::new("/s/terminals.token"), OnStop::End)
+        );
+        let said =
+            Hosted { terminals_on_stop: Some(OnStop::Keep), terminals_restore: Some(Restore::None), ..on };
+        let options = hosted(said, socket(), &around).unwrap();
+        assert_eq!((options.restore, options.on_stop, options.screen), (Restore::None, OnStop::Keep, true));
     }
 
     #[test]
