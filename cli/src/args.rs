@@ -8,6 +8,7 @@ use castra_core::control::reply::Target;
 use castra_core::event::Cursor;
 use castra_core::id::GuestName;
 use castra_core::peers::Policy;
+use castra_driver::terminals::holder;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench_args::Bench;
@@ -139,6 +140,29 @@ pub(crate) enum Command {
         /// For /bin/sh
         command: OsString,
     },
+    /// Keep terminals for the daemons that come and go
+    #[command(hide = true)]
+    TerminalsHolder(TerminalsHolder),
+}
+
+/// What `castra_driver::terminals::holder::process::options_of` writes.
+#[derive(Args, Debug)]
+pub(crate) struct TerminalsHolder {
+    /// Where daemons find it
+    #[arg(long)]
+    pub(crate) socket: PathBuf,
+    /// Bytes of output kept for each terminal
+    #[arg(long, default_value_t = holder::RING)]
+    pub(crate) ring: u64,
+    /// How long to wait without a terminal and without a daemon
+    #[arg(long, default_value_t = 60_000)]
+    pub(crate) linger_ms: u64,
+    /// Where last words go
+    #[arg(long)]
+    pub(crate) log: Option<PathBuf>,
+    /// Start another one that is nobody's child, and end
+    #[arg(long)]
+    pub(crate) detach: bool,
 }
 
 #[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]

@@ -60,7 +60,7 @@ impl Child {
 /// Whoever called `castra up` may have had more than the three standard
 /// descriptors open for its children: a lock, or a pipe whose end somebody waits
 /// for. A broker must not hold them for the rest of its life.
-fn close_inherited() {
+pub(crate) fn close_inherited() {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()

@@ -1,5 +1,6 @@
 //! Exit codes: frozen, and mapped in this one place.
 
+use castra_driver::terminals::service::TerminalsError;
 use std::io;
 use std::process::ExitCode;
 
@@ -143,6 +144,18 @@ impl From<AgentError> for Failure {
             | AgentError::Inbox { error: InboxError::Taken | InboxError::Directory(_), .. }
             | AgentError::Record(RecordError::Exists { .. }) => Exit::Usage,
             AgentError::Signalled(signal) => Exit::Signalled(*signal),
+            _ => Exit::Internal,
+        };
+        Self { exit, message: error.to_string() }
+    }
+}
+
+impl From<TerminalsError> for Failure {
+    fn from(error: TerminalsError) -> Self {
+        let exit = match &error {
+            TerminalsError::AlreadyRunning { .. } => Exit::Taken,
+            TerminalsError::Listen(_) => Exit::Usage,
+            TerminalsError::Signalled(signal) => Exit::Signalled(*signal),
             _ => Exit::Internal,
         };
         Self { exit, message: error.to_string() }

@@ -36,6 +36,7 @@ mod status;
 mod term;
 mod term_args;
 mod term_help;
+mod terminals_holder;
 mod token;
 mod up;
 mod wait;
@@ -124,5 +125,6 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Term(args) => term::term(cx, &args),
         Command::Terminals(args) => term::terminals(cx, &args),
         Command::Launch { command } => Err(broker::start_command(&command)),
+        Command::TerminalsHolder(args) => terminals_holder::run(&args),
     }
 }

@@ -259,7 +259,7 @@ fn fill_config(config: &mut AgentConfig, connect: &ConnectAddress, socket: Optio
 }
 
 /// Random per boot: the kernel's own id, or, where it is hidden, fresh bytes.
-fn boot_id() -> io::Result<[u8; 16]> {
+pub(crate) fn boot_id() -> io::Result<[u8; 16]> {
     let mut boot = [0; 16];
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();

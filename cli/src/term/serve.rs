@@ -4,6 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use castra_core::config::Identity;
+use castra_core::terminals::{self as core_terminals, RestorePolicy, TerminalsConfig};
+use castra_driver::terminals::service::{self, Serving, TerminalsOptions};
 use serde_json::json;
 
 use crate::Context;
@@ -105,20 +108,52 @@ pub(crate) fn run(cx: &mut Context, args: &Serve) -> Outcome {
     daemon(options, |serving| ready(out, serving, json))
 }
 
-/// Where a server serves.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Serving {
-    pub(crate) socket: PathBuf,
-    pub(crate) token_file: PathBuf,
-    pub(crate) pid: u32,
-    pub(crate) warnings: Vec<String>,
+/// Runs the server until it is told to stop.
+fn daemon(options: Options, on_ready: impl FnOnce(&Serving)) -> Outcome {
+    service::run(options.of_driver(), on_ready)?;
+    Ok(Exit::Yes)
 }
 
-/// Runs the server until it is told to stop.
-// The one call site of `castra_driver::terminals::service::run`.
-fn daemon(options: Options, on_ready: impl FnOnce(&Serving)) -> Outcome {
-    let _ = (options, on_ready);
-    Err(Failure::new(Exit::Internal, "this build has no server of terminals"))
+impl Options {
+    fn of_driver(self) -> TerminalsOptions {
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let config = TerminalsConfig {
+            screen: self.screen,
+            ring: self.ring,
+            sessions_max: count(self.max_terminals),
+            connections_max: count(self.max_connections),
+            input_max: self.input_queue,
+            exited_kept: self.keep_exited,
+            restore: match self.restore {
+                Restore::Shells => RestorePolicy::Shells,
+                Restore::All => RestorePolicy::All,
+                Restore::None => RestorePolicy::None,
+            },
+            on_stop: match self.on_stop {
+                OnStop::Keep => core_terminals::OnStop::Keep,
+                OnStop::End => core_terminals::OnStop::End,
+            },
+            // The driver fills in the rest.
+            identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
+            ..TerminalsConfig::default()
+        };
+        TerminalsOptions {
+            config,
+            pidfile: Some(beside(&self.socket, "pid")),
+            log: Some(beside(&self.socket, "log")),
+            echo: true,
+            history: self.screen.then(|| count(self.scrollback)),
+            holder: holder(),
+            socket: self.socket,
+            token_file: self.token_file,
+            journal: Some(self.journal),
+        }
+    }
+}
+
+/// This program as a holder of terminals, also when its file was replaced since.
+pub(crate) fn holder() -> Vec<OsString> {
+    vec!["/proc/self/exe".into(), "terminals-holder".into()]
 }
 
 /// A server in the process of a broker or an agent, if one is asked for.
@@ -223,7 +258,7 @@ impl TerminalSettings {
 
 /// Says where it serves: the first line of standard output.
 fn ready(out: &mut Out, serving: &Serving, json: bool) {
-    let Serving { socket, token_file, pid, warnings } = serving;
+    let Serving { socket, token_file, pid, warnings, .. } = serving;
     let text = if json {
         json!({"ready": true, "socket": socket.display().to_string(),
             "token_file": token_file.display().to_string(), "pid": pid})

@@ -4,4 +4,6 @@
 pub mod holder;
 pub mod journal;
 pub mod porter;
+pub mod screen;
+pub mod service;
 pub mod token;

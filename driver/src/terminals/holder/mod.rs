@@ -10,6 +10,7 @@
 mod door;
 pub(crate) mod packet;
 pub mod process;
+mod requests;
 pub(crate) mod ring;
 mod serve;
 mod session;

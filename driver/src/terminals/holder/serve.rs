@@ -1,22 +1,18 @@
 //! The loop: one thread, one `poll`, nothing that blocks.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::Options;
 use super::door::Door;
 use super::packet::{Packet, receive};
-use super::ring::Ring;
-use super::spawn::spawn;
 use super::terminal::{GATHER, Refused, Terminal};
-use super::wire::{PACKET_MAX, PROGRAM_MAX, Program, Refusal, Report, Request, VERSION};
-use super::{Options, TERMINALS_MAX};
+use super::wire::{PACKET_MAX, Report, Request};
 
 /// After a hang-up for all, until KILL.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -53,30 +49,30 @@ pub(super) fn run(door: Door, options: Options) -> io::Result<()> {
     Ok(())
 }
 
-struct Serve {
-    door: Door,
-    options: Options,
-    terminals: BTreeMap<u32, Terminal>,
+pub(super) struct Serve {
+    pub(super) door: Door,
+    pub(super) options: Options,
+    pub(super) terminals: BTreeMap<u32, Terminal>,
     /// Programs whose terminals are forgotten: they are still to be buried.
-    released: Vec<Terminal>,
-    daemon: Option<Connection>,
+    pub(super) released: Vec<Terminal>,
+    pub(super) daemon: Option<Connection>,
     /// Who has not said yet that it is a daemon.
-    guest: Option<Connection>,
+    pub(super) guest: Option<Connection>,
     /// Since when there has been no daemon.
-    alone: Option<Instant>,
+    pub(super) alone: Option<Instant>,
     /// Whether the way to the socket was looked at since.
-    checked: bool,
+    pub(super) checked: bool,
     /// Since when it ends, and whether what is left was killed.
-    ending: Option<(Instant, bool)>,
+    pub(super) ending: Option<(Instant, bool)>,
     /// From when on connections are accepted.
-    accepts: Instant,
-    packet: Box<[u8; PACKET_MAX]>,
-    gathered: Box<[u8]>,
+    pub(super) accepts: Instant,
+    pub(super) packet: Box<[u8; PACKET_MAX]>,
+    pub(super) gathered: Box<[u8]>,
 }
 
-struct Connection {
-    socket: OwnedFd,
-    queue: VecDeque<Packet>,
+pub(super) struct Connection {
+    pub(super) socket: OwnedFd,
+    pub(super) queue: VecDeque<Packet>,
 }
 
 /// What [`Serve::wait`] found ready.
@@ -227,7 +223,7 @@ impl Serve {
         idle && self.alone.is_some_and(|alone| alone + self.options.linger <= now)
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if self.ending.is_none() {
             self.ending = Some((Instant::now(), false));
             self.terminals.values().for_each(|terminal| terminal.session.hang_up());
@@ -267,35 +263,6 @@ impl Serve {
         }
     }
 
-    /// Tells a new daemon what there is.
-    fn list(&mut self, to: &mut Connection) -> io::Result<()> {
-        let ring = self.options.ring;
-        to.say(&Report::Hello { version: VERSION, pid: std::process::id(), ring }, Vec::new())?;
-        for (&number, terminal) in &mut self.terminals {
-            let mut descriptors = terminal.ring.subscribe()?;
-            let mut offset = None;
-            if let Some((of, snapshot)) = &terminal.snapshot {
-                offset = Some(*of);
-                descriptors.push(snapshot.try_clone()?);
-            }
-            terminal.told = false;
-            let held = Report::Held {
-                terminal: number,
-                pid: terminal.session.leader.cast_unsigned(),
-                start_time: terminal.session.start_time,
-                pts: terminal.pts.clone(),
-                cols: terminal.size.0,
-                rows: terminal.size.1,
-                begin: terminal.ring.begin(),
-                first: terminal.ring.first(),
-                end: terminal.ring.end(),
-                snapshot: offset,
-            };
-            to.say(&held, descriptors)?;
-        }
-        to.say(&Report::Listed, Vec::new())
-    }
-
     fn on_daemon(&mut self, flags: PollFlags) {
         if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return;
@@ -320,97 +287,7 @@ impl Serve {
         self.terminals.values_mut().for_each(Terminal::forget_daemon);
     }
 
-    fn on_request(&mut self, request: Request, descriptors: Vec<OwnedFd>) {
-        match request {
-            Request::Spawn { seq, terminal, first } => {
-                let result = self.spawn(seq, terminal, first, descriptors.into_iter().next());
-                if let Err(refused) = result {
-                    self.answer(seq, Err(refused));
-                }
-            }
-            Request::Write { seq, terminal, data } => match self.find(terminal) {
-                Ok(it) => match it.write(seq, data) {
-                    Ok(()) => self.flush_input(terminal),
-                    Err(refused) => self.answer(seq, Err(refused)),
-                },
-                Err(refused) => self.answer(seq, Err(refused)),
-            },
-            Request::Resize { seq, terminal, cols, rows } => {
-                let result = self.find(terminal).and_then(|it| it.resize(cols, rows));
-                self.answer(seq, result);
-            }
-            Request::Signal { seq, terminal, signal, scope } => {
-                let result = self.find(terminal).and_then(|it| it.signal(signal, scope));
-                self.answer(seq, result);
-            }
-            Request::HangUp { seq, terminal } => {
-                let result = self.find(terminal).map(|it| it.session.hang_up());
-                self.answer(seq, result);
-            }
-            Request::Kill { seq, terminal } => {
-                let result = self.find(terminal).map(|it| it.session.kill());
-                self.answer(seq, result);
-            }
-            Request::Floor { terminal, offset } => {
-                if let Ok(it) = self.find(terminal) {
-                    it.raise_floor(offset);
-                }
-            }
-            Request::Snapshot { terminal, offset } => {
-                if let (Ok(it), Some(descriptor)) = (self.find(terminal), descriptors.into_iter().next()) {
-                    it.snapshot = Some((offset, descriptor));
-                }
-            }
-            Request::Release { seq, terminal } => {
-                let found = self.terminals.remove(&terminal);
-                self.answer(seq, found.as_ref().map(|_| ()).ok_or_else(unknown));
-                if let Some(mut it) = found.filter(Terminal::is_running) {
-                    it.session.hang_up();
-                    it.hang_up();
-                    self.released.push(it);
-                }
-            }
-            Request::End => self.end(),
-            Request::Hello { .. } | Request::Unknown => {}
-        }
-    }
-
-    fn spawn(&mut self, seq: u64, number: u32, first: u64, program: Option<OwnedFd>) -> Result<(), Refused> {
-        let failed = |what: &str| (Refusal::Failed, what.to_owned());
-        if self.ending.is_some() {
-            return Err(failed("the holder of the terminals is ending"));
-        }
-        if self.terminals.contains_key(&number) {
-            return Err(failed("there is such a terminal already"));
-        }
-        if self.terminals.len() >= TERMINALS_MAX {
-            return Err(failed("there are too many terminals"));
-        }
-        let program: Program = program
-            .and_then(|program| read_program(program).ok())
-            .ok_or_else(|| failed("what to start can't be read"))?;
-        let mut ring = Ring::new(self.options.ring, first)
-            .map_err(|error| (Refusal::Failed, format!("no memory for output: {error}")))?;
-        let descriptors =
-            ring.subscribe().map_err(|error| (Refusal::Failed, format!("no descriptors left: {error}")))?;
-        let spawned = spawn(&program)?;
-        let terminal = Terminal::new(spawned, (program.cols, program.rows), ring)?;
-        let report = Report::Spawned {
-            seq,
-            pid: terminal.session.leader.cast_unsigned(),
-            start_time: terminal.session.start_time,
-            pts: terminal.pts.clone(),
-        };
-        self.terminals.insert(number, terminal);
-        self.say(&report, descriptors);
-        Ok(())
-    }
-
-    fn find(&mut self, number: u32) -> Result<&mut Terminal, Refused> {
-        self.terminals.get_mut(&number).ok_or_else(unknown)
-    }
-
-    fn flush_input(&mut self, number: u32) {
+    pub(super) fn flush_input(&mut self, number: u32) {
         if let Some(terminal) = self.terminals.get_mut(&number) {
             for (seq, result) in terminal.flush() {
                 self.answer(seq, result);
@@ -433,7 +310,7 @@ impl Serve {
         Ok(())
     }
 
-    fn answer(&mut self, seq: u64, result: Result<(), Refused>) {
+    pub(super) fn answer(&mut self, seq: u64, result: Result<(), Refused>) {
         if seq == 0 {
             return;
         }
@@ -444,7 +321,7 @@ impl Serve {
         self.say(&report, Vec::new());
     }
 
-    fn say(&mut self, report: &Report, descriptors: Vec<OwnedFd>) {
+    pub(super) fn say(&mut self, report: &Report, descriptors: Vec<OwnedFd>) {
         if let Some(daemon) = &mut self.daemon {
             // What fits no packet is never said: messages are short.
             let _ = daemon.say(report, descriptors);
@@ -464,23 +341,8 @@ impl Serve {
 }
 
 impl Connection {
-    fn say(&mut self, report: &Report, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    pub(super) fn say(&mut self, report: &Report, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         self.queue.push_back(Packet::new(report, descriptors)?);
         Ok(())
     }
-}
-
-fn read_program(memory: OwnedFd) -> io::Result<Program> {
-    let file = File::from(memory);
-    let length = file.metadata()?.len();
-    if length > PROGRAM_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    rmp_serde::from_slice(&bytes).map_err(io::Error::other)
-}
-
-fn unknown() -> Refused {
-    (Refusal::Gone, "there is no such terminal".to_owned())
 }

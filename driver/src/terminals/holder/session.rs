@@ -104,19 +104,37 @@ fn send(to: &Stat, signals: &[Signal]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminals::holder::spawn::spawn;
+    use crate::terminals::holder::wire::Program;
 
     #[test]
     fn a_session_whose_leader_started_at_another_time_is_another() {
-        let this = Stat::of(std::process::id().cast_signed()).expect("this process");
-        let leader = Stat::of(this.session);
-        let start_time = leader.map_or(0, |leader| leader.start_time);
-        let session = Session { leader: this.session, start_time };
-        assert!(session.members(None).contains(&Stat { state: b'R', ..this }) || leader.is_none());
-        assert!(session.members(Some(this.group + 1)).iter().all(|member| member.pid != this.pid));
-        if leader.is_some() {
-            let other = Session { start_time: start_time + 1, ..session };
-            assert_eq!(other.members(None), Vec::new());
-            assert!(!other.signal_leader(&[]));
-        }
+        let program = Program {
+            program: "/bin/sleep".into(),
+            args: vec!["1000".into()],
+            cwd: "/".into(),
+            env: Vec::new(),
+            cols: 80,
+            rows: 24,
+        };
+        let mut spawned = spawn(&program).expect("a program");
+        let leader = spawned.child.id().cast_signed();
+        let its = Session { leader, start_time: spawned.start_time };
+        let pids = |session: &Session, group| {
+            session.members(group).iter().map(|member| member.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(pids(&its, None), [leader]);
+        assert_eq!(pids(&its, Some(leader)), [leader]);
+        assert_eq!(pids(&its, Some(leader + 1)), [0_i32; 0]);
+        // As if the number had been given to another process since.
+        let gone = Session { start_time: its.start_time - 1, ..its };
+        assert_eq!(pids(&gone, None), [0_i32; 0]);
+        gone.kill();
+        assert!(!gone.signal_leader(&[Signal::KILL]));
+        assert!(!send(&Stat { start_time: its.start_time - 1, ..its.members(None)[0] }, &[Signal::KILL]));
+        assert_eq!(pids(&its, None), [leader]);
+        its.kill();
+        spawned.child.wait().expect("an end");
+        assert_eq!(pids(&its, None), [0_i32; 0]);
     }
 }

@@ -52,7 +52,12 @@ impl Desk {
     }
 
     pub(super) fn post(&self, mail: Mail) {
-        self.change(|inner| inner.mail.push_back(mail));
+        self.change(|inner| {
+            if matches!(mail, Mail::Deed(_, Deed::Release)) {
+                inner.grant = None;
+            }
+            inner.mail.push_back(mail);
+        });
     }
 
     pub(super) fn grant(&self, bytes: usize) {

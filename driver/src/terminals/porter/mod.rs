@@ -5,6 +5,7 @@
 //! A thread brings output only when it is told to ([`Porter::grant`]), so a program
 //! writes no faster than somebody reads. Nothing here wakes up unless something happens.
 
+mod birth;
 mod desk;
 mod directory;
 mod launch;

@@ -14,7 +14,13 @@ pub trait Model: Send {
 
     /// What it shows, with at most `history_lines` of history. Its `offset` and `cwd`
     /// are the caller's to fill in.
-    fn snapshot(&self, history_lines: u32) -> Snapshot;
+    fn snapshot(&mut self, history_lines: u32) -> Snapshot;
+
+    /// How many of the last bytes fed are not in a snapshot made now: the start of
+    /// something that isn't whole.
+    fn unsettled(&self) -> usize {
+        0
+    }
 
     /// What it answered to queries in the output since the last call.
     fn take_replies(&mut self) -> Vec<u8>;

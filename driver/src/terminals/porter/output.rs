@@ -163,9 +163,12 @@ impl Output {
     }
 
     /// What the screen shows; `None` without a model.
-    pub(super) fn snapshot(&self, history_lines: u32) -> Option<Snapshot> {
-        let snapshot = self.model.as_ref()?.snapshot(history_lines);
-        Some(Snapshot { offset: self.seen, ..snapshot })
+    pub(super) fn snapshot(&mut self, history_lines: u32) -> Option<Snapshot> {
+        let model = self.model.as_mut()?;
+        let snapshot = model.snapshot(history_lines);
+        // What isn't whole yet is not in it: output from its offset on brings that again.
+        let offset = self.seen.saturating_sub(model.unsettled() as u64);
+        Some(Snapshot { offset, ..snapshot })
     }
 
     pub(super) fn resize(&mut self, cols: u16, rows: u16) {

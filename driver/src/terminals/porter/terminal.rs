@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use castra_core::boundary::{EffectError, EffectErrorKind};
-use castra_core::terminals::{Deed, Exit, Launch, News, Snapshot, Tail};
+use castra_core::terminals::{Deed, Exit, News, Snapshot};
 
+use super::Shared;
 use super::desk::{Desk, Mail};
 use super::directory::Directory;
 use super::link::{Answer, HeldTerminal, Link};
-use super::model::{Model, showing};
-use super::output::{Output, Start};
-use super::{Shared, launch, memory};
-use crate::terminals::holder::ring::View;
-use crate::terminals::holder::wire::{PIECE_MAX, PROGRAM_MAX, Request};
+use super::model::Model;
+use super::output::Output;
+use crate::terminals::holder::wire::{PIECE_MAX, Request};
 use crate::work::{JobId, Outcome};
 
 /// Works until the terminal is released.
@@ -41,49 +40,49 @@ pub(super) fn run(
     it.work();
 }
 
-struct Keeper {
-    shared: Arc<Shared>,
-    terminal: u32,
-    desk: Arc<Desk>,
-    phase: Phase,
+pub(super) struct Keeper {
+    pub(super) shared: Arc<Shared>,
+    pub(super) terminal: u32,
+    pub(super) desk: Arc<Desk>,
+    pub(super) phase: Phase,
     /// What waits for the holder's answers.
-    requests: BTreeMap<u64, Waiting>,
+    pub(super) requests: BTreeMap<u64, Waiting>,
     /// Input on its way, and how much of the first was sent.
-    writes: VecDeque<(JobId, Vec<u8>, usize)>,
+    pub(super) writes: VecDeque<(JobId, Vec<u8>, usize)>,
     /// Whether a piece of the first is with the holder.
-    writing: bool,
+    pub(super) writing: bool,
     /// Snapshots that wait until the output has caught up with the model.
-    snapshots: Vec<(JobId, u32)>,
+    pub(super) snapshots: Vec<(JobId, u32)>,
     /// How many bytes may be brought next.
-    grant: Option<usize>,
+    pub(super) grant: Option<usize>,
 }
 
-enum Phase {
+pub(super) enum Phase {
     /// There is no terminal.
     Blank,
     Starting(Box<Starting>),
     Live(Box<Live>),
 }
 
-struct Starting {
-    link: Arc<Link>,
-    first: u64,
-    model: Option<Box<dyn Model>>,
+pub(super) struct Starting {
+    pub(super) link: Arc<Link>,
+    pub(super) first: u64,
+    pub(super) model: Option<Box<dyn Model>>,
 }
 
-struct Live {
-    link: Arc<Link>,
-    output: Output,
-    directory: Directory,
+pub(super) struct Live {
+    pub(super) link: Arc<Link>,
+    pub(super) output: Output,
+    pub(super) directory: Directory,
     /// Held, and not yet [`Deed::Adopt`]ed.
-    aside: bool,
-    exit: Option<(Exit, u64)>,
-    lost: Option<String>,
+    pub(super) aside: bool,
+    pub(super) exit: Option<(Exit, u64)>,
+    pub(super) lost: Option<String>,
     /// Whether the end was told.
-    told: bool,
+    pub(super) told: bool,
 }
 
-enum Waiting {
+pub(super) enum Waiting {
     /// Its answer is the deed's result.
     Deed(JobId),
     Spawn(JobId),
@@ -99,10 +98,11 @@ impl Keeper {
             if taken.stopped {
                 return;
             }
-            self.grant = taken.grant.or(self.grant);
             for mail in taken.mail {
                 self.on_mail(mail);
             }
+            // After a release that is among the mail: it is of whatever came then.
+            self.grant = taken.grant.or(self.grant);
             let blank = matches!(self.phase, Phase::Blank) && self.requests.is_empty();
             if blank && self.shared.leave(self.terminal, &self.desk) {
                 return;
@@ -247,62 +247,6 @@ impl Keeper {
         }
     }
 
-    fn spawn(
-        &mut self,
-        id: JobId,
-        launch: &Launch,
-        first: u64,
-        tail: Option<&Tail>,
-    ) -> Result<(), EffectError> {
-        if !matches!(self.phase, Phase::Blank) {
-            return Err(failed("there is such a terminal already"));
-        }
-        let link = self.shared.link().map_err(|error| EffectError::from(&error))?;
-        let options = &self.shared.options;
-        let size = (launch.cols, launch.rows);
-        let model = options.model.as_ref().map(|make| match tail {
-            Some(tail) => showing(make, &tail.content, (tail.cols, tail.rows), size),
-            None => make(size.0, size.1),
-        });
-        let program = memory::write(&launch::program(launch, &options.environment))
-            .map_err(|error| failed(format!("can't say what to start: {error}")))?;
-        if rustix::fs::fstat(&program).is_ok_and(|stat| stat.st_size.cast_unsigned() > PROGRAM_MAX) {
-            return Err(failed("the arguments and the environment are too long"));
-        }
-        let seq = self.expect(Waiting::Spawn(id));
-        let terminal = self.terminal;
-        if let Err(error) = link.send(&Request::Spawn { seq, terminal, first }, vec![program]) {
-            self.forget(seq);
-            return Err(failed(format!("the holder of the terminals doesn't listen: {error}")));
-        }
-        self.phase = Phase::Starting(Box::new(Starting { link, first, model }));
-        Ok(())
-    }
-
-    /// What was held, aside until it is adopted.
-    fn held(&self, link: Arc<Link>, held: HeldTerminal) -> Live {
-        let options = &self.shared.options;
-        let snapshot = held
-            .snapshot
-            // A daemon without a model may have let go what follows an older one's.
-            .filter(|(offset, _)| (held.first..=held.end).contains(offset))
-            .and_then(|(offset, memory)| Some((offset, memory::read::<Snapshot>(memory).ok()?)));
-        let mut seen = held.first;
-        let model = options.model.as_ref().map(|make| match &snapshot {
-            Some((offset, snapshot)) => {
-                seen = *offset;
-                showing(make, &snapshot.content, (snapshot.cols, snapshot.rows), held.size)
-            }
-            None => make(held.size.0, held.size.1),
-        });
-        let start = Start { first: held.first, end: held.end, seen };
-        let ring = link.ring;
-        let source = (View::new(held.memory, ring), held.counter);
-        let output = Output::new(self.terminal, source, ring, &start, model, options.stored_history);
-        let directory = Directory::new(held.pid, held.start_time);
-        Live { link, output, directory, aside: true, exit: None, lost: None, told: false }
-    }
-
     /// Sends the next piece of input.
     fn write_on(&mut self) {
         if self.writing {
@@ -333,7 +277,7 @@ impl Keeper {
     }
 
     fn take_snapshots(&mut self) {
-        let Phase::Live(live) = &self.phase else {
+        let Phase::Live(live) = &mut self.phase else {
             for (id, _) in std::mem::take(&mut self.snapshots) {
                 self.finish(id, Err(gone()));
             }
@@ -343,32 +287,41 @@ impl Keeper {
         if !live.output.is_level() && !live.told {
             return;
         }
-        for (id, history_lines) in std::mem::take(&mut self.snapshots) {
-            let Some(snapshot) = live.output.snapshot(history_lines) else {
+        let cwd = live.directory.known().map(str::to_owned);
+        let wanted = std::mem::take(&mut self.snapshots).into_iter();
+        let made: Vec<_> = wanted.map(|(id, lines)| (id, live.output.snapshot(lines))).collect();
+        for (id, snapshot) in made {
+            let Some(snapshot) = snapshot else {
                 self.finish(id, Err(failed("there is no screen model here")));
                 continue;
             };
-            let cwd = live.directory.known().map(str::to_owned);
-            self.shared.news(self.terminal, News::Snapshot(Box::new(Snapshot { cwd, ..snapshot })));
+            let snapshot = Snapshot { cwd: cwd.clone(), ..snapshot };
+            self.shared.news(self.terminal, News::Snapshot(Box::new(snapshot)));
             self.finish(id, Ok(()));
         }
     }
 
+    /// There is no terminal from now on; what comes next may start another.
     fn release(&mut self, id: JobId) {
-        let lost = match &self.phase {
-            Phase::Live(live) => live.lost.is_some(),
-            Phase::Blank | Phase::Starting(_) => false,
+        let link = match &self.phase {
+            Phase::Live(live) if live.lost.is_some() => None,
+            Phase::Live(live) => Some(Arc::clone(&live.link)),
+            Phase::Starting(starting) => Some(Arc::clone(&starting.link)),
+            Phase::Blank => return self.finish(id, Err(gone())),
         };
-        if lost {
-            self.reset();
-            return self.finish(id, Ok(()));
+        self.phase = Phase::Blank;
+        self.grant = None;
+        self.take_snapshots();
+        self.fail_requests("the terminal was released");
+        if let Some(link) = link {
+            let seq = self.expect(Waiting::Release(id));
+            if link.send(&Request::Release { seq, terminal: self.terminal }, Vec::new()).is_ok() {
+                return;
+            }
+            self.forget(seq);
         }
-        let terminal = self.terminal;
-        if self.send(Waiting::Release(id), |seq| Request::Release { seq, terminal }).is_err() {
-            // Whoever held it is gone, and it too.
-            self.reset();
-            self.finish(id, Ok(()));
-        }
+        // Whoever held it is gone, and it too.
+        self.finish(id, Ok(()));
     }
 
     fn ask(&mut self, id: JobId, request: impl FnOnce(u64) -> Request) {
@@ -390,14 +343,14 @@ impl Keeper {
         })
     }
 
-    fn expect(&mut self, waiting: Waiting) -> u64 {
+    pub(super) fn expect(&mut self, waiting: Waiting) -> u64 {
         let seq = self.shared.number();
         super::locked(&self.shared.inner).waiting.insert(seq, Arc::clone(&self.desk));
         self.requests.insert(seq, waiting);
         seq
     }
 
-    fn forget(&mut self, seq: u64) {
+    pub(super) fn forget(&mut self, seq: u64) {
         self.requests.remove(&seq);
         super::locked(&self.shared.inner).waiting.remove(&seq);
     }
@@ -420,10 +373,7 @@ impl Keeper {
                 self.phase = Phase::Blank;
                 self.finish(id, result.and(Err(gone())));
             }
-            Waiting::Release(id) => {
-                self.reset();
-                self.finish(id, result);
-            }
+            Waiting::Release(id) => self.finish(id, result),
             Waiting::Write => {
                 self.writing = false;
                 if let Err(error) = result
@@ -436,29 +386,6 @@ impl Keeper {
         }
     }
 
-    fn started(
-        &mut self,
-        id: JobId,
-        (pid, start_time, pts): (u32, u64, String),
-        source: Option<(std::os::fd::OwnedFd, std::os::fd::OwnedFd)>,
-    ) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Blank);
-        let (Phase::Starting(starting), Some((memory, counter))) = (phase, source) else {
-            return self.finish(id, Err(failed("the holder of the terminals sent no output")));
-        };
-        let Starting { link, first, model } = *starting;
-        let ring = link.ring;
-        let start = Start { first, end: first, seen: first };
-        let source = (View::new(memory, ring), counter);
-        let history = self.shared.options.stored_history;
-        let output = Output::new(self.terminal, source, ring, &start, model, history);
-        let directory = Directory::new(pid, start_time);
-        let live = Live { link, output, directory, aside: false, exit: None, lost: None, told: false };
-        self.phase = Phase::Live(Box::new(live));
-        self.shared.news(self.terminal, News::Started { pid, pts, start_time });
-        self.finish(id, Ok(()));
-    }
-
     fn on_lost(&mut self, link: u64, why: &str) {
         match &mut self.phase {
             Phase::Live(live) if live.link.number == link => {
@@ -467,7 +394,9 @@ impl Keeper {
                 live.directory.stop();
             }
             Phase::Starting(starting) if starting.link.number == link => self.phase = Phase::Blank,
-            Phase::Blank | Phase::Starting(_) | Phase::Live(_) => return,
+            // At most a release waits.
+            Phase::Blank => {}
+            Phase::Starting(_) | Phase::Live(_) => return,
         }
         self.fail_requests(why);
     }
@@ -478,10 +407,7 @@ impl Keeper {
             super::locked(&self.shared.inner).waiting.remove(&seq);
             match waiting {
                 Waiting::Deed(id) | Waiting::Spawn(id) => self.finish(id, Err(failed(why))),
-                Waiting::Release(id) => {
-                    self.reset();
-                    self.finish(id, Ok(()));
-                }
+                Waiting::Release(id) => self.finish(id, Ok(())),
                 Waiting::Write => {}
             }
         }
@@ -491,20 +417,12 @@ impl Keeper {
         }
     }
 
-    /// There is no terminal any more.
-    fn reset(&mut self) {
-        self.phase = Phase::Blank;
-        self.grant = None;
-        self.take_snapshots();
-        self.fail_requests("the terminal was released");
-    }
-
-    fn finish(&self, id: JobId, result: Result<(), EffectError>) {
+    pub(super) fn finish(&self, id: JobId, result: Result<(), EffectError>) {
         (self.shared.tell)(id, Outcome::Finished(result));
     }
 }
 
-fn failed(message: impl Into<String>) -> EffectError {
+pub(super) fn failed(message: impl Into<String>) -> EffectError {
     EffectError { kind: EffectErrorKind::Terminal, message: message.into() }
 }
 
