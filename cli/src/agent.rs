@@ -15,7 +15,6 @@ use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
 
-use crate::Context;
 use crate::args::{Agent, AgentOrder};
 use crate::client::{self, ClientError, shown};
 use crate::duration::format;
@@ -25,8 +24,7 @@ use crate::paths::Surroundings;
 use crate::run::ConnectAddress;
 use crate::run::agent::{AgentError, AgentOptions, InboxPlace};
 use crate::simple;
-use crate::term;
-use castra_driver::terminals::service::TerminalsOptions;
+use crate::{Context, term};
 
 /// Default of `--timeout` with `--once`.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,11 +82,13 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
     };
     args.child.apply()?;
     let socket = if args.once { None } else { socket(cx, &name, &around)? };
+    // Several agents may have their sockets in one directory.
+    let terminals = socket.as_deref().map(|socket| term::serve::beside(socket, "terminals.sock"));
     let options = AgentOptions {
         config,
         connect: connect.clone(),
         terminals: args.terminals_socket.clone(),
-        hosted: hosted(args, socket.as_deref()),
+        hosted: terminals.and_then(|terminals| term::serve::beside_it(args.hosted, terminals, None)),
         socket,
         inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),
@@ -106,12 +106,6 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
     teller.finish();
     ended?;
     Ok(Exit::Yes)
-}
-
-/// The terminals that the agent serves: their socket stands beside its own.
-fn hosted(args: &Agent, socket: Option<&Path>) -> Option<TerminalsOptions> {
-    let socket = socket.filter(|_| args.terminals)?;
-    Some(term::serve::usual(&term::serve::beside(socket, "terminals.sock"), None))
 }
 
 /// What the events of a single handshake came to.

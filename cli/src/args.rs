@@ -19,7 +19,7 @@ use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
 use crate::size::parse as size;
-use crate::term_args::{Term, Terminals};
+use crate::term_args::{Hosted, Term, Terminals};
 use crate::term_help;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
@@ -383,9 +383,8 @@ pub(crate) struct Settings {
     /// How long a message is kept; at most 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub(crate) message_ttl: Duration,
-    /// Serve terminals of this host too: see `castra help term`
-    #[arg(long)]
-    pub(crate) terminals: bool,
+    #[command(flatten)]
+    pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1
     #[arg(long, value_name = "PORT", help_heading = "castra 0.1's form")]
     pub(crate) port: Option<u16>,
@@ -438,14 +437,12 @@ pub(crate) struct Agent {
     /// Reject messages of senders that are not proven with a token
     #[arg(long)]
     pub(crate) require_authenticated: bool,
-    /// Serve terminals of this guest, here and through the broker: see `castra help term`. The link
-    /// needs a token, or --trust-unkeyed-broker
-    #[arg(long)]
-    pub(crate) terminals: bool,
+    #[command(flatten)]
+    pub(crate) hosted: Hosted,
     /// The same, but whoever listens there serves them
     #[arg(long, value_name = "PATH", conflicts_with = "terminals")]
     pub(crate) terminals_socket: Option<PathBuf>,
-    /// Let a broker without a token use the terminals: whoever answers at its address could then run anything here
+    /// Let the broker reach the terminals also where it has not proven itself with a token: whoever answers at its address could then run anything here
     #[arg(long)]
     pub(crate) trust_unkeyed_broker: bool,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
