@@ -19,7 +19,7 @@ use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
 use crate::size::parse as size;
-use crate::term_args::{Term, Terminals};
+use crate::term_args::{Hosted, Term, Terminals};
 use crate::term_help;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
@@ -383,6 +383,8 @@ pub(crate) struct Settings {
     /// How long a message is kept; at most 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub(crate) message_ttl: Duration,
+    #[command(flatten)]
+    pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1
     #[arg(long, value_name = "PORT", help_heading = "castra 0.1's form")]
     pub(crate) port: Option<u16>,
@@ -435,6 +437,14 @@ pub(crate) struct Agent {
     /// Reject messages of senders that are not proven with a token
     #[arg(long)]
     pub(crate) require_authenticated: bool,
+    #[command(flatten)]
+    pub(crate) hosted: Hosted,
+    /// The same, but whoever listens there serves them
+    #[arg(long, value_name = "PATH", conflicts_with = "terminals")]
+    pub(crate) terminals_socket: Option<PathBuf>,
+    /// Let the broker reach the terminals also where it has not proven itself with a token: whoever answers at its address could then run anything here
+    #[arg(long)]
+    pub(crate) trust_unkeyed_broker: bool,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,

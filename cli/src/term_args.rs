@@ -1,5 +1,6 @@
 //! The command line of terminals.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -274,6 +275,45 @@ pub(crate) struct TerminalSettings {
     /// How long an exited terminal stays listed
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
     pub(crate) keep_exited: Duration,
+}
+
+/// A server beside a broker or an agent, in the same process.
+#[derive(Args, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Hosted {
+    /// Serve terminals too: see `castra help term`. Their socket stands beside the control socket
+    #[arg(long)]
+    pub(crate) terminals: bool,
+    /// What to start anew of terminals that are gone with the host: shells, or everything, or nothing [default: shells]
+    #[arg(long, value_name = "WHAT", value_enum, requires = "terminals")]
+    pub(crate) terminals_restore: Option<Restore>,
+    /// What becomes of terminals on TERM [env: CASTRA_TERMINALS_ON_STOP] [default: keep]
+    #[arg(long, value_name = "WHAT", value_enum, requires = "terminals")]
+    pub(crate) terminals_on_stop: Option<OnStop>,
+    /// Whether to keep a picture of each terminal's screen [default: on]
+    #[arg(long, value_name = "WHICH", value_enum, requires = "terminals")]
+    pub(crate) terminals_screen: Option<Switch>,
+}
+
+impl Hosted {
+    /// The arguments that mean this, for `castra up`.
+    pub(crate) fn to_args(self) -> Vec<OsString> {
+        fn word<V: ValueEnum>(value: V) -> OsString {
+            value.to_possible_value().map_or_else(OsString::new, |value| value.get_name().into())
+        }
+        let mut args: Vec<OsString> = vec![];
+        if self.terminals {
+            args.push("--terminals".into());
+        }
+        let options = [
+            ("--terminals-restore", self.terminals_restore.map(word)),
+            ("--terminals-on-stop", self.terminals_on_stop.map(word)),
+            ("--terminals-screen", self.terminals_screen.map(word)),
+        ];
+        for (name, value) in options {
+            args.extend(value.into_iter().flat_map(|value| [name.into(), value]));
+        }
+        args
+    }
 }
 
 /// What is started anew.

@@ -9,9 +9,9 @@ use castra_core::control::reply::{ErrorCode, Target};
 use castra_core::control::request::{Command, EVENTS_LIMIT, Request};
 use castra_core::event::{
     CODE_MAX, Cursor, EVENT_BYTES_MAX, Escaped, Event, Fact, Failure, LinkEnd, MESSAGE_MAX, SessionEnd,
-    Storage, shortened,
+    Storage, TerminalFact, shortened,
 };
-use castra_core::id::{Epoch, RequestId};
+use castra_core::id::{Epoch, RequestId, TerminalId};
 use castra_core::status::{Reason, State};
 use castra_core::time::WallTime;
 use proptest::prelude::*;
@@ -150,6 +150,27 @@ fn largest() -> Vec<Fact> {
     vec![
         Fact::BrokerStarted { guests: most },
         Fact::BrokerStopping,
+        Fact::Terminal(TerminalFact::Refused {
+            client: "\"".repeat(64),
+            code: "ALREADY_AUTHENTICATED".into(),
+        }),
+        Fact::Terminal(TerminalFact::Created {
+            terminal: TerminalId(u32::MAX),
+            pid: u32::MAX,
+            key: Some("\\".repeat(64)),
+        }),
+        Fact::Terminal(TerminalFact::Exited {
+            terminal: TerminalId(u32::MAX),
+            code: i32::MIN,
+            signal: Some(i32::MIN),
+            why: Some("\"".repeat(MESSAGE_MAX)),
+        }),
+        Fact::Terminal(TerminalFact::Owner { terminal: TerminalId(7), owner: None }),
+        Fact::Terminal(TerminalFact::Resync {
+            terminal: TerminalId(7),
+            client: "\"".repeat(64),
+            skipped: most,
+        }),
         Fact::BrokerStalled { late_ms: most },
         Fact::ClockJumped { late_ms: most, suspended_ms: most },
         Fact::BrokerReloaded,

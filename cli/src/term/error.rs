@@ -144,7 +144,7 @@ fn advice(error: &WireError, name: &TermName) -> Option<String> {
                 "`castra status` says why; its terminals need `castra agent --terminals` there{}",
                 guest(name)
             ),
-            ControlCode::Forbidden | ControlCode::Refused => {
+            code if code == ControlCode::Forbidden || ["refused", "unsupported"].contains(&code.as_str()) => {
                 "terminals of a guest need `castra agent --terminals` in it, with a token (or \
                  --trust-unkeyed-broker)"
                     .into()

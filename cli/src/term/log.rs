@@ -18,9 +18,6 @@ use crate::term_args::{Door as DoorArgs, Log};
 /// How much is looked for first; what a server keeps unless it is told otherwise.
 const KEPT: u64 = 1 << 20;
 
-/// So exactly is the oldest byte looked for.
-const FINE: u64 = 4096;
-
 /// Without -f: how long what is kept may take from one piece to the next.
 const PIECE: Duration = Duration::from_secs(5);
 
@@ -30,6 +27,8 @@ pub(super) fn log(cx: &mut Context, at: &DoorArgs, args: &Log) -> Outcome {
     let name = &args.terminal.name;
     let failed = |error| failure(error, name);
     let Found { door, mut client, row, .. } = Found::find(cx, at, name, Role::Stream, within)?;
+    // What has ended grows no more.
+    let follows = args.follow && !row.is_over();
     let (end, oldest) = kept(&mut client, row.id, within).map_err(failed)?;
     let from = args.from.unwrap_or(oldest);
     if from > end {
@@ -49,10 +48,10 @@ pub(super) fn log(cx: &mut Context, at: &DoorArgs, args: &Log) -> Outcome {
     let first = follow.next;
     let mut fresh = !grant.resumed;
     loop {
-        if !args.follow && follow.taken() >= end {
+        if !follows && follow.taken() >= end {
             return Ok(Exit::Yes);
         }
-        let bound = (!args.follow).then(|| std::time::Instant::now() + PIECE);
+        let bound = (!follows).then(|| std::time::Instant::now() + PIECE);
         let stdout = io::stdout();
         let step = match follow.wait(bound, Some(stdout.as_fd())) {
             Ok(step) => step,
@@ -68,7 +67,7 @@ pub(super) fn log(cx: &mut Context, at: &DoorArgs, args: &Log) -> Outcome {
             Some(Step::Draw(_, missing)) => gap(missing),
             Some(Step::Exit(_)) => return Ok(Exit::Yes),
             Some(_) => {}
-            None if cx.out.gone() || !args.follow => return Ok(Exit::Yes),
+            None if cx.out.gone() || !follows => return Ok(Exit::Yes),
             None => {}
         }
     }
@@ -92,7 +91,7 @@ fn kept(client: &mut Client, session: u32, within: Within) -> Result<(u64, u64),
     // Somewhere between a byte that is not kept and the end: the usual place first.
     let (mut gone, mut there) = (0, end);
     let mut look = end.saturating_sub(KEPT);
-    while there - gone > FINE {
+    while there - gone > 1 {
         if attach(Some(look))?.0 {
             there = look;
         } else {

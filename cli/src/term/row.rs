@@ -95,15 +95,20 @@ impl Row {
         ]
     }
 
+    /// Whether its program ended, however.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.map_or(!self.is_alive, |state| state == State::Exited)
+    }
+
     fn state(&self) -> String {
         let mut text = match (self.state, self.is_alive) {
-            (Some(State::Exited), _) | (None, false) => match (self.exit_code, self.exit_signal) {
+            _ if self.is_over() => match (self.exit_code, self.exit_signal) {
                 (_, Some(signal)) => format!("exited ({})", signals::name(signal)),
                 (Some(code), None) if code >= 0 => format!("exited {code}"),
                 _ => "exited".into(),
             },
             (Some(state), _) => state.to_string(),
-            (None, true) => "running".into(),
+            (None, _) => "running".into(),
         };
         if let Some(recovery) = &self.recovery {
             text = format!("{text}, {}", printable(recovery));

@@ -13,7 +13,7 @@ use crate::Context;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
-use crate::term_args::{OnStop, Restore, Serve, Switch, TerminalSettings};
+use crate::term_args::{Hosted, OnStop, Restore, Serve, Switch, TerminalSettings};
 
 /// The program's name by which it is a published PTY daemon.
 const PTYD: &str = "castra-ptyd";
@@ -154,6 +154,29 @@ impl Options {
 /// This program as a holder of terminals, also when its file was replaced since.
 pub(crate) fn holder() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), "terminals-holder".into()]
+}
+
+/// A server in the process of a broker or an agent, if one is asked for. `log`: in
+/// place of one beside the socket.
+pub(crate) fn beside_it(given: Hosted, socket: PathBuf, log: Option<PathBuf>) -> Option<TerminalsOptions> {
+    let options = hosted(given, socket, &Surroundings::real())?;
+    let journal = beside(&options.socket, "redb");
+    let options = Options { journal, ..options }.of_driver();
+    Some(TerminalsOptions { log: log.or(options.log), pidfile: None, echo: false, ..options })
+}
+
+/// Its options. The variables of a published daemon mean a daemon, and not this.
+fn hosted(hosted: Hosted, socket: PathBuf, around: &Surroundings<'_>) -> Option<Options> {
+    let Hosted { terminals, terminals_restore, terminals_on_stop, terminals_screen } = hosted;
+    let usual = TerminalSettings::usual(around);
+    let settings = TerminalSettings {
+        restore: terminals_restore.unwrap_or(usual.restore),
+        on_stop: terminals_on_stop.unwrap_or(usual.on_stop),
+        screen: terminals_screen.unwrap_or(usual.screen),
+        ..usual
+    };
+    let none = Surroundings { env: &|_| None, root: around.root };
+    terminals.then(|| options(&settings, socket, &none))
 }
 
 /// Options for a socket, from what was said, the variables, and the usual.
@@ -326,6 +349,28 @@ mod tests {
         );
         assert_eq!((both.input_queue, both.max_connections), (7, 9));
         assert_eq!((both.restore, both.on_stop, both.screen), (Restore::None, OnStop::End, false));
+    }
+
+    #[test]
+    fn beside_a_broker_only_its_own_words_count() {
+        let env = |name: &str| match name {
+            "RUST_PTY_TOKEN_PATH" => Some("/pty/token".into()),
+            "CASTRA_TERMINALS_ON_STOP" => Some("end".into()),
+            _ => None,
+        };
+        let around = Surroundings { env: &env, root: false };
+        let socket = || PathBuf::from("/s/terminals.sock");
+        assert_eq!(hosted(Hosted::default(), socket(), &around), None);
+        let on = Hosted { terminals: true, ..Hosted::default() };
+        let options = hosted(on, socket(), &around).unwrap();
+        assert_eq!(
+            (options.token_file.as_path(), options.on_stop),
+            (Path::new("/s/terminals.token"), OnStop::End)
+        );
+        let said =
+            Hosted { terminals_on_stop: Some(OnStop::Keep), terminals_restore: Some(Restore::None), ..on };
+        let options = hosted(said, socket(), &around).unwrap();
+        assert_eq!((options.restore, options.on_stop, options.screen), (Restore::None, OnStop::Keep, true));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn wait(cx: &mut Context, at: &DoorArgs, args: &Wait) -> Outcome {
     let name = &args.terminal.name;
     let quick = Within::new(TIMEOUT.min(within.bound));
     let Found { door, client, row, .. } = Found::find(cx, at, name, Role::Stream, quick)?;
-    if !row.is_alive && (row.exit_code.is_some() || row.exit_signal.is_some()) {
+    if row.is_over() {
         let exit = Ended { code: row.exit_code.unwrap_or(-1), signal: row.exit_signal };
         return tell(cx, name, row.id, exit, args.format.json);
     }

@@ -298,6 +298,37 @@ fn a_watcher_sees_the_screen_anew_when_its_owner_changes_its_size() {
 }
 
 #[test]
+fn what_comes_while_a_picture_is_made_is_neither_missing_nor_doubled() {
+    let world = World::new();
+    world.fake.change(world.id, |terminal| {
+        terminal.cols = 100;
+        terminal.burst = b"burst".to_vec();
+    });
+    let terminal = world.attach(&[]);
+    terminal.shows("[picture 80x24]");
+    world.fake.output(world.id, b" and on");
+    let screen = terminal.shows("burst and on");
+    assert_eq!(screen.matches("burst").count(), 1, "{screen}");
+    terminal.press("\x1cd");
+    assert_eq!(terminal.ends(), 0);
+}
+
+#[test]
+fn a_picture_that_does_not_come_holds_nothing_up_for_long() {
+    let world = World::new();
+    world.fake.change(world.id, |terminal| {
+        terminal.cols = 100;
+        terminal.blind = true;
+    });
+    let terminal = world.attach(&[]);
+    world.fake.until(world.id, "the size", |terminal| terminal.cols == 80);
+    world.fake.output(world.id, b"it goes on");
+    terminal.shows("it goes on");
+    terminal.press("\x1cd");
+    assert_eq!(terminal.ends(), 0);
+}
+
+#[test]
 fn a_new_terminal_can_be_attached_to_at_once() {
     let world = World::new();
     let command = world.scratch.command(&["term", "new", "shell", "--attach"]);

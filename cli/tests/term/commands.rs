@@ -25,7 +25,7 @@ fn new_starts_what_it_is_told_here_and_leaves_it_free() {
     assert_eq!(terminal.key.as_deref(), Some("build"));
     assert_eq!((terminal.cols, terminal.rows), (132, 43));
     assert_eq!(terminal.command, ["make", "-j4"]);
-    assert_eq!(terminal.signals, ["A=b=c"]);
+    assert_eq!(terminal.env, ["A=b=c"]);
     assert_eq!(terminal.cwd.as_deref(), scratch.path().to_str());
     assert_eq!(terminal.owner, None, "the next command would be refused");
     let again = scratch.run(&["term", "new", "build"]);
@@ -238,7 +238,7 @@ fn the_end_of_a_program_is_waited_for_and_told() {
         assert_eq!(waiting.finish(), (Some(exit), String::new()));
         // It is told again, as long as it is listed.
         let again = scratch.run(&["term", "wait", name]);
-        assert_eq!((again.code, again.stdout.as_str()), (Some(i32::from(exit)), words));
+        assert_eq!((again.code, again.stdout.as_str()), (Some(exit), words));
     }
     let json: Value =
         serde_json::from_str(&scratch.run(&["term", "wait", "killed", "--json"]).stdout).unwrap();
@@ -308,6 +308,36 @@ fn counters_are_told_by_name() {
         serde_json::from_str::<Value>(&ran.stdout).unwrap(),
         json!({"sessions": 1, "owner_denials": 12})
     );
+}
+
+#[test]
+fn under_the_daemons_name_there_are_no_arguments_and_a_place_is_needed() {
+    let scratch = Scratch::new();
+    let program = scratch.path().join("castra-ptyd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_castra"), &program).unwrap();
+    let start = |args: &[&str]| run(std::process::Command::new(&program).env_clear().args(args));
+    let argument = start(&["status"]);
+    assert_eq!(argument.code, Some(2), "{}", argument.stderr);
+    assert!(argument.stderr.contains("takes no arguments"), "{}", argument.stderr);
+    let nowhere = start(&[]);
+    assert_eq!(nowhere.code, Some(2), "{}", nowhere.stderr);
+    assert!(nowhere.stderr.contains("RUST_PTY_SOCKET_PATH nor HOME"), "{}", nowhere.stderr);
+}
+
+#[test]
+fn terminals_beside_a_broker_or_an_agent_are_asked_for_before_they_are_set_up() {
+    let scratch = Scratch::new();
+    for args in [
+        &["broker", "--terminals-restore", "all"][..],
+        &["broker", "--terminals", "--terminals-restore", "some"],
+        &["up", "--terminals-on-stop", "end"],
+        &["agent", "--name", "a", "--connect", "tcp:127.0.0.1:1", "--trust-unkeyed-broker"],
+        &["terminals", "serve", "--on-stop", "never"],
+        &["terminals"],
+    ] {
+        let ran = scratch.run(args);
+        assert_eq!(ran.code, Some(2), "{args:?} {}", ran.stderr);
+    }
 }
 
 #[test]

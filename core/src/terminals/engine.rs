@@ -271,7 +271,8 @@ impl Terminals {
             || self.sessions.values().all(|session| !session.is_alive() && session.released);
         self.journal.hurry();
         self.write_journal();
-        if !late && !(ended && self.asks.len() == 0 && self.journal.is_idle()) {
+        let idle = ended && self.asks.len() == 0 && self.journal.is_idle();
+        if !late && !idle {
             return;
         }
         if late && self.cx.config.on_stop == OnStop::End {

@@ -2,25 +2,23 @@
 //! they hear: bytes in order by their offsets, exits once and last.
 #![allow(dead_code, clippy::unwrap_used)]
 
+mod asks;
+mod peer;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use castra_core::boundary::{
-    Change, CloseCause, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote, Source, Via,
-};
+use castra_core::boundary::{Change, Effect, EffectError, EffectErrorKind, Source};
 use castra_core::config::Identity;
 use castra_core::entropy::Entropy;
 use castra_core::event::Event as Happened;
 use castra_core::id::{ConnId, EffectId, TerminalId};
-use castra_core::terminals::wire::{
-    Answer, Attach, CLIENT_FRAME_MAX, Create, ErrorCode, Event, Frames, Granted, Handshake, Message, Request,
-    Role, Secret,
-};
 use castra_core::terminals::{
     Deed, Exit, Launch, News, RestoredTerminals, Snapshot, TerminalRecord, TerminalsConfig, Token,
 };
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Engine, Input, Output, Terminals};
+pub(crate) use peer::Peer;
 
 pub(crate) const TOKEN: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01";
 pub(crate) const PID: u32 = 31_166;
@@ -47,33 +45,13 @@ pub(crate) struct Fake {
     pub(crate) deeds: Vec<String>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Peer {
-    pub(crate) capacity: usize,
-    /// What the engine thinks there is room for.
-    room: usize,
-    buffer: VecDeque<u8>,
-    frames: Frames,
-    pub(crate) answers: BTreeMap<u32, Vec<u8>>,
-    pub(crate) events: Vec<Vec<u8>>,
-    /// The next offset of what it watches.
-    pub(crate) watched: BTreeMap<u32, u64>,
-    pub(crate) received: BTreeMap<u32, u64>,
-    pub(crate) skipped: BTreeMap<u32, u64>,
-    pub(crate) exits: BTreeMap<u32, u32>,
-    /// What the answer of that number ends.
-    pub(crate) detaching: BTreeMap<u32, u32>,
-    seq: u32,
-    /// Reads everything at once.
-    pub(crate) eager: bool,
-    pub(crate) open: bool,
-}
-
 pub(crate) struct Host {
     pub(crate) engine: Terminals,
     pub(crate) now: Now,
     pub(crate) fakes: BTreeMap<u32, Fake>,
     pub(crate) peers: BTreeMap<ConnId, Peer>,
+    /// How much output there was of what ended.
+    pub(crate) ends: BTreeMap<u32, u64>,
     pub(crate) wake: Option<Time>,
     pub(crate) effects: VecDeque<(EffectId, Effect)>,
     /// Effects stay open.
@@ -91,7 +69,7 @@ pub(crate) struct Host {
     pub(crate) door: usize,
     pub(crate) reading: BTreeMap<ConnId, usize>,
     pub(crate) stopped: bool,
-    next_conn: u32,
+    pub(crate) next_conn: u32,
 }
 
 pub(crate) fn config() -> TerminalsConfig {
@@ -135,6 +113,7 @@ impl Host {
             now,
             fakes,
             peers: BTreeMap::new(),
+            ends: BTreeMap::new(),
             wake: None,
             effects: VecDeque::new(),
             held_spawns: false,
@@ -190,7 +169,7 @@ impl Host {
                     let peer = self.peers.get_mut(&conn).unwrap();
                     peer.open = false;
                     // The shell sends what it has.
-                    peer.take(usize::MAX, &self.fakes);
+                    peer.take(usize::MAX, &self.ends);
                 }
                 Output::Effect { id, effect } => self.effects.push_back((id, effect)),
                 Output::Event(event) => self.happened.push(event),
@@ -347,6 +326,7 @@ impl Host {
             && let Some(exit) = fake.exit
         {
             fake.ended = true;
+            self.ends.insert(number, fake.end);
             self.handle(Input::Terminal { terminal, news: News::Exited(exit) });
             return true;
         }
@@ -380,116 +360,10 @@ impl Host {
         self.now.boot = self.now.boot.max(at);
     }
 
-    pub(crate) fn open_as(&mut self, cred: Option<PeerCred>, capacity: usize) -> ConnId {
-        let conn = ConnId { index: self.next_conn, generation: 0 };
-        self.next_conn += 1;
-        self.peers.insert(conn, Peer::new(capacity));
-        let (via, origin, remote) = (Via::Terminals, Origin::Accepted, Remote::Unknown);
-        self.handle(Input::Opened { conn, via, origin, remote, peer_cred: cred, room: capacity });
-        conn
-    }
-
-    pub(crate) fn open(&mut self) -> ConnId {
-        self.open_as(Some(PeerCred { uid: UID, gid: UID, pid: 4 }), 128 * 1024)
-    }
-
-    /// A client that is known.
-    pub(crate) fn client(&mut self, id: &str, role: Role) -> ConnId {
-        let conn = self.open();
-        let seq = self.ask(conn, &Request::Handshake(Handshake::new(TOKEN, id, role)));
-        assert!(matches!(self.answer(conn, seq), Some(Answer::Handshake { .. })));
-        conn
-    }
-
-    pub(crate) fn control(&mut self, id: &str) -> ConnId {
-        self.client(id, Role::Control)
-    }
-
-    pub(crate) fn close(&mut self, conn: ConnId) {
-        self.handle(Input::Closed { conn, why: CloseCause::Eof });
-        self.peers.get_mut(&conn).unwrap().open = false;
-        self.run();
-    }
-
-    pub(crate) fn ask(&mut self, conn: ConnId, request: &Request<'_>) -> u32 {
-        let peer = self.peers.get_mut(&conn).unwrap();
-        peer.seq += 1;
-        let seq = peer.seq;
-        let mut frame = Vec::new();
-        request.append(seq, &mut frame);
-        self.send(conn, &frame);
-        seq
-    }
-
-    pub(crate) fn send(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.handle(Input::Bytes { conn, bytes });
-        self.run();
-    }
-
-    pub(crate) fn answer(&self, conn: ConnId, seq: u32) -> Option<Answer<'_>> {
-        match Message::parse(self.peers[&conn].answers.get(&seq)?).unwrap() {
-            Message::Reply { answer, .. } => Some(answer),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Asks, and expects a yes at once.
-    pub(crate) fn granted(&mut self, conn: ConnId, request: &Request<'_>) -> Granted<'_> {
-        let seq = self.ask(conn, request);
-        match self.answer(conn, seq) {
-            Some(Answer::Granted(granted)) => *granted,
-            other => panic!("{request:?}: {other:?}"),
-        }
-    }
-
-    /// Asks, and expects a no at once.
-    pub(crate) fn refused(&mut self, conn: ConnId, request: &Request<'_>) -> ErrorCode {
-        let seq = self.ask(conn, request);
-        self.answer(conn, seq).and_then(|answer| answer.code()).unwrap_or_else(|| panic!("{request:?}"))
-    }
-
-    pub(crate) fn create(&mut self, conn: ConnId) -> u32 {
-        self.granted(conn, &Request::Create(Box::default())).session.unwrap()
-    }
-
-    pub(crate) fn keyed(&mut self, conn: ConnId, key: &str) -> u32 {
-        let create = Create { session_key: Some(key), ..Create::default() };
-        self.granted(conn, &Request::Create(Box::new(create))).session.unwrap()
-    }
-
-    pub(crate) fn attach(&mut self, conn: ConnId, session: u32) -> Granted<'_> {
-        self.granted(conn, &Request::Attach(Attach { session, ..Attach::default() }))
-    }
-
-    pub(crate) fn input(&mut self, conn: ConnId, session: u32, data: &[u8]) -> Result<(), ErrorCode> {
-        let seq = self.ask(conn, &Request::Input { session, data: Secret(data) });
-        match self.answer(conn, seq) {
-            Some(Answer::Granted(_)) => Ok(()),
-            Some(answer) => Err(answer.code().unwrap()),
-            None => panic!("no answer"),
-        }
-    }
-
-    /// Events so far, which are forgotten.
-    pub(crate) fn events(&mut self, conn: ConnId) -> Vec<String> {
-        let frames = std::mem::take(&mut self.peers.get_mut(&conn).unwrap().events);
-        frames
-            .iter()
-            .map(|frame| match Message::parse(frame).unwrap() {
-                Message::Event(event) => format!("{event:?}"),
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    pub(crate) fn kinds(&self) -> Vec<&'static str> {
-        self.happened.iter().map(|event| event.fact.kind()).collect()
-    }
-
     /// A client takes so many bytes; how many there were.
     pub(crate) fn read(&mut self, conn: ConnId, most: usize) -> usize {
         let peer = self.peers.get_mut(&conn).unwrap();
-        let taken = peer.take(most, &self.fakes);
+        let taken = peer.take(most, &self.ends);
         let free = peer.capacity - peer.buffer.len();
         if peer.open && peer.room < peer.capacity / 2 && free >= peer.capacity / 2 {
             peer.room = free;
@@ -514,90 +388,5 @@ impl Host {
             assert!(view.owner.and_then(|owner| owner.1).is_none_or(|conn| open.contains(&conn)));
             assert!(view.watchers.iter().all(|conn| open.contains(conn)));
         }
-    }
-}
-
-impl Peer {
-    fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            room: capacity,
-            buffer: VecDeque::new(),
-            frames: Frames::default(),
-            answers: BTreeMap::new(),
-            events: Vec::new(),
-            watched: BTreeMap::new(),
-            received: BTreeMap::new(),
-            skipped: BTreeMap::new(),
-            exits: BTreeMap::new(),
-            detaching: BTreeMap::new(),
-            seq: 0,
-            eager: true,
-            open: true,
-        }
-    }
-
-    fn take(&mut self, most: usize, fakes: &BTreeMap<u32, Fake>) -> usize {
-        let count = most.min(self.buffer.len());
-        let bytes: Vec<u8> = self.buffer.drain(..count).collect();
-        let (mut rest, mut frames) = (bytes.as_slice(), std::mem::take(&mut self.frames));
-        while let Some(frame) = frames.next(&mut rest, CLIENT_FRAME_MAX).unwrap() {
-            self.hear(frame, fakes);
-        }
-        self.frames = frames;
-        count
-    }
-
-    /// O2 and O3, as a client sees them.
-    fn hear(&mut self, frame: &[u8], fakes: &BTreeMap<u32, Fake>) {
-        match Message::parse(frame).unwrap() {
-            Message::Reply { seq, answer } => {
-                if let Some(session) = self.detaching.remove(&seq) {
-                    self.watched.remove(&session);
-                }
-                if let Answer::Granted(granted) = &answer
-                    && let (Some(session), Some(offset)) = (granted.session, granted.offset)
-                {
-                    self.watched.insert(session, offset);
-                    self.exits.remove(&session);
-                }
-                assert!(
-                    seq == 0 || self.answers.insert(seq, frame.to_vec()).is_none(),
-                    "two answers to {seq}"
-                );
-                if seq == 0 {
-                    self.answers.insert(0, frame.to_vec());
-                }
-                return;
-            }
-            Message::Event(Event::Output { session, data, offset }) => {
-                let next = self.watched.get_mut(&session).expect("output of what isn't watched");
-                assert_eq!(offset, Some(*next), "a gap or a doubled byte");
-                assert!(!data.is_empty() && data.len() <= 32 * 1024);
-                for (place, got) in data.iter().enumerate() {
-                    assert_eq!(*got, byte(*next + place as u64));
-                }
-                *next += data.len() as u64;
-                *self.received.entry(session).or_default() += data.len() as u64;
-                // Too many to keep.
-                return;
-            }
-            Message::Event(Event::Resync { session, offset, skipped_bytes, .. }) => {
-                let next = self.watched.get_mut(&session).expect("resync of what isn't watched");
-                assert_eq!(*next + skipped_bytes, offset);
-                *next = offset;
-                *self.skipped.entry(session).or_default() += skipped_bytes;
-            }
-            Message::Event(Event::Exit { session, .. }) => {
-                let next = self.watched.remove(&session).expect("exit of what isn't watched");
-                if let Some(fake) = fakes.get(&session) {
-                    assert_eq!(next, fake.end, "the exit came before the last byte");
-                }
-                *self.exits.entry(session).or_default() += 1;
-            }
-            Message::Event(_) => {}
-            Message::Unknown => panic!("unknown"),
-        }
-        self.events.push(frame.to_vec());
     }
 }

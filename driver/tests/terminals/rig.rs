@@ -310,7 +310,7 @@ impl Model for Tape {
     fn resize(&mut self, cols: u16, rows: u16) {
         self.size = (cols, rows);
     }
-    fn snapshot(&self, _: u32) -> Snapshot {
+    fn snapshot(&mut self, _: u32) -> Snapshot {
         let content = String::from_utf8([self.first.as_slice(), &self.last].concat()).unwrap();
         Snapshot { content, cols: self.size.0, rows: self.size.1, ..Snapshot::default() }
     }

@@ -166,6 +166,49 @@ mod tests {
         assert_eq!(parser.screen().cursor_position(), (23, 0));
     }
 
+    const VICTIM: &str = "CASTRA_TEST_PANICS_ATTACHED";
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        use std::fs::File;
+        use std::io::Read;
+        use std::process::{Command, Stdio};
+
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+        if std::env::var_os(VICTIM).is_some() {
+            let screen = Screen::take().unwrap();
+            screen.write_last(b"\x1b[?1049h\x1b[?1003h");
+            panic!("on purpose");
+        }
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let device = ptsname(&master, vec![]).unwrap();
+        let slave = File::options().read(true).write(true).open(device.to_str().unwrap()).unwrap();
+        let before = tcgetattr(&slave).unwrap();
+        // This test itself, in a process that owns the terminal.
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "--nocapture", "--test-threads=1"]).env(VICTIM, "1");
+        child.arg("term::attach::screen::tests::a_panic_gives_the_terminal_back_before_it_is_told");
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut child = child.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let (mut reader, mut said, mut chunk) = (File::from(master), vec![], [0; 4096]);
+        while child.try_wait().unwrap().is_none() && !said.windows(13).any(|text| text == b"test result: ") {
+            let mut fds = [PollFd::new(&reader, PollFlags::IN)];
+            let bound = timespec(Duration::from_secs(60));
+            assert_eq!(rustix::event::poll(&mut fds, Some(&bound)), Ok(1), "{said:?}");
+            let count = reader.read(&mut chunk).unwrap();
+            said.extend_from_slice(&chunk[..count]);
+        }
+        assert!(!child.wait().unwrap().success());
+        let said = String::from_utf8_lossy(&said);
+        let place = |text: &str| said.rfind(text).unwrap_or_else(|| panic!("no {text:?} in {said:?}"));
+        assert!(place("\u{1b}[?1049h") < place("\u{1b}[?1047l"), "{said:?}");
+        assert!(place("\u{1b}[?1003l") < place("on purpose"), "{said:?}");
+        assert_eq!(format!("{:?}", tcgetattr(&slave).unwrap()), format!("{before:?}"));
+    }
+
     #[test]
     fn a_renewed_screen_is_empty() {
         let mut parser = screen();

@@ -1,5 +1,7 @@
 //! A server of terminals that does what a test says, and remembers what it was asked.
 
+mod terminal;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,37 +12,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use castra_core::terminals::Exit;
 use castra_core::terminals::wire::{
-    CAPABILITIES, ErrorCode, Event, FRAME_MAX, Frames, Granted, Request, Role, SessionInfo, State as Word,
-    append_error, append_event, append_granted, append_welcome,
+    CAPABILITIES, ErrorCode, Event, FRAME_MAX, Frames, Granted, Request, Role, append_error, append_event,
+    append_granted, append_welcome,
 };
-use castra_core::terminals::{Exit, Modes, Snapshot};
 
 use crate::PATIENCE;
+use terminal::Terminal;
 
 /// What clients must show, unless they come by a tunnel.
 pub(crate) const TOKEN: &str = "aaaaaaaabbbbbbbbccccccccddddddddaaaaaaaabbbbbbbbccccccccdddddddd";
-
-/// A terminal of the fake.
-#[derive(Clone, Debug)]
-pub(crate) struct Terminal {
-    pub(crate) key: Option<String>,
-    pub(crate) command: Vec<String>,
-    pub(crate) cwd: Option<String>,
-    pub(crate) cols: u16,
-    pub(crate) rows: u16,
-    /// The client id of its owner.
-    pub(crate) owner: Option<String>,
-    pub(crate) exit: Option<Exit>,
-    /// All that was written, and how much of its beginning is no longer kept.
-    pub(crate) output: Vec<u8>,
-    pub(crate) gone: usize,
-    pub(crate) typed: Vec<u8>,
-    pub(crate) signals: Vec<String>,
-    pub(crate) recovery: Option<String>,
-    /// Input is refused: the program doesn't read.
-    pub(crate) full: bool,
-}
 
 struct Connection {
     stream: UnixStream,
@@ -93,21 +75,7 @@ impl Fake {
 
     /// A running terminal of that name.
     pub(crate) fn add(&self, key: &str) -> u32 {
-        let terminal = Terminal {
-            key: Some(key.into()),
-            command: vec![],
-            cwd: Some("/src".into()),
-            cols: 80,
-            rows: 24,
-            owner: None,
-            exit: None,
-            output: vec![],
-            gone: 0,
-            typed: vec![],
-            signals: vec![],
-            recovery: None,
-            full: false,
-        };
+        let terminal = Terminal { cwd: Some("/src".into()), ..Terminal::new(Some(key.into())) };
         let mut inner = self.lock();
         let id = inner.terminals.keys().next_back().map_or(1, |id| id + 1);
         inner.terminals.insert(id, terminal);
@@ -288,6 +256,18 @@ impl Inner {
 
     fn answer(&mut self, own: u64, seq: u32, request: &Request<'_>) {
         let mut reply = vec![];
+        if let Request::Snapshot { session, .. } = request
+            && let Some(terminal) = self.terminals.get_mut(session)
+        {
+            if terminal.blind {
+                return;
+            }
+            let (offset, burst) = (terminal.output.len() as u64, std::mem::take(&mut terminal.burst));
+            terminal.output.extend_from_slice(&burst);
+            if !burst.is_empty() {
+                self.tell(*session, &Event::Output { session: *session, data: &burst, offset: Some(offset) });
+            }
+        }
         match self.granted(own, request) {
             Ok(granted) => append_granted(seq, &granted, &mut reply),
             Err(code) => append_error(seq, code, &format!("the server says {code}"), &mut reply),
@@ -339,19 +319,13 @@ impl Inner {
                 }
                 let id = self.terminals.keys().next_back().map_or(1, |id| id + 1);
                 let terminal = Terminal {
-                    key,
                     command: create.command.iter().map(|word| (*word).to_owned()).collect(),
                     cwd: create.cwd.map(str::to_owned),
                     cols: create.cols.unwrap_or(80),
                     rows: create.rows.unwrap_or(24),
                     owner: Some(me),
-                    exit: None,
-                    output: vec![],
-                    gone: 0,
-                    typed: vec![],
-                    signals: create.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-                    recovery: None,
-                    full: false,
+                    env: create.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+                    ..Terminal::new(key)
                 };
                 self.terminals.insert(id, terminal);
                 return Ok(Granted { session: Some(id), created: Some(true), ..granted });
@@ -429,52 +403,5 @@ impl Inner {
             _ => {}
         }
         Ok(granted)
-    }
-}
-
-impl Terminal {
-    fn has(&self, offset: u64) -> bool {
-        (self.gone as u64..=self.output.len() as u64).contains(&offset)
-    }
-
-    /// Its size, so that a test sees which picture this is, and all that was written.
-    fn snapshot(&self) -> Snapshot {
-        let text = String::from_utf8_lossy(&self.output);
-        let content = format!("\x1bc[picture {}x{}]\r\n{text}", self.cols, self.rows);
-        let modes = Modes { cursor_visible: true, auto_wrap: true, ..Modes::default() };
-        let offset = self.output.len() as u64;
-        let (cols, rows) = (self.cols, self.rows);
-        Snapshot {
-            content,
-            cols,
-            rows,
-            modes,
-            offset,
-            title: Some("t\u{1b}itle".into()),
-            ..Snapshot::default()
-        }
-    }
-
-    fn row(&self, id: u32, me: &str) -> SessionInfo<'static> {
-        SessionInfo {
-            id,
-            session_key: self.key.clone().map(Cow::Owned),
-            pid: 4711,
-            pts: "/dev/pts/4".into(),
-            is_alive: self.exit.is_none(),
-            created_at: 0,
-            last_attached_at: 0,
-            state: Some(if self.exit.is_none() { Word::Running } else { Word::Exited }),
-            exit_code: self.exit.map(|exit| exit.code),
-            exit_signal: self.exit.and_then(|exit| exit.signal),
-            cols: Some(self.cols),
-            rows: Some(self.rows),
-            cwd: self.cwd.clone().map(Cow::Owned),
-            command: self.command.iter().cloned().map(Cow::Owned).collect(),
-            owner: self.owner.clone().map(Cow::Owned),
-            owner_is_you: Some(self.owner.as_deref() == Some(me)),
-            subscribers: Some(0),
-            recovery: self.recovery.clone().map(Cow::Owned),
-        }
     }
 }
