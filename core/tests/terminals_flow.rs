@@ -279,6 +279,26 @@ fn what_ran_on_is_adopted_byte_for_byte_and_its_exit_is_reported() {
 }
 
 #[test]
+fn a_client_that_had_read_more_than_a_new_daemon_has_yet_goes_on_where_it_was() {
+    // Of what is held the new daemon has been told nothing.
+    let fakes = [(3, fake(5000, 5000))];
+    let records = vec![(record(3, false), None)];
+    let restored =
+        RestoredTerminals { next_id: 9, records, held: vec![held(3, 5000, 900_000)], boot: [1; 16] };
+    let mut host = Host::at(config(), restored, fakes.into(), start_of_time());
+    let conn = host.control("A");
+    let resume = |from| Request::Attach(Attach { session: 3, resume_from: Some(from), ..Attach::default() });
+    assert_eq!(host.granted(conn, &resume(900_001)).resumed, Some(false));
+    let granted = host.granted(conn, &resume(890_000));
+    assert_eq!((granted.resumed, granted.offset), (Some(true), Some(890_000)));
+    let before = host.peer(conn).received.get(&3).copied().unwrap_or(0);
+    host.print(3, 885_000);
+    assert_eq!(host.peer(conn).received.get(&3).copied().unwrap_or(0), before);
+    host.print(3, 10_100);
+    assert_eq!(host.peer(conn).received[&3], before + 10_100);
+}
+
+#[test]
 fn an_exit_while_nobody_was_there_is_told_at_the_next_attach() {
     let fakes = [(3, Fake { exit: Some(Exit { code: 9, signal: None }), ..fake(0, 700_000) })];
     let records = vec![(record(3, false), None)];
