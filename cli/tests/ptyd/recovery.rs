@@ -14,6 +14,11 @@ fn pid(client: &mut Client, session: u64) -> u32 {
     number(&client.row(session), "pid").try_into().unwrap()
 }
 
+/// Whether the journal's file holds these bytes.
+fn written(world: &World, bytes: &[u8]) -> bool {
+    fs::read(world.journal()).is_ok_and(|all| all.windows(bytes.len()).any(|part| part == bytes))
+}
+
 /// The daemon and its holder die at once, and with them every program.
 fn crash(world: &World, daemon: crate::support::Daemon) {
     daemon.kill();
@@ -213,10 +218,7 @@ fn after_a_crash_of_both_shells_come_back_and_commands_are_told_to_be_gone() {
     let ended = client.run("exit 3");
     assert_eq!(client.exit(ended), (3, None));
     // What it showed is written down within 2 s.
-    let written = |text: &[u8]| {
-        fs::read(world.journal()).is_ok_and(|all| all.windows(text.len()).any(|part| part == text))
-    };
-    until("the tails are written down", || written(b"before42") && written(b"wor42ds"));
+    until("the tails are written down", || written(&world, b"before42") && written(&world, b"wor42ds"));
     crash(&world, daemon);
 
     let daemon = world.start();
@@ -352,7 +354,8 @@ fn what_ended_under_a_killed_daemon_is_not_restored() {
     client.attach(session);
     assert_eq!(client.exit(session), (137, Some(9)));
     assert!(!flag(&client.row(session), "is_alive"));
-    // It stays so, over another restart and the end of the holder.
+    // Once that is written down it stays so, over another restart and the end of the holder.
+    until("it is written down", || written(&world, b"\"code\":137"));
     crash(&world, daemon);
     let daemon = world.start();
     let mut client = daemon.client("A");
