@@ -25,6 +25,8 @@ use crate::paths::Surroundings;
 use crate::run::ConnectAddress;
 use crate::run::agent::{AgentError, AgentOptions, InboxPlace};
 use crate::simple;
+use crate::term;
+use castra_driver::terminals::service::TerminalsOptions;
 
 /// Default of `--timeout` with `--once`.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,6 +77,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
             require_authenticated: args.require_authenticated,
             ..InboxSettings::default()
         }),
+        trust_unkeyed_broker: args.trust_unkeyed_broker,
         // The driver fills in the rest, the boot id included.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..AgentConfig::new(name)
@@ -84,6 +87,8 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
     let options = AgentOptions {
         config,
         connect: connect.clone(),
+        terminals: args.terminals_socket.clone(),
+        hosted: hosted(args, socket.as_deref()),
         socket,
         inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),
@@ -101,6 +106,12 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
     teller.finish();
     ended?;
     Ok(Exit::Yes)
+}
+
+/// The terminals that the agent serves: their socket stands beside its own.
+fn hosted(args: &Agent, socket: Option<&Path>) -> Option<TerminalsOptions> {
+    let socket = socket.filter(|_| args.terminals)?;
+    Some(term::serve::usual(&term::serve::beside(socket, "terminals.sock"), None))
 }
 
 /// What the events of a single handshake came to.

@@ -17,6 +17,7 @@ use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
 use crate::run::broker::{BrokerOptions, Serving};
 use crate::size;
+use crate::term::{self, serve::SOCKET as TERMINALS_SOCKET};
 
 /// castra 0.1's port.
 const PORT: u16 = 7070;
@@ -58,7 +59,7 @@ impl Child {
 /// Whoever called `castra up` may have had more than the three standard
 /// descriptors open for its children: a lock, or a pipe whose end somebody waits
 /// for. A broker must not hold them for the rest of its life.
-fn close_inherited() {
+pub(crate) fn close_inherited() {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
@@ -128,8 +129,11 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         let address = format!("tcp:127.0.0.1:{port}");
         listen.push(address.parse().map_err(|error| Failure::usage(format!("{address}: {error}")))?);
     }
+    let terminals =
+        settings.terminals.then(|| term::serve::usual(&state_dir.join(TERMINALS_SOCKET), Some(&state_dir)));
     Ok(BrokerOptions {
         config,
+        terminals,
         state_dir,
         listen,
         pidfile: settings.pidfile.clone(),
@@ -209,6 +213,7 @@ impl Settings {
             ("--require-token", self.require_token),
             ("--accept-unproven", self.accept_unproven),
             ("--only-known", self.only_known),
+            ("--terminals", self.terminals),
         ] {
             if on {
                 args.push(name.into());
@@ -245,6 +250,7 @@ mod tests {
                 "--require-token",
                 "--accept-unproven",
                 "--only-known",
+                "--terminals",
             ],
             &["--port", "1", "--pidfile", "/s/p", "--logfile", "/s/l", "--handshake-dir", "/s/h"],
             &["--handshake-timeout", "250ms", "--max-guests", "7", "--config", "/etc/castra.toml"],

@@ -26,5 +26,6 @@ pub mod shell;
 pub mod signals;
 pub mod start;
 pub mod store;
+pub mod terminals;
 pub mod threads;
 pub mod work;

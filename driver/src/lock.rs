@@ -1,4 +1,4 @@
-//! One broker per state directory.
+//! One broker per state directory, and one daemon per socket.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -14,7 +14,8 @@ use crate::files::read_small;
 /// The name of the lock file in a state directory.
 pub const LOCK_FILE: &str = "broker.lock";
 
-/// A state directory held by this process, until it drops this or dies.
+/// A state directory, or whatever a lock file stands for, held by this process
+/// until it drops this or dies.
 ///
 /// The file stays behind: removing it would let two brokers hold two files of
 /// one name. Its content only says who holds it; the lock itself is the kernel's.
@@ -23,7 +24,7 @@ pub struct StateLock {
     file: File,
 }
 
-/// Who holds a state directory, as far as is known.
+/// Who holds it, as far as is known.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Holder {
     /// Process id.
@@ -37,11 +38,11 @@ pub struct Holder {
     pub listen: Vec<String>,
 }
 
-/// Why the state directory could not be had.
+/// Why it could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another broker has it.
-    #[error("another broker has it: {0}")]
+    /// Another process has it.
+    #[error("another process has it: {0}")]
     Held(Holder),
     /// The lock file can't be used.
     #[error("can't lock {path:?}: {error}")]
@@ -75,8 +76,15 @@ impl StateLock {
     /// # Errors
     /// [`LockError::Held`] when another process has it; otherwise the file can't be used.
     pub fn acquire(state_dir: &Path) -> Result<Self, LockError> {
-        let path = state_dir.join(LOCK_FILE);
-        let failed = |error| LockError::Failed { path: path.clone(), error };
+        Self::acquire_file(&state_dir.join(LOCK_FILE))
+    }
+
+    /// The same, with a lock file of that path.
+    ///
+    /// # Errors
+    /// See [`StateLock::acquire`].
+    pub fn acquire_file(path: &Path) -> Result<Self, LockError> {
+        let failed = |error| LockError::Failed { path: path.to_owned(), error };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -84,13 +92,13 @@ impl StateLock {
             .truncate(false)
             .mode(0o600)
             .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(&path)
+            .open(path)
             .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { file }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 // It may be just about to write who it is.
-                let holder = read_small(&path)
+                let holder = read_small(path)
                     .ok()
                     .and_then(|content| serde_json::from_slice(&content).ok())
                     .unwrap_or_default();
@@ -137,7 +145,7 @@ mod tests {
         let error = StateLock::acquire(directory.path()).expect_err("held").to_string();
         assert_eq!(
             error,
-            "another broker has it: pid 42, since 2026-11-20T15:24:17.042Z, listening on tcp:127.0.0.1:7070"
+            "another process has it: pid 42, since 2026-11-20T15:24:17.042Z, listening on tcp:127.0.0.1:7070"
         );
         drop(first);
         StateLock::acquire(directory.path()).expect("free again");

@@ -1,6 +1,8 @@
 //! The loop: wait, collect, turn. The only place where time passes.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use castra_core::boundary::Engine;
@@ -38,7 +40,37 @@ pub(crate) enum Ended {
 pub(crate) struct Service<'a, E> {
     pub(crate) shell: &'a mut Shell<E, MioNet, ThreadWork>,
     pub(crate) signals: Option<&'a mut Signals>,
+    pub(crate) stopper: Option<&'a Stopper>,
     pub(crate) recording: Option<&'a Recording>,
+}
+
+/// Stops a service from another thread, as TERM does from another process.
+#[derive(Clone)]
+pub(crate) struct Stopper {
+    asked: Arc<AtomicBool>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Stopper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stopper")
+    }
+}
+
+impl Stopper {
+    /// Stops whoever `wake` wakes.
+    pub(crate) fn new(wake: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self { asked: Arc::default(), wake }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.asked.store(true, Ordering::Release);
+        (self.wake)();
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
 }
 
 impl<E: Engine> Service<'_, E> {
@@ -88,6 +120,11 @@ impl<E: Engine> Service<'_, E> {
                 if let Some(config) = reload() {
                     self.shell.configure(clock::now(), config);
                 }
+            }
+            if !stop_asked && self.stopper.is_some_and(Stopper::is_asked) {
+                stop_asked = true;
+                let now = clock::now();
+                self.shell.drain(now, now.boot + DRAIN);
             }
             let Some(signals) = self.signals.as_mut().filter(|_| woken.signals) else { continue };
             let requests: Vec<_> = signals.pending().collect();
@@ -141,7 +178,7 @@ mod tests {
     fn the_loop_ends_when_the_engine_stops_and_everything_is_written() {
         let mut shell = shell(vec![Act::Stopped]);
         shell.log(clock::now(), Level::Info, "a last line");
-        let ended = Service { shell: &mut shell, signals: None, recording: None }
+        let ended = Service { shell: &mut shell, signals: None, stopper: None, recording: None }
             .run(|| None, |_| {})
             .expect("a poller");
         assert_eq!(ended, Ended::Drained);
@@ -149,11 +186,29 @@ mod tests {
     }
 
     #[test]
+    fn another_thread_stops_the_loop_as_a_signal_would() {
+        let mut shell = shell(Vec::new());
+        shell.engine().stop_on_drain = true;
+        let stopper = Stopper::new(shell.net().waker());
+        let other = std::thread::spawn({
+            let stopper = stopper.clone();
+            move || stopper.stop()
+        });
+        let ended = Service { shell: &mut shell, signals: None, stopper: Some(&stopper), recording: None }
+            .run(|| None, |_| {})
+            .expect("a poller");
+        assert_eq!(ended, Ended::Drained);
+        other.join().expect("it stopped us");
+    }
+
+    #[test]
     fn a_worker_and_a_deadline_wake_the_loop() {
         let mut shell = shell(vec![Act::Effect(EffectId(1), Effect::Persist(Vec::new()))]);
         shell.engine().wake = Some(clock::now().boot + Duration::from_millis(30));
         shell.engine().stop_on_tick = true;
-        Service { shell: &mut shell, signals: None, recording: None }.run(|| None, |_| {}).expect("a poller");
+        Service { shell: &mut shell, signals: None, stopper: None, recording: None }
+            .run(|| None, |_| {})
+            .expect("a poller");
         let seen = &shell.engine().seen;
         assert_eq!(seen, &[Seen::Done(EffectId(1), Err(EffectErrorKind::Storage)), Seen::Tick]);
     }

@@ -15,6 +15,7 @@ use crate::config_file::ConfigReader;
 use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
 use crate::start::Starts;
+use crate::terminals::porter::{Porter, Tell};
 use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 
 /// Most batches that share one transaction.
@@ -31,6 +32,7 @@ pub struct ThreadWork {
     files: Lane<Job>,
     names: Lane<(String, u16)>,
     starts: Option<Starts>,
+    terminals: Option<Porter>,
     finished: Receiver<Done>,
     reports: Reports,
 }
@@ -144,6 +146,7 @@ impl ThreadWork {
             files: Lane::new("castra-files"),
             names: Lane::new("castra-names"),
             starts: None,
+            terminals: None,
             finished,
             reports,
         };
@@ -162,6 +165,25 @@ impl ThreadWork {
     #[must_use]
     pub fn with_starts(self, starts: Starts) -> Self {
         Self { starts: Some(starts), ..self }
+    }
+
+    /// The same, and terminals are looked after by `porter`, which tells [`ThreadWork::teller`].
+    #[must_use]
+    pub fn with_terminals(self, porter: Porter) -> Self {
+        Self { terminals: Some(porter), ..self }
+    }
+
+    /// Whoever looks after the terminals.
+    #[must_use]
+    pub const fn terminals(&self) -> Option<&Porter> {
+        self.terminals.as_ref()
+    }
+
+    /// Takes what others than these workers have done for the loop.
+    #[must_use]
+    pub fn teller(&self) -> Tell {
+        let reports = self.reports.clone();
+        Arc::new(move |job, outcome| reports.done(job, outcome))
     }
 
     /// Appends what was finished since the last call.
@@ -205,12 +227,20 @@ impl Work for ThreadWork {
                 let reports = self.reports.clone();
                 return starts.start(guest, patience, move |end| reports.done(id, Outcome::Finished(end)));
             }
-            Job::Terminal { .. } => {
-                let message = "no terminals are hosted here".to_owned();
-                let error = EffectError { kind: EffectErrorKind::Terminal, message };
-                return self.reports.done(id, Outcome::Finished(Err(error)));
+            Job::Terminal { terminal, deed } => {
+                let Some(porter) = &self.terminals else {
+                    let message = "no terminals are hosted here".to_owned();
+                    let error = EffectError { kind: EffectErrorKind::Terminal, message };
+                    return self.reports.done(id, Outcome::Finished(Err(error)));
+                };
+                return porter.submit(id, terminal, deed);
             }
-            Job::Grant { .. } => return,
+            Job::Grant { terminal, credit } => {
+                if let Some(porter) = &self.terminals {
+                    porter.grant(terminal, credit);
+                }
+                return;
+            }
             job if self.files.thread.is_some() => match self.files.submit(id, job) {
                 Ok(()) => None,
                 Err(Job::Append(append)) => return self.refuse_append(id, &append),

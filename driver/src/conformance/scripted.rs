@@ -39,6 +39,8 @@ pub enum Act {
     Discard(ConnId),
     /// `Read`.
     Read(Source, usize),
+    /// `Finish`.
+    Finish(ConnId),
     /// `Close`.
     Close(ConnId, CloseReason),
     /// `Effect`.
@@ -64,6 +66,8 @@ pub struct Scripted {
     pub wake: Option<Time>,
     /// Stop at the first tick.
     pub stop_on_tick: bool,
+    /// Stop when it is asked to.
+    pub stop_on_drain: bool,
     acts: VecDeque<Act>,
     current: Vec<u8>,
     undrained: bool,
@@ -147,7 +151,12 @@ impl Engine for Scripted {
                 }
                 Seen::Tick
             }
-            Input::Drain { .. } => Seen::Drain,
+            Input::Drain { .. } => {
+                if self.stop_on_drain {
+                    self.acts.push_back(Act::Stopped);
+                }
+                Seen::Drain
+            }
             _ => return,
         };
         self.seen.push(seen);
@@ -168,6 +177,7 @@ impl Engine for Scripted {
             }
             Some(Act::Discard(conn)) => Output::Discard { conn },
             Some(Act::Read(source, credit)) => Output::Read { source, credit },
+            Some(Act::Finish(conn)) => Output::Finish { conn },
             Some(Act::Close(conn, why)) => Output::Close { conn, why },
             Some(Act::Effect(id, effect)) => Output::Effect { id, effect },
             Some(Act::Cancel(effect)) => Output::Cancel { effect },

@@ -1,0 +1,9 @@
+//! Pseudo-terminals: who keeps them, who reads them, what they show, and the
+//! daemon that hosts them.
+
+pub mod holder;
+pub mod journal;
+pub mod porter;
+pub mod screen;
+pub mod service;
+pub mod token;
