@@ -38,6 +38,8 @@ pub struct TerminalsConfig {
     pub connections_max: usize,
     /// Most unanswered requests of one connection.
     pub requests_max: usize,
+    /// Most columns times rows of a terminal.
+    pub cells_max: u32,
     /// Bytes of input that may wait for a program.
     pub input_max: usize,
     /// From accept to a handshake that succeeds.
@@ -128,6 +130,7 @@ impl Default for TerminalsConfig {
             sessions_max: 64,
             connections_max: 128,
             requests_max: 64,
+            cells_max: 1_000_000,
             input_max: 2_000_000,
             handshake_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(10),

@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::asks::Asks;
 use super::client::Client;
@@ -20,7 +21,7 @@ use crate::time::{Now, Time};
 use crate::timers::TimerId;
 
 /// A daemon of terminals.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Terminals {
     pub(super) cx: Cx,
     pub(super) clients: BTreeMap<ConnId, Client>,
@@ -41,6 +42,18 @@ pub struct Terminals {
     pub(super) longest_request: core::time::Duration,
     drain: Option<Drain>,
     drain_timer: TimerId,
+}
+
+/// What waits to be sent and started may hold secrets.
+impl fmt::Debug for Terminals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terminals")
+            .field("now", &self.cx.now)
+            .field("clients", &self.clients)
+            .field("sessions", &self.sessions)
+            .field("drain", &self.drain)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

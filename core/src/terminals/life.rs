@@ -55,12 +55,7 @@ impl Terminals {
                 }
             }
         }
-        if create.cols == Some(0) || create.rows == Some(0) {
-            return Err((
-                ErrorCode::InvalidArgument,
-                "a terminal has at least one column and one row".into(),
-            ));
-        }
+        self.check_size(create.cols.unwrap_or(80), create.rows.unwrap_or(24))?;
         if self.alive() >= self.cx.config.sessions_max {
             return Err((ErrorCode::LimitReached, format!("{} terminals run already", self.alive())));
         }
@@ -145,7 +140,9 @@ impl Terminals {
 
     /// The answer leaves when the terminal runs and its record is durable.
     fn await_running(&mut self, terminal: TerminalId, ask: u64) {
-        let Some(session) = self.sessions.get_mut(&terminal) else { return };
+        let Self { asks, sessions, .. } = self;
+        let Some(session) = sessions.get_mut(&terminal) else { return };
+        session.creators.retain(|ask| asks.get(*ask).is_some());
         if session.state == State::Starting || self.journal.is_new(terminal) {
             session.creators.push(ask);
         } else {

@@ -141,12 +141,7 @@ impl Terminals {
         cols: u16,
         rows: u16,
     ) -> Result<(), Refusal> {
-        if cols == 0 || rows == 0 {
-            return Err((
-                ErrorCode::InvalidArgument,
-                "a terminal has at least one column and one row".into(),
-            ));
-        }
+        self.check_size(cols, rows)?;
         let terminal = self.gate(conn, terminal)?;
         if let Some(session) = self.sessions.get_mut(&terminal) {
             let changed = (session.launch.cols, session.launch.rows) != (cols, rows);
@@ -158,6 +153,16 @@ impl Terminals {
         }
         self.order(conn, seq, terminal, Deed::Resize { cols, rows });
         Ok(())
+    }
+
+    /// A screen model has to keep all of it.
+    pub(super) fn check_size(&self, cols: u16, rows: u16) -> Result<(), Refusal> {
+        let most = self.cx.config.cells_max;
+        let cells = u32::from(cols) * u32::from(rows);
+        if (1..=most).contains(&cells) {
+            return Ok(());
+        }
+        Err((ErrorCode::InvalidArgument, format!("a terminal has 1 to {most} cells, not {cols} x {rows}")))
     }
 
     fn kill_all(&mut self, conn: ConnId, seq: u32, scope: Option<Scope>) {
