@@ -21,6 +21,8 @@ const PIECE_MIN: usize = 4096;
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) conn: ConnId,
+    /// The later it came, the higher.
+    pub(super) number: u64,
     pub(super) timer: TimerId,
     /// The kernel says that it is this process.
     pub(super) vouched: bool,
@@ -94,6 +96,7 @@ impl Client {
     pub(super) fn new(conn: ConnId, timer: TimerId, vouched: bool, by: Time, room: usize) -> Self {
         Self {
             conn,
+            number: 0,
             timer,
             vouched,
             stage: Stage::Greeting { by },

@@ -73,6 +73,9 @@ pub struct TerminalsConfig {
     pub restore: RestorePolicy,
     /// What becomes of terminals when the daemon is stopped.
     pub on_stop: OnStop,
+    /// The bug that is planted, if any.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::planted::Bug>,
 }
 
 /// What is started anew after its program was lost (a reboot).
@@ -147,6 +150,8 @@ impl Default for TerminalsConfig {
             kept_env: kept.map(String::from).to_vec(),
             restore: RestorePolicy::default(),
             on_stop: OnStop::default(),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }

@@ -25,6 +25,10 @@ use crate::timers::TimerId;
 pub struct Terminals {
     pub(super) cx: Cx,
     pub(super) clients: BTreeMap<ConnId, Client>,
+    /// When a request that had to wait came, while it is served.
+    pub(super) asked_since: Option<Time>,
+    /// Connections so far.
+    pub(super) opened: u64,
     pub(super) sessions: BTreeMap<TerminalId, Session>,
     /// The newest terminal of each key.
     pub(super) keys: BTreeMap<String, TerminalId>,
@@ -118,6 +122,8 @@ impl Terminals {
         let mut engine = Self {
             cx,
             clients: BTreeMap::new(),
+            asked_since: None,
+            opened: 0,
             sessions: BTreeMap::new(),
             keys: BTreeMap::new(),
             asks,
@@ -248,17 +254,22 @@ impl Terminals {
     fn settle(&mut self) {
         loop {
             self.pump();
-            let Some(notice) = self.cx.notices.pop_front() else { break };
-            match notice {
-                Notice::Warn { to, terminal, lag, level } => self.on_warn(to, terminal, lag, level),
-                Notice::Behind { conn, terminal } => self.on_behind(conn, terminal),
-                Notice::Taken(terminal) => self.grant(terminal),
-                Notice::Over { conn, terminal } => self.unwatch(conn, terminal),
+            match self.cx.notices.pop_front() {
+                Some(Notice::Warn { to, terminal, lag, level }) => self.on_warn(to, terminal, lag, level),
+                Some(Notice::Behind { conn, terminal }) => self.on_behind(conn, terminal),
+                Some(Notice::Taken(terminal)) => self.grant(terminal),
+                Some(Notice::Over { conn, terminal }) => self.unwatch(conn, terminal),
+                None => {
+                    self.resume();
+                    self.write_journal();
+                    self.on_drain();
+                    // These leave something for the others, too.
+                    if self.hungry.is_empty() && self.cx.notices.is_empty() {
+                        break;
+                    }
+                }
             }
         }
-        self.write_journal();
-        self.resume();
-        self.on_drain();
     }
 
     fn begin_drain(&mut self, deadline: Time) {

@@ -108,7 +108,10 @@ impl Terminals {
             if let Some(asked) = self.close_ask(ask)
                 && let Ok((seq, request)) = Request::parse(&frame[HEADER..])
             {
+                // Its time runs since it was asked.
+                self.asked_since = Some(asked.since);
                 self.on_request(asked.conn, seq, &request);
+                self.asked_since = None;
             }
         }
     }
@@ -164,7 +167,6 @@ impl Terminals {
 
     /// A new terminal's record could not be written: it can't be promised.
     pub(super) fn on_unrecorded(&mut self, terminal: TerminalId, why: &str) {
-        self.spawn_restored(terminal);
         let Some(session) = self.sessions.get_mut(&terminal) else { return };
         let creators = core::mem::take(&mut session.creators);
         if creators.is_empty() {
@@ -208,6 +210,9 @@ impl Terminals {
             self.cx.event(TerminalFact::Created { terminal, pid, key });
         }
         self.journal.mark_new(terminal);
+        if planted!(self.cx.config, CreatedBeforeCommit) {
+            self.on_recorded(terminal);
+        }
         self.grant(terminal);
         if doomed {
             self.end(terminal);
@@ -234,7 +239,11 @@ impl Terminals {
                 self.refuse_ask(ask, ErrorCode::NotFound, "it could not be started");
             }
         }
-        self.forget(terminal, false);
+        // Somebody may have attached meanwhile, and that was written down.
+        if let Some(session) = self.sessions.get_mut(&terminal) {
+            session.released = true;
+        }
+        self.forget(terminal, true);
     }
 
     pub(super) fn on_adopted(&mut self, terminal: TerminalId, result: &Result<(), EffectError>) {
@@ -292,7 +301,7 @@ impl Terminals {
         }
         let forget = forget && session.watchers.is_empty();
         session.arm(&mut self.cx);
-        if lease {
+        if lease && !planted!(self.cx.config, OwnerNotReleased) {
             self.end_lease(terminal);
         }
         if patience {

@@ -167,7 +167,9 @@ impl Terminals {
             client.send(&mut cx.out, |out| append_granted(seq, &granted, out));
         }
         if let Some(client) = clients.get_mut(&target) {
-            let watch = Watch { terminal, next: offset, level: Level::Green, looking: false };
+            let again = u64::from(snapshot.is_none() && planted!(cx.config, ResumedTwice));
+            let watch =
+                Watch { terminal, next: offset.saturating_sub(again), level: Level::Green, looking: false };
             match client.watch(terminal) {
                 // It begins anew.
                 Some(known) => *known = watch,
@@ -199,7 +201,7 @@ impl Terminals {
         let Some(watch) = client.watch(terminal).filter(|watch| watch.looking) else { return };
         watch.looking = false;
         let skipped_bytes = offset.saturating_sub(watch.next);
-        watch.next = watch.next.max(offset);
+        watch.next = watch.next.max(offset) + u64::from(planted!(cx.config, GapAtResync));
         let event =
             Event::Resync { session: terminal.0, snapshot: Cow::Borrowed(snapshot), offset, skipped_bytes };
         client.send(&mut cx.out, |out| append_event(&event, out));
