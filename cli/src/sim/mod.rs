@@ -239,7 +239,7 @@ fn bug(args: &Sim) -> Result<Option<castra_core::planted::Bug>, Failure> {
 /// What the runner can play.
 fn limits(args: &Sim) -> Result<Limits, Failure> {
     match args.runner {
-        Runner::Des | Runner::Explore => Ok(Limits::default()),
+        Runner::Des | Runner::Explore | Runner::Terminals => Ok(Limits::default()),
         Runner::Turmoil if args.story || args.diagram.is_some() || args.save.is_some() => {
             Err(Failure::usage("only `--runner des` can tell, draw or save a world"))
         }

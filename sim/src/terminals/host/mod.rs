@@ -20,7 +20,7 @@ use castra_core::time::Time;
 use castra_driver::work::{Done, Job, JobId, Outcome, Work};
 
 use super::draws::Draws;
-use super::pattern::{self, Author, Piece};
+use super::pattern::{Author, Piece};
 use super::plan::{Host as Shape, Program, Step};
 use crate::choice::Choice;
 use crate::outcome::{Counts, count};
