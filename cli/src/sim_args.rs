@@ -115,6 +115,8 @@ pub(crate) enum Runner {
     Des,
     /// Every state of worlds with 1 or 2 guests, breadth first: a shortest way to a broken promise
     Explore,
+    /// Worlds of terminals: the daemon of terminals, its programs and its clients
+    Terminals,
     /// The turmoil library's network; only in a castra built for that
     Turmoil,
 }
@@ -124,6 +126,7 @@ impl Runner {
         match self {
             Self::Des => "des",
             Self::Explore => "explore",
+            Self::Terminals => "terminals",
             Self::Turmoil => "turmoil",
         }
     }

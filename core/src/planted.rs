@@ -138,6 +138,25 @@ bugs! {
     /// Broker. A sender's key is not looked at: a retry is another message (P2).
     KeyForgotten = "key_forgotten",
 
+    // Terminals.
+    /// Terminals. The end is told as soon as it is known, before the output that was not read yet
+    /// (O3).
+    ExitBeforeOutput = "exit_before_output",
+    /// Terminals. The end is told twice (O3).
+    ExitTwice = "exit_twice",
+    /// Terminals. After a resync output goes on one byte too late (O2).
+    GapAtResync = "gap_at_resync",
+    /// Terminals. Who resumes gets the last byte that it has once more (O2).
+    ResumedTwice = "resumed_twice",
+    /// Terminals. Nobody looks whether a command comes from the owner (O1).
+    ObserverCommands = "observer_commands",
+    /// Terminals. An owner that left is not waited for: anybody may claim at once (O1).
+    LeaseIgnored = "lease_ignored",
+    /// Terminals. An owner that left is waited for without an end (O1).
+    OwnerNotReleased = "owner_not_released",
+    /// Terminals. A terminal is said to be there before that is durable (S2).
+    CreatedBeforeCommit = "created_before_commit",
+
     // The shell.
     /// Shell. A slot's next connection has the id of its last: edges and deadlines of the old one
     /// reach the new one (S6, L3).
@@ -156,6 +175,14 @@ bugs! {
     /// Shell. Writable edges are never asked for: what a full socket did not take never leaves
     /// (L4, L5).
     WriteInterestForgotten = "write_interest_forgotten",
+}
+
+impl Bug {
+    /// Whether it is a bug of the daemon of terminals, which other worlds don't have.
+    #[must_use]
+    pub fn is_of_terminals(self) -> bool {
+        self.about().starts_with("Terminals. ")
+    }
 }
 
 /// [`Bug::MonotonicClock`], on the way in and on the way out.
@@ -200,7 +227,11 @@ mod tests {
         for bug in Bug::ALL {
             assert_eq!(bug.to_string().parse(), Ok(*bug));
             assert!(bug.as_str().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
-            assert!(["Broker. ", "Agent. ", "Shell. "].iter().any(|who| bug.about().starts_with(who)));
+            assert!(
+                ["Broker. ", "Agent. ", "Terminals. ", "Shell. "]
+                    .iter()
+                    .any(|who| bug.about().starts_with(who))
+            );
         }
         assert_eq!("no_such_bug".parse::<Bug>(), Err(UnknownBug));
     }

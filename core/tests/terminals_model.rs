@@ -67,7 +67,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let (by, terminal) = (0u8..5, 0u8..4);
+    let (by, terminal) = (0u8..4, 0u8..3);
     prop_oneof![
         3 => (0u8..2, prop::bool::weighted(0.3)).prop_map(|(id, stream)| Op::Open { id, stream }),
         1 => by.clone().prop_map(Op::Close),
@@ -322,7 +322,11 @@ proptest! {
     fn whatever_happens_owners_bytes_and_ends_are_told_as_they_are(ops in prop::collection::vec(op(), 1..60)) {
         let mut run = Run::new();
         run.step(&Op::Open { id: 0, stream: false });
+        run.step(&Op::Open { id: 1, stream: true });
         run.step(&Op::Create { by: 0, key: false });
+        for by in 0..2 {
+            run.step(&Op::Attach { by, terminal: 0, observe: false, resume: None });
+        }
         for op in &ops {
             run.step(op);
         }

@@ -131,6 +131,31 @@ fn a_terminal_is_created_when_it_runs_and_is_written_down() {
 }
 
 #[test]
+fn whoever_comes_to_a_new_terminal_waits_for_its_record_too() {
+    let mut host = Host::new();
+    let (a, b) = (host.control("A"), host.control("B"));
+    host.held_persists = true;
+    let create = Request::Create(Box::new(Create { session_key: Some("build"), ..Create::default() }));
+    let (first, second) = (host.ask(a, &create), host.ask(b, &create));
+    assert!(host.answer(a, first).is_none() && host.answer(b, second).is_none());
+    host.persist_one();
+    assert!(host.answer(a, first).is_some() && host.answer(b, second).is_some());
+}
+
+#[test]
+fn an_ended_terminal_is_let_go_once_its_end_is_durable() {
+    let mut host = Host::new();
+    let conn = host.control("A");
+    host.held_persists = true;
+    host.ask(conn, &Request::Create(Box::default()));
+    host.exit(1, 0);
+    host.persist_one();
+    assert!(host.records[&1].exited.is_none() && host.fakes.contains_key(&1));
+    host.persist_one();
+    assert!(host.records[&1].exited.is_some() && !host.fakes.contains_key(&1));
+}
+
+#[test]
 fn what_cannot_be_started_is_refused_by_its_kind_and_leaves_nothing() {
     let mut host = Host::new();
     let conn = host.control("A");
@@ -195,7 +220,7 @@ fn every_bound_of_a_client_is_told() {
     assert_eq!(host.door, 1);
     let (first, _) = (host.create(conn), host.create(conn));
     assert_eq!(host.refused(conn, &Request::Create(Box::default())), ErrorCode::LimitReached);
-    for (cols, rows) in [(0, 1), (1, 0)] {
+    for (cols, rows) in [(0, 1), (1, 0), (1001, 1000), (u16::MAX, u16::MAX)] {
         let resize = Request::Resize { session: first, cols, rows };
         assert_eq!(host.refused(conn, &resize), ErrorCode::InvalidArgument);
         let create = Create { cols: Some(cols), rows: Some(rows), ..Create::default() };

@@ -25,6 +25,7 @@ pub mod play;
 mod scribe;
 pub mod shrink;
 pub mod story;
+pub mod terminals;
 mod truth;
 #[cfg(feature = "turmoil")]
 pub mod turmoil;

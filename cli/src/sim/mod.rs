@@ -5,6 +5,7 @@ mod failed;
 mod measure;
 mod report;
 mod seeds;
+mod terminals;
 #[cfg(feature = "turmoil")]
 mod turmoil;
 
@@ -44,6 +45,10 @@ pub(crate) fn run(cx: &mut Context, args: &Sim) -> Outcome {
     match &args.command {
         Some(SimCommand::Measure(args)) => measure::run(cx, args),
         None if args.runner == Runner::Explore => explore::run(cx, args),
+        None if args.runner == Runner::Terminals => {
+            terminals::refuse_what_means_nothing(args)?;
+            play(cx, args)
+        }
         None if args.full => Err(Failure::usage("--full belongs to `--runner explore`")),
         None => play(cx, args),
     }
@@ -67,6 +72,7 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
     let done = seeds::run(&range, until, jobs, &stop, |seed| match args.runner {
         Runner::Des => player.play(seed),
         Runner::Explore => unreachable!("it has no seeds"),
+        Runner::Terminals => terminals::play(&player, seed),
         #[cfg(feature = "turmoil")]
         Runner::Turmoil => turmoil::play(&player.limits, seed),
         #[cfg(not(feature = "turmoil"))]
@@ -80,7 +86,7 @@ fn play(cx: &mut Context, args: &Sim) -> Outcome {
             Some(failed::explain(&player, &format!("seed {seed}"), violation, rerun, Some(&stop), || {
                 // Only castra's own worlds can be written down and told.
                 let told = args.runner == Runner::Des;
-                player.case(seed).filter(|_| told).map(|(case, _)| case)
+                told.then(|| player.case(seed)).flatten().map(|(case, _)| case)
             }))
         }
         None => None,
@@ -233,7 +239,7 @@ fn bug(args: &Sim) -> Result<Option<castra_core::planted::Bug>, Failure> {
 /// What the runner can play.
 fn limits(args: &Sim) -> Result<Limits, Failure> {
     match args.runner {
-        Runner::Des | Runner::Explore => Ok(Limits::default()),
+        Runner::Des | Runner::Explore | Runner::Terminals => Ok(Limits::default()),
         Runner::Turmoil if args.story || args.diagram.is_some() || args.save.is_some() => {
             Err(Failure::usage("only `--runner des` can tell, draw or save a world"))
         }

@@ -74,7 +74,7 @@ impl Asks {
 impl Terminals {
     /// A request that will be answered.
     pub(super) fn ask(&mut self, conn: ConnId, seq: u32, terminal: TerminalId, created: Option<bool>) -> u64 {
-        let since = self.cx.at();
+        let since = self.asked_since.unwrap_or(self.cx.at());
         let last = self.asks.open.back().map_or(Time::ZERO, |(_, ask)| ask.by);
         let by = (since + self.cx.config.request_timeout).max(last);
         self.asks.next += 1;

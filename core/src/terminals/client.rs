@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::wire::{Event, Frames, Level, OUTPUT_OVERHEAD, Role, append_event};
 use crate::boundary::Source;
@@ -17,9 +18,11 @@ const RESERVE: usize = 4096;
 /// Output doesn't leave in pieces smaller than this, unless there is no more of it.
 const PIECE_MIN: usize = 4096;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Client {
     pub(super) conn: ConnId,
+    /// The later it came, the higher.
+    pub(super) number: u64,
     pub(super) timer: TimerId,
     /// The kernel says that it is this process.
     pub(super) vouched: bool,
@@ -46,10 +49,25 @@ pub(super) struct Client {
     reading: bool,
 }
 
+/// What it sends and is sent may be anything.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("conn", &self.conn)
+            .field("stage", &self.stage)
+            .field("open", &self.open)
+            .field("watches", &self.watches)
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
     /// Nobody knows who it is.
     Greeting {
+        /// When it has to be known at the latest.
+        #[cfg_attr(not(feature = "model"), expect(dead_code, reason = "its timer knows; the checker asks"))]
         by: Time,
     },
     Known(Known),
@@ -80,6 +98,7 @@ impl Client {
     pub(super) fn new(conn: ConnId, timer: TimerId, vouched: bool, by: Time, room: usize) -> Self {
         Self {
             conn,
+            number: 0,
             timer,
             vouched,
             stage: Stage::Greeting { by },

@@ -38,6 +38,8 @@ pub struct TerminalsConfig {
     pub connections_max: usize,
     /// Most unanswered requests of one connection.
     pub requests_max: usize,
+    /// Most columns times rows of a terminal.
+    pub cells_max: u32,
     /// Bytes of input that may wait for a program.
     pub input_max: usize,
     /// From accept to a handshake that succeeds.
@@ -71,6 +73,9 @@ pub struct TerminalsConfig {
     pub restore: RestorePolicy,
     /// What becomes of terminals when the daemon is stopped.
     pub on_stop: OnStop,
+    /// The bug that is planted, if any.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::planted::Bug>,
 }
 
 /// What is started anew after its program was lost (a reboot).
@@ -128,6 +133,7 @@ impl Default for TerminalsConfig {
             sessions_max: 64,
             connections_max: 128,
             requests_max: 64,
+            cells_max: 1_000_000,
             input_max: 2_000_000,
             handshake_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(10),
@@ -144,6 +150,8 @@ impl Default for TerminalsConfig {
             kept_env: kept.map(String::from).to_vec(),
             restore: RestorePolicy::default(),
             on_stop: OnStop::default(),
+            #[cfg(feature = "planted")]
+            planted: None,
         }
     }
 }

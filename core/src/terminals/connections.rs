@@ -41,7 +41,10 @@ impl Terminals {
         let timer = self.cx.timers.insert(TimerKey::Client(conn));
         let by = self.cx.at() + self.cx.config.handshake_timeout;
         self.cx.timers.arm(timer, by, Wakeup::Handshake);
-        self.clients.insert(conn, Client::new(conn, timer, vouched, by, room));
+        let mut client = Client::new(conn, timer, vouched, by, room);
+        client.number = self.opened;
+        self.opened += 1;
+        self.clients.insert(conn, client);
         self.cx.door(self.clients.len(), false);
     }
 

@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::asks::Asks;
 use super::client::Client;
@@ -20,10 +21,14 @@ use crate::time::{Now, Time};
 use crate::timers::TimerId;
 
 /// A daemon of terminals.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Terminals {
     pub(super) cx: Cx,
     pub(super) clients: BTreeMap<ConnId, Client>,
+    /// When a request that had to wait came, while it is served.
+    pub(super) asked_since: Option<Time>,
+    /// Connections so far.
+    pub(super) opened: u64,
     pub(super) sessions: BTreeMap<TerminalId, Session>,
     /// The newest terminal of each key.
     pub(super) keys: BTreeMap<String, TerminalId>,
@@ -41,6 +46,18 @@ pub struct Terminals {
     pub(super) longest_request: core::time::Duration,
     drain: Option<Drain>,
     drain_timer: TimerId,
+}
+
+/// What waits to be sent and started may hold secrets.
+impl fmt::Debug for Terminals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terminals")
+            .field("now", &self.cx.now)
+            .field("clients", &self.clients)
+            .field("sessions", &self.sessions)
+            .field("drain", &self.drain)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +122,8 @@ impl Terminals {
         let mut engine = Self {
             cx,
             clients: BTreeMap::new(),
+            asked_since: None,
+            opened: 0,
             sessions: BTreeMap::new(),
             keys: BTreeMap::new(),
             asks,
@@ -243,17 +262,22 @@ impl Terminals {
     fn settle(&mut self) {
         loop {
             self.pump();
-            let Some(notice) = self.cx.notices.pop_front() else { break };
-            match notice {
-                Notice::Warn { to, terminal, lag, level } => self.on_warn(to, terminal, lag, level),
-                Notice::Behind { conn, terminal } => self.on_behind(conn, terminal),
-                Notice::Taken(terminal) => self.grant(terminal),
-                Notice::Over { conn, terminal } => self.unwatch(conn, terminal),
+            match self.cx.notices.pop_front() {
+                Some(Notice::Warn { to, terminal, lag, level }) => self.on_warn(to, terminal, lag, level),
+                Some(Notice::Behind { conn, terminal }) => self.on_behind(conn, terminal),
+                Some(Notice::Taken(terminal)) => self.grant(terminal),
+                Some(Notice::Over { conn, terminal }) => self.unwatch(conn, terminal),
+                None => {
+                    self.resume();
+                    self.write_journal();
+                    self.on_drain();
+                    // These leave something for the others, too.
+                    if self.hungry.is_empty() && self.cx.notices.is_empty() {
+                        break;
+                    }
+                }
             }
         }
-        self.write_journal();
-        self.resume();
-        self.on_drain();
     }
 
     fn begin_drain(&mut self, deadline: Time) {

@@ -204,7 +204,8 @@ impl Terminals {
                     watch.looking = true;
                     notices.push_back(Notice::Behind { conn, terminal });
                 }
-                if lag == 0 && !watch.looking && session.state == State::Exited {
+                let read = lag == 0 || planted!(cx.config, ExitBeforeOutput);
+                if read && !watch.looking && session.state == State::Exited {
                     notices.push_back(Notice::Over { conn, terminal });
                 }
                 if before != level {
@@ -248,7 +249,9 @@ impl Terminals {
         client.watches.retain(|watch| watch.terminal != terminal);
         if let Some((exit, _)) = sessions.get(&terminal).and_then(|session| session.exited) {
             let event = Event::Exit { session: terminal.0, exit };
-            client.send(&mut cx.out, |out| append_event(&event, out));
+            for _ in 0..1 + usize::from(planted!(cx.config, ExitTwice)) {
+                client.send(&mut cx.out, |out| append_event(&event, out));
+            }
         }
         self.end_watch(conn, terminal);
         self.wake(conn);

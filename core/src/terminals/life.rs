@@ -55,12 +55,7 @@ impl Terminals {
                 }
             }
         }
-        if create.cols == Some(0) || create.rows == Some(0) {
-            return Err((
-                ErrorCode::InvalidArgument,
-                "a terminal has at least one column and one row".into(),
-            ));
-        }
+        self.check_size(create.cols.unwrap_or(80), create.rows.unwrap_or(24))?;
         if self.alive() >= self.cx.config.sessions_max {
             return Err((ErrorCode::LimitReached, format!("{} terminals run already", self.alive())));
         }
@@ -113,7 +108,10 @@ impl Terminals {
             if let Some(asked) = self.close_ask(ask)
                 && let Ok((seq, request)) = Request::parse(&frame[HEADER..])
             {
+                // Its time runs since it was asked.
+                self.asked_since = Some(asked.since);
                 self.on_request(asked.conn, seq, &request);
+                self.asked_since = None;
             }
         }
     }
@@ -145,7 +143,9 @@ impl Terminals {
 
     /// The answer leaves when the terminal runs and its record is durable.
     fn await_running(&mut self, terminal: TerminalId, ask: u64) {
-        let Some(session) = self.sessions.get_mut(&terminal) else { return };
+        let Self { asks, sessions, .. } = self;
+        let Some(session) = sessions.get_mut(&terminal) else { return };
+        session.creators.retain(|ask| asks.get(*ask).is_some());
         if session.state == State::Starting || self.journal.is_new(terminal) {
             session.creators.push(ask);
         } else {
@@ -167,7 +167,6 @@ impl Terminals {
 
     /// A new terminal's record could not be written: it can't be promised.
     pub(super) fn on_unrecorded(&mut self, terminal: TerminalId, why: &str) {
-        self.spawn_restored(terminal);
         let Some(session) = self.sessions.get_mut(&terminal) else { return };
         let creators = core::mem::take(&mut session.creators);
         if creators.is_empty() {
@@ -211,6 +210,9 @@ impl Terminals {
             self.cx.event(TerminalFact::Created { terminal, pid, key });
         }
         self.journal.mark_new(terminal);
+        if planted!(self.cx.config, CreatedBeforeCommit) {
+            self.on_recorded(terminal);
+        }
         self.grant(terminal);
         if doomed {
             self.end(terminal);
@@ -237,7 +239,11 @@ impl Terminals {
                 self.refuse_ask(ask, ErrorCode::NotFound, "it could not be started");
             }
         }
-        self.forget(terminal, false);
+        // Somebody may have attached meanwhile, and that was written down.
+        if let Some(session) = self.sessions.get_mut(&terminal) {
+            session.released = true;
+        }
+        self.forget(terminal, true);
     }
 
     pub(super) fn on_adopted(&mut self, terminal: TerminalId, result: &Result<(), EffectError>) {
@@ -305,7 +311,7 @@ impl Terminals {
             self.cx.deed(terminal, Deed::Kill, Purpose::Nothing);
             self.let_go(terminal);
         }
-        if lease {
+        if lease && !planted!(self.cx.config, OwnerNotReleased) {
             self.end_lease(terminal);
         }
         if patience {

@@ -7,11 +7,14 @@ use alloc::boxed::Box;
 use super::client::Watch;
 use super::engine::Terminals;
 use super::session::{Look, Why};
-use super::wire::{Event, Granted, Level, State, append_event, append_granted};
+use super::wire::{CLIENT_FRAME_MAX, Event, Granted, Level, State, append_event, append_granted};
 use super::{Snapshot, Tail};
 use crate::boundary::EffectError;
 use crate::event::TerminalFact;
 use crate::id::{ConnId, TerminalId};
+
+/// Longest content of a snapshot, in bytes: half of the frame that a client takes.
+const CONTENT_MAX: usize = CLIENT_FRAME_MAX / 2;
 
 /// How often a snapshot is asked for again because it was too old.
 const TRIES: u8 = 3;
@@ -19,7 +22,14 @@ const TRIES: u8 = 3;
 impl Terminals {
     /// Somebody wants to know what a terminal shows.
     pub(super) fn want(&mut self, terminal: TerminalId, look: Look) {
-        let Some(session) = self.sessions.get_mut(&terminal) else { return };
+        let Self { asks, sessions, .. } = self;
+        let Some(session) = sessions.get_mut(&terminal) else { return };
+        // Nobody waits for these any more, or one is enough.
+        session.looks.retain(|known| match known.why {
+            Why::Attach { ask, .. } | Why::Snapshot { ask } => asks.get(ask).is_some(),
+            Why::Tail => look.why != Why::Tail,
+            Why::Resync { .. } | Why::Last => true,
+        });
         session.looks.push(look);
         if session.last.is_some() {
             self.serve_last(terminal);
@@ -32,10 +42,15 @@ impl Terminals {
     }
 
     pub(super) fn on_snapshot(&mut self, terminal: TerminalId, snapshot: &Snapshot) {
-        let Some(session) = self.sessions.get(&terminal) else { return };
-        if let Some(lines) = session.looking {
-            self.serve(terminal, snapshot, true, |look| look.lines == lines);
+        let Some(session) = self.sessions.get_mut(&terminal) else { return };
+        let Some(lines) = session.looking else { return };
+        if snapshot.content.len() > CONTENT_MAX && lines > 0 {
+            // No client takes such a frame: once more, with less history.
+            let too_long = session.looks.iter_mut().filter(|look| look.lines == lines);
+            too_long.for_each(|look| look.lines = lines / 4);
+            return;
         }
+        self.serve(terminal, snapshot, true, |look| look.lines == lines);
     }
 
     /// A snapshot was told, or can't be had: then those who asked get what is known
@@ -152,7 +167,9 @@ impl Terminals {
             client.send(&mut cx.out, |out| append_granted(seq, &granted, out));
         }
         if let Some(client) = clients.get_mut(&target) {
-            let watch = Watch { terminal, next: offset, level: Level::Green, looking: false };
+            let again = u64::from(snapshot.is_none() && planted!(cx.config, ResumedTwice));
+            let watch =
+                Watch { terminal, next: offset.saturating_sub(again), level: Level::Green, looking: false };
             match client.watch(terminal) {
                 // It begins anew.
                 Some(known) => *known = watch,
@@ -184,7 +201,7 @@ impl Terminals {
         let Some(watch) = client.watch(terminal).filter(|watch| watch.looking) else { return };
         watch.looking = false;
         let skipped_bytes = offset.saturating_sub(watch.next);
-        watch.next = watch.next.max(offset);
+        watch.next = watch.next.max(offset) + u64::from(planted!(cx.config, GapAtResync));
         let event =
             Event::Resync { session: terminal.0, snapshot: Cow::Borrowed(snapshot), offset, skipped_bytes };
         client.send(&mut cx.out, |out| append_event(&event, out));

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::client::Known;
+use super::client::{Client, Known};
 use super::cx::Purpose;
 use super::engine::Terminals;
 use super::session::{Look, Why};
@@ -43,8 +43,11 @@ impl Terminals {
                 let scope = scope.unwrap_or(SignalScope::Shell);
                 let number = number_of(signal)
                     .ok_or_else(|| (ErrorCode::InvalidSignal, "there is no such signal here".into()));
+                // What is refused changes no owner.
+                self.check_gate(conn, TerminalId(*session))?;
+                let signal = number?;
                 let terminal = self.gate(conn, TerminalId(*session))?;
-                self.order(conn, seq, terminal, Deed::Signal { signal: number?, scope });
+                self.order(conn, seq, terminal, Deed::Signal { signal, scope });
             }
             Request::ClearScrollback { session } => {
                 let terminal = self.gate(conn, TerminalId(*session))?;
@@ -117,14 +120,14 @@ impl Terminals {
     }
 
     fn input(&mut self, conn: ConnId, seq: u32, terminal: TerminalId, data: &[u8]) -> Result<(), Refusal> {
+        self.check_gate(conn, terminal)?;
+        let waits = self.sessions.get(&terminal).map_or(0, |session| session.input.len());
+        if waits + data.len() > self.cx.config.input_max {
+            let message = format!("{waits} bytes wait for the program of terminal {terminal} already");
+            return Err((ErrorCode::LimitReached, message));
+        }
         let terminal = self.gate(conn, terminal)?;
-        let most = self.cx.config.input_max;
         if let Some(session) = self.sessions.get_mut(&terminal) {
-            if session.input.len() + data.len() > most {
-                let waits = session.input.len();
-                let message = format!("{waits} bytes wait for the program of terminal {terminal} already");
-                return Err((ErrorCode::LimitReached, message));
-            }
             session.input.extend(data);
             self.cx.statistics.input_bytes += data.len() as u64;
             session.write(&mut self.cx);
@@ -141,12 +144,7 @@ impl Terminals {
         cols: u16,
         rows: u16,
     ) -> Result<(), Refusal> {
-        if cols == 0 || rows == 0 {
-            return Err((
-                ErrorCode::InvalidArgument,
-                "a terminal has at least one column and one row".into(),
-            ));
-        }
+        self.check_size(cols, rows)?;
         let terminal = self.gate(conn, terminal)?;
         if let Some(session) = self.sessions.get_mut(&terminal) {
             let changed = (session.launch.cols, session.launch.rows) != (cols, rows);
@@ -158,6 +156,16 @@ impl Terminals {
         }
         self.order(conn, seq, terminal, Deed::Resize { cols, rows });
         Ok(())
+    }
+
+    /// A screen model has to keep all of it.
+    pub(super) fn check_size(&self, cols: u16, rows: u16) -> Result<(), Refusal> {
+        let most = self.cx.config.cells_max;
+        let cells = u32::from(cols) * u32::from(rows);
+        if (1..=most).contains(&cells) {
+            return Ok(());
+        }
+        Err((ErrorCode::InvalidArgument, format!("a terminal has 1 to {most} cells, not {cols} x {rows}")))
     }
 
     fn kill_all(&mut self, conn: ConnId, seq: u32, scope: Option<Scope>) {
@@ -255,30 +263,32 @@ impl Terminals {
         else {
             return Ok(conn);
         };
-        // The newest, if there are several.
-        let mut streams = self.clients.values().rev().filter(|client| {
+        let streams = self.clients.values().filter(|client| {
             client.known().is_some_and(|known| known.dual && known.role == Role::Stream && known.id == *id)
         });
-        streams.next().map(|client| client.conn).ok_or_else(|| {
+        newest(streams).ok_or_else(|| {
             (ErrorCode::StreamNotConnected, "the stream connection of this client isn't there".into())
         })
     }
 }
 
 /// The connection that owns what `conn` owns: in dual mode the control one.
-pub(super) fn owner_side(
-    clients: &alloc::collections::BTreeMap<ConnId, super::client::Client>,
-    conn: ConnId,
-) -> ConnId {
+pub(super) fn owner_side(clients: &alloc::collections::BTreeMap<ConnId, Client>, conn: ConnId) -> ConnId {
     let Some(Known { id, role: Role::Stream, dual: true, .. }) =
         clients.get(&conn).and_then(|client| client.known())
     else {
         return conn;
     };
-    let mut controls = clients.values().rev().filter(|client| {
+    let controls = clients.values().filter(|client| {
         client.known().is_some_and(|known| known.dual && known.role == Role::Control && known.id == *id)
     });
-    controls.next().map_or(conn, |client| client.conn)
+    newest(controls).unwrap_or(conn)
+}
+
+/// Of several connections, that which came last: an older one may be dead. Ids say
+/// nothing of that, a free one is used again.
+fn newest<'a>(clients: impl Iterator<Item = &'a Client>) -> Option<ConnId> {
+    clients.max_by_key(|client| client.number).map(|client| client.conn)
 }
 
 pub(super) fn missing(terminal: TerminalId) -> Refusal {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 /// Keeps the last `capacity` bytes of `[start, end)`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Ring {
     bytes: Vec<u8>,
     capacity: usize,

@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::cx::{Cx, Purpose, TimerKey};
 use super::ring::Ring;
@@ -18,7 +19,7 @@ use crate::timers::TimerId;
 /// Input buffers larger than this are given back once they are empty.
 const KEPT_INPUT: usize = 64 * 1024;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Session {
     pub(super) id: TerminalId,
     pub(super) timer: TimerId,
@@ -67,6 +68,22 @@ pub(super) struct Session {
     /// What it showed in its former life.
     pub(super) tail: Option<Box<Tail>>,
     pub(super) times: Times,
+}
+
+/// What is typed and shown may be anything.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .field("owner", &self.owner)
+            .field("end", &self.ring.end())
+            .field("watchers", &self.watchers)
+            .field("input", &self.input.len())
+            .field("looks", &self.looks)
+            .field("times", &self.times)
+            .finish_non_exhaustive()
+    }
 }
 
 /// When something is due.

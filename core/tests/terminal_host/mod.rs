@@ -183,6 +183,16 @@ impl Host {
         }
     }
 
+    /// One write of the journal that was held up ends; what follows is held up again.
+    pub(crate) fn persist_one(&mut self) {
+        let is_write = |(_, effect): &(EffectId, Effect)| matches!(effect, Effect::Persist(_));
+        let place = self.effects.iter().position(is_write).unwrap();
+        let (id, effect) = self.effects.remove(place).unwrap();
+        let result = self.carry_out(effect);
+        self.handle(Input::Done { effect: id, result });
+        self.run();
+    }
+
     /// Until nobody has anything to do at this instant.
     pub(crate) fn run(&mut self) {
         loop {

@@ -38,11 +38,18 @@ pub(super) fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Cuts a byte stream into frames, without copying what arrives whole.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Frames {
     partial: Vec<u8>,
     /// `partial` was handed out and is void.
     spent: bool,
+}
+
+/// What is in a frame may be anything.
+impl core::fmt::Debug for Frames {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Frames({} bytes)", self.waiting())
+    }
 }
 
 impl Frames {

@@ -153,7 +153,7 @@ fn sequence() -> impl Strategy<Value = String> {
             "[a-z]{1,8}".prop_map(|page| format!("\x1b]8;id={page};http://x/{page}\x1b\\")),
             Just("\x1b]8;;\x1b\\".to_owned()),
         ],
-        2 => (small.clone(), small.clone()).prop_map(|(top, bottom)| format!("\x1b[{top};{bottom}r")),
+        2 => (small.clone(), small).prop_map(|(top, bottom)| format!("\x1b[{top};{bottom}r")),
         1 => Just("\x1b[r".to_owned()),
         2 => prop_oneof![Just("\x1bH"), Just("\x1b[g"), Just("\x1b[3g"), Just("\x1b7"), Just("\x1b8"), Just("\x1bM"),
             Just("\x1bD"), Just("\x1bE"), Just("\x1b="), Just("\x1b>"), Just("\x1b(0"), Just("\x1b(B"), Just("\x1b)0"),
