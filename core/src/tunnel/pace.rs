@@ -54,11 +54,12 @@ impl Pace {
         self.acknowledged = total;
         let Some(timed) = self.timed.take_if(|timed| timed.last <= total) else { return };
         let took = now.since(timed.at);
-        // A few bytes say little of what a whole window would take.
-        let whole = u128::from(nanos(took)) * self.window as u128 / u128::from(timed.flight.max(1));
         if took > settings.pace_slow {
             self.window = (self.window / 2).max(settings.pace_least);
-        } else if whole <= settings.pace_quick.as_nanos() {
+        } else if nanos(took).saturating_mul(self.window as u64)
+            <= nanos(settings.pace_quick).saturating_mul(timed.flight)
+        {
+            // A few bytes say little of what a whole window would take.
             self.window = (self.window * 2).min(settings.pace_most);
         }
     }
