@@ -6,8 +6,8 @@ use rmpv::Value;
 use rustix::process::Signal;
 
 use crate::support::{
-    Client, FLOOD, Oracle, World, edit_journal, fields, flag, flooded, gone, has, number, paced_flood, runs,
-    sh, signal, text, texts, until,
+    Client, Oracle, World, edit_journal, fields, flag, flooded, gone, has, number, paced_flood, runs, sh,
+    signal, text, texts, until,
 };
 
 fn pid(client: &mut Client, session: u64) -> u32 {
@@ -109,9 +109,9 @@ fn a_flood_at_full_speed_outlives_killed_daemons_and_every_byte_is_shown_or_coun
     let world = World::new();
     let mut daemon = world.start();
     let mut client = daemon.client("A");
-    let session = client.run(FLOOD);
-    client.read_to(session, 1 << 20);
-    assert_eq!(flooded(0, &client.take_output(session)), Ok(()));
+    let (session, start) = client.run_flood();
+    client.read_to(session, start + (1 << 20));
+    assert_eq!(flooded(start, &client.take_output(session)), Ok(()));
     for round in 0..3 {
         let reached = client.offset(session).unwrap();
         daemon.kill();
@@ -161,10 +161,12 @@ fn the_screen_of_an_adopted_terminal_is_whole() {
     let world = World::new();
     let daemon = world.start();
     let mut client = daemon.client("A");
-    let script = "stty -echo; seq -f %015.0f 0 99999; printf '\\033[?1049h\\033[2J\\033[3;3H\\033[1mtwo\\033[?2004h@'; \
+    let script = "stty -echo; read line; seq -f %015.0f 0 99999; printf '\\033[?1049h\\033[2J\\033[3;3H\\033[1mtwo\\033[?2004h@'; \
         read line; printf '\\033[?1049l#'; read line";
     let session = client.run(script);
+    client.input(session, "\n");
     client.read_until(session, "@");
+    let reached = client.offset(session).unwrap();
     let mut truth = Oracle::new(80, 24);
     truth.feed(&client.take_output(session));
     daemon.kill();
@@ -172,6 +174,9 @@ fn the_screen_of_an_adopted_terminal_is_whole() {
     let mut client = daemon.client("A");
     let reply = client.attach(session);
     let mut shown = Oracle::of(&reply["snapshot"]);
+    // What the new daemon had not read when it was asked follows.
+    client.read_to(session, reached);
+    shown.feed(&client.take_output(session));
     shown.assert_same(&truth);
     client.input(session, "\n");
     client.read_until(session, "#");

@@ -25,8 +25,10 @@ fn it_starts_as_the_published_client_starts_it_and_its_files_are_secret() {
     assert!(token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     assert_eq!((mode(&world.token_file()), mode(&world.socket())), (0o600, 0o600));
     assert_eq!(mode(&world.path("run")), 0o700);
-    let pid = fs::read_to_string(world.path("run/pty.pid")).unwrap();
-    assert_eq!(pid.trim(), daemon.pid().to_string());
+    let pid = format!("{}\n", daemon.pid());
+    until("its number is written down", || {
+        fs::read_to_string(world.path("run/pty.pid")).is_ok_and(|found| found == pid)
+    });
     daemon.client("A").rows();
     assert_eq!(daemon.stop(), Some(0));
     assert!(!world.socket().exists() && !world.path("run/pty.pid").exists());
@@ -144,7 +146,7 @@ fn it_goes_on_while_connections_come_and_go_at_any_moment() {
     let world = World::new();
     let daemon = world.start();
     let mut client = daemon.client("A");
-    let session = client.run(crate::support::FLOOD);
+    let session = client.run_flood().0;
     let sockets = || {
         let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().flatten();
         let targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Client, FLOOD, Oracle, World, bin, edit_journal, fields, flag, gone, number, runs, sh, signal, text,
+    Client, Oracle, World, bin, edit_journal, fields, flag, gone, number, runs, sh, signal, text,
 };
 
 /// There: each shell inherited its own master and those of all before it, so nothing
@@ -148,9 +148,9 @@ fn a_flood_is_ended_like_any_program() {
     let world = World::new();
     let daemon = world.start();
     let mut client = daemon.client("A");
-    let session = client.run(FLOOD);
-    client.read_to(session, 1 << 20);
+    let (session, start) = client.run_flood();
+    client.read_to(session, start + (1 << 20));
     client.ok("kill", fields! { "session" => session });
     assert_eq!(client.exit(session), (129, Some(1)));
-    assert_eq!(crate::support::flooded(0, &client.take_output(session)), Ok(()));
+    assert_eq!(crate::support::flooded(start, &client.take_output(session)), Ok(()));
 }

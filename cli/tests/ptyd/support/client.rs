@@ -142,8 +142,17 @@ impl Client {
     #[track_caller]
     pub(crate) fn run(&mut self, script: &str) -> u64 {
         let session = self.create(fields! { "command" => super::sh(script) });
-        self.ok("attach", fields! { "session" => session, "resume_from" => 0 });
+        let reply = self.ok("attach", fields! { "session" => session, "resume_from" => 0 });
+        assert_eq!(reply["resumed"], Value::from(true), "too much output before the attach");
         session
+    }
+
+    /// A flood that goes on, and the offset from which on this client has it.
+    #[track_caller]
+    pub(crate) fn run_flood(&mut self) -> (u64, u64) {
+        let session = self.create(fields! { "command" => super::sh(super::FLOOD) });
+        let start = number(&self.attach(session), "offset");
+        (session, start)
     }
 
     #[track_caller]
