@@ -2,6 +2,8 @@
 //! them, and terminals that are played by bytes behind them.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub, reason = "each test program uses a part")]
 
+mod chance;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -19,25 +21,13 @@ use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Broker, Engine, Input, Output, Restored};
 use serde_json::Value;
 
+pub use chance::{Dice, pattern};
+
 /// A connection's send buffer.
 pub const ROOM: usize = 128 * 1024;
 
-pub fn pattern(seed: usize, length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index * 7 + index / 251 + seed * 31) as u8).collect()
-}
-
 pub fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
-}
-
-/// Chances.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % bound.max(1)
-    }
 }
 
 /// One connection of an engine, with whoever is at its other end.
@@ -276,7 +266,7 @@ impl Strait {
                 _engine.check_obligations().unwrap();
             }),
             now,
-            dice: Dice(seed),
+            dice: Dice::new(seed),
             rate: None,
             terminals: Answer::Opened,
             link: None,
