@@ -93,7 +93,7 @@ impl Daemon {
             if screen { "on" } else { "off" },
         ]);
         command.arg("--state-dir").arg(directory.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let daemon = Self { child: command.spawn()?, directory };
         let began = Instant::now();
         while UnixStream::connect(daemon.socket()).is_err() {
@@ -215,6 +215,15 @@ impl Client {
     /// The daemon fell silent.
     pub fn output(&mut self) -> io::Result<()> {
         self.read(|message| !matches!(message, Message::Event(Event::Output { .. })))
+    }
+
+    /// Waits for output with that byte in it.
+    ///
+    /// # Errors
+    /// The daemon fell silent.
+    pub fn output_with(&mut self, byte: u8) -> io::Result<()> {
+        let has = |message: &Message<'_>| matches!(message, Message::Event(Event::Output { data, .. }) if data.contains(&byte));
+        self.read(|message| !has(&message))
     }
 
     /// Types, without waiting for the answer.

@@ -39,6 +39,9 @@ fn output_of_a_dual_client_goes_to_the_stream_that_came_last_whatever_its_number
     host.next_conn = 0;
     let (control, new) = (dual(&mut host, Role::Control), dual(&mut host, Role::Stream));
     let session = host.create(control);
+    for stream in [old, new] {
+        host.peer(stream).watched.insert(session, 0);
+    }
     host.attach(control, session);
     host.print(session, 100);
     assert_eq!(host.peer(new).received.get(&session), Some(&100));
@@ -57,6 +60,7 @@ fn what_was_written_down_while_it_was_being_started_goes_with_it() {
     assert!(host.records.contains_key(&1), "this test needs a record");
     host.spawn_error = Some(EffectErrorKind::ProgramMissing);
     host.held_spawns = false;
+    host.run();
     host.pass(2000);
     assert!(host.records.is_empty(), "{:?}", host.records);
 }

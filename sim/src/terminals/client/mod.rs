@@ -163,7 +163,7 @@ impl Client {
         self.wait(now, around)
     }
 
-    fn wait(&mut self, now: Time, around: &mut Around<'_>) -> Option<Time> {
+    fn wait(&self, now: Time, around: &mut Around<'_>) -> Option<Time> {
         self.check_patience(now, around);
         let mut wake = Time::MAX;
         if self.act < self.plan.acts.len() && self.is_ready() {

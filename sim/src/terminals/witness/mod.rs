@@ -52,6 +52,8 @@ pub(super) struct Witness {
     pub(super) created: Vec<u32>,
     /// Those that were said to be new.
     new: BTreeSet<u32>,
+    /// Terminals that ran on when the daemon began.
+    held: usize,
     /// Numbers events.
     event: u64,
     /// Outputs since the last event began.
@@ -75,6 +77,7 @@ impl Witness {
             reached: BTreeMap::new(),
             created: Vec::new(),
             new: BTreeSet::new(),
+            held: 0,
             event: 0,
             produced: 0,
         }
@@ -85,7 +88,8 @@ impl Witness {
     }
 
     /// A new daemon knows nobody.
-    pub(super) fn daemon_begins(&mut self) {
+    pub(super) fn daemon_begins(&mut self, held: usize) {
+        self.held = held;
         self.conns.clear();
         self.owners = Owners::default();
     }
@@ -141,7 +145,8 @@ impl Witness {
         let sizes = engine.sizes();
         let bounds = [
             ("connections", sizes.clients, config.connections_max),
-            ("running terminals", sizes.alive, config.sessions_max),
+            // What runs on is never turned away.
+            ("running terminals", sizes.alive, config.sessions_max + self.held),
             ("ended terminals", sizes.terminals - sizes.alive, config.exited_max + config.sessions_max),
             ("unanswered requests", sizes.requests, config.requests_max * config.connections_max),
             ("bytes of input of one terminal", sizes.input_of_one, config.input_max),
