@@ -226,28 +226,6 @@ fn a_killed_terminal_is_hung_up_then_killed_and_its_exit_comes_once_after_the_la
 }
 
 #[test]
-fn what_outlives_the_shell_of_a_killed_terminal_is_killed_too() {
-    let mut host = Host::new();
-    let conn = host.control("A");
-    let session = host.create(conn);
-    host.granted(conn, &Request::Kill { session });
-    // The shell goes at once; the host keeps the rest of its session until it is killed.
-    host.exit(session, 0);
-    let deeds = |host: &Host| host.fakes.get(&session).map(|fake| fake.deeds.join(" "));
-    host.pass(2999);
-    let before = deeds(&host).unwrap();
-    assert!(!before.contains("Kill") && !before.contains("Release"), "{before}");
-    let released = |host: &Host| !host.fakes.contains_key(&session);
-    host.pass(1);
-    assert!(released(&host));
-    // Nobody hung up on one that ended by itself.
-    let session = host.create(conn);
-    host.exit(session, 0);
-    host.pass(1);
-    assert!(!host.fakes.contains_key(&session));
-}
-
-#[test]
 fn an_ended_terminal_stays_listed_for_ten_minutes_and_shows_its_last_screen_and_its_exit() {
     let mut host = Host::new();
     let conn = host.control("A");
@@ -433,23 +411,5 @@ fn a_daemon_that_stops_keeps_its_terminals_or_ends_them() {
             assert!(host.fakes[&session].exit.is_none() && host.records[&session].exited.is_none());
         }
         assert!(!host.peer(conn).open);
-    }
-}
-
-#[test]
-fn a_daemon_in_a_hurry_kills_what_it_ends_before_its_deadline() {
-    let restored = RestoredTerminals { next_id: 1, ..RestoredTerminals::default() };
-    let mut host = Host::with(TerminalsConfig { on_stop: OnStop::End, ..config() }, restored);
-    let conn = host.control("A");
-    let (hung_up, session) = (host.create(conn), host.create(conn));
-    host.granted(conn, &Request::Kill { session: hung_up });
-    let deadline = host.now.boot + Duration::from_secs(2);
-    host.handle(Input::Drain { deadline });
-    host.pass(999);
-    assert!(!host.stopped);
-    host.pass(1);
-    assert!(host.stopped);
-    for session in [hung_up, session] {
-        assert_eq!(host.records[&session].exited.unwrap().0.signal, Some(9));
     }
 }

@@ -48,7 +48,8 @@ fn what_is_no_longer_there_is_answered_with_a_snapshot() {
     let world = World::new();
     let daemon = world.start();
     let mut client = daemon.client("A");
-    let session = client.run("seq -f %015.0f 0 99999; read line");
+    let session = client.create(fields! { "command" => sh("seq -f %015.0f 0 99999; read line") });
+    client.attach(session);
     let end = 100_000 * 17;
     client.read_to(session, end);
     assert!(client.take_output(session).len() as u64 <= end);
