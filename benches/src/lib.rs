@@ -8,9 +8,10 @@
 //! - [`silence`]: how soon a broker says that a guest stopped answering;
 //! - [`turns`]: how long a broker's loop takes at once ([`steady`]: and what of that the machine adds);
 //! - [`server`], [`report`]: servers as child processes, what they cost, and how
-//!   that compares.
+//!   that compares;
+//! - [`terminal`]: terminals, a bare relay, and the programs on both.
 //!
-//! `side_by_side` puts them together. [`crowd`] is the core alone: an engine with
+//! `side_by_side` puts them together (`terminals` what is said of those). [`crowd`] is the core alone: an engine with
 //! many guests, and scripts of what happens to it; [`growth`] is how that grows
 //! with their number ([`live`]: in bytes; [`plot`]: drawn).
 //!
@@ -28,6 +29,7 @@ pub mod script;
 pub mod server;
 pub mod silence;
 pub mod steady;
+pub mod terminal;
 pub mod turns;
 pub mod yardstick;
 

@@ -15,7 +15,6 @@ use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
 
-use crate::Context;
 use crate::args::{Agent, AgentOrder};
 use crate::client::{self, ClientError, shown};
 use crate::duration::format;
@@ -25,6 +24,7 @@ use crate::paths::Surroundings;
 use crate::run::ConnectAddress;
 use crate::run::agent::{AgentError, AgentOptions, InboxPlace};
 use crate::simple;
+use crate::{Context, term};
 
 /// Default of `--timeout` with `--once`.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,15 +75,20 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
             require_authenticated: args.require_authenticated,
             ..InboxSettings::default()
         }),
+        trust_unkeyed_broker: args.trust_unkeyed_broker,
         // The driver fills in the rest, the boot id included.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..AgentConfig::new(name)
     };
     args.child.apply()?;
     let socket = if args.once { None } else { socket(cx, &name, &around)? };
+    // Several agents may have their sockets in one directory.
+    let terminals = socket.as_deref().map(|socket| term::serve::beside(socket, "terminals.sock"));
     let options = AgentOptions {
         config,
         connect: connect.clone(),
+        terminals: args.terminals_socket.clone(),
+        hosted: terminals.and_then(|terminals| term::serve::beside_it(args.hosted, terminals, None)),
         socket,
         inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),

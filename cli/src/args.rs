@@ -8,6 +8,7 @@ use castra_core::control::reply::Target;
 use castra_core::event::Cursor;
 use castra_core::id::GuestName;
 use castra_core::peers::Policy;
+use castra_driver::terminals::holder;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench_args::Bench;
@@ -18,6 +19,8 @@ use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
 use crate::size::parse as size;
+use crate::term_args::{Hosted, Term, Terminals};
+use crate::term_help;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -39,7 +42,7 @@ pub(crate) struct Global {
     /// $XDG_RUNTIME_DIR/castra, else /run/castra for root or ~/.local/state/castra.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Ask this control socket instead (for `agent`: where it listens) [env: CASTRA_AGENT_SOCKET]
+    /// Ask this control socket instead (for `agent` and `terminals serve`: where it listens) [env: CASTRA_AGENT_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// How long to wait at most, like 500ms, 15s or 2m; each command has its own default
@@ -93,6 +96,12 @@ pub(crate) enum Command {
     /// Run a guest's start command, and wait until it is reachable
     #[command(long_about = peer_help::RESTORE)]
     Restore(OneGuest),
+    /// Terminals that go on without you: new, ls, attach, send, snapshot, log, wait, kill
+    #[command(long_about = term_help::TERM)]
+    Term(Term),
+    /// The server of terminals, where no broker or agent is one
+    #[command(subcommand)]
+    Terminals(Terminals),
     /// What the broker is and how it is set
     Info(Json),
     /// Delete a guest's row and its record
@@ -131,6 +140,29 @@ pub(crate) enum Command {
         /// For /bin/sh
         command: OsString,
     },
+    /// Keep terminals for the daemons that come and go
+    #[command(hide = true)]
+    TerminalsHolder(TerminalsHolder),
+}
+
+/// What `castra_driver::terminals::holder::process::options_of` writes.
+#[derive(Args, Debug)]
+pub(crate) struct TerminalsHolder {
+    /// Where daemons find it
+    #[arg(long)]
+    pub(crate) socket: PathBuf,
+    /// Bytes of output kept for each terminal
+    #[arg(long, default_value_t = holder::RING)]
+    pub(crate) ring: u64,
+    /// How long to wait without a terminal and without a daemon
+    #[arg(long, default_value_t = 60_000)]
+    pub(crate) linger_ms: u64,
+    /// Where last words go
+    #[arg(long)]
+    pub(crate) log: Option<PathBuf>,
+    /// Start another one that is nobody's child, and end
+    #[arg(long)]
+    pub(crate) detach: bool,
 }
 
 #[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]
@@ -351,6 +383,8 @@ pub(crate) struct Settings {
     /// How long a message is kept; at most 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub(crate) message_ttl: Duration,
+    #[command(flatten)]
+    pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1
     #[arg(long, value_name = "PORT", help_heading = "castra 0.1's form")]
     pub(crate) port: Option<u16>,
@@ -403,6 +437,14 @@ pub(crate) struct Agent {
     /// Reject messages of senders that are not proven with a token
     #[arg(long)]
     pub(crate) require_authenticated: bool,
+    #[command(flatten)]
+    pub(crate) hosted: Hosted,
+    /// The same, but whoever listens there serves them
+    #[arg(long, value_name = "PATH", conflicts_with = "terminals")]
+    pub(crate) terminals_socket: Option<PathBuf>,
+    /// Let the broker reach the terminals also where it has not proven itself with a token: whoever answers at its address could then run anything here
+    #[arg(long)]
+    pub(crate) trust_unkeyed_broker: bool,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,

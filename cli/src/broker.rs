@@ -9,7 +9,6 @@ use castra_core::peers::{PeerSettings, TEXT_MAX};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 use serde_json::json;
 
-use crate::Context;
 use crate::args::{Broker, Child, Settings};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
@@ -17,6 +16,7 @@ use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
 use crate::run::broker::{BrokerOptions, Serving};
 use crate::size;
+use crate::{Context, term};
 
 /// castra 0.1's port.
 const PORT: u16 = 7070;
@@ -58,7 +58,7 @@ impl Child {
 /// Whoever called `castra up` may have had more than the three standard
 /// descriptors open for its children: a lock, or a pipe whose end somebody waits
 /// for. A broker must not hold them for the rest of its life.
-fn close_inherited() {
+pub(crate) fn close_inherited() {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
@@ -128,8 +128,11 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         let address = format!("tcp:127.0.0.1:{port}");
         listen.push(address.parse().map_err(|error| Failure::usage(format!("{address}: {error}")))?);
     }
+    let log = state_dir.join("logs/terminals.log");
+    let socket = state_dir.join(term::serve::SOCKET);
     Ok(BrokerOptions {
         config,
+        terminals: term::serve::beside_it(settings.hosted, socket, Some(log)),
         state_dir,
         listen,
         pidfile: settings.pidfile.clone(),
@@ -214,6 +217,7 @@ impl Settings {
                 args.push(name.into());
             }
         }
+        args.extend(self.hosted.to_args());
         args
     }
 }
@@ -245,9 +249,12 @@ mod tests {
                 "--require-token",
                 "--accept-unproven",
                 "--only-known",
+                "--terminals",
             ],
             &["--port", "1", "--pidfile", "/s/p", "--logfile", "/s/l", "--handshake-dir", "/s/h"],
             &["--handshake-timeout", "250ms", "--max-guests", "7", "--config", "/etc/castra.toml"],
+            &["--terminals", "--terminals-restore", "all"],
+            &["--terminals", "--terminals-on-stop", "end", "--terminals-screen", "off"],
             &["--queue-messages", "5", "--queue-bytes", "100KiB", "--message-ttl", "1d12h"],
         ] {
             let settings = parse(args);

@@ -96,32 +96,15 @@ struct Request<'a, P> {
 impl Client {
     /// Connects within `bound`, also when the accept queue of a stopped broker is full.
     pub(crate) fn connect(socket: &Path, bound: Duration) -> Result<Self, ClientError> {
-        let deadline = Instant::now() + bound;
-        let path = crate::output::printable(&socket.display().to_string());
-        let address =
-            SocketAddrUnix::new(socket).map_err(|why| ClientError::BadPath { path: path.clone(), why })?;
-        let stream = rustix::net::socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )
-        .map_err(|error| ClientError::Io { path: path.clone(), error: error.into() })?;
-        loop {
-            match rustix::net::connect(&stream, &address) {
-                Ok(()) => break,
-                Err(Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR) => {
-                    return Err(ClientError::NoBroker { path });
-                }
-                Err(Errno::ACCESS | Errno::PERM) => return Err(ClientError::Denied { path }),
-                Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
-                    std::thread::sleep(RETRY.min(deadline.saturating_duration_since(Instant::now())));
-                }
-                Err(Errno::AGAIN | Errno::INTR) => return Err(ClientError::NotAnswering { path, bound }),
-                Err(error) => return Err(ClientError::Io { path, error: error.into() }),
-            }
-        }
+        let (stream, path) = (dial(socket, bound)?, shown(socket));
         Ok(Self { stream, path, buffer: Vec::new(), scanned: 0, start: 0, next_id: 1 })
+    }
+
+    /// The connection itself, and what came behind the last reply: from here on it
+    /// speaks something else.
+    pub(crate) fn into_stream(mut self) -> (OwnedFd, Vec<u8>) {
+        self.buffer.drain(..self.start);
+        (self.stream, self.buffer)
     }
 
     /// Asks and waits for the reply to exactly this request, both within `bound`.
@@ -292,6 +275,35 @@ impl Client {
 
     fn io(&self, error: Errno) -> ClientError {
         ClientError::Io { path: self.path.clone(), error: error.into() }
+    }
+}
+
+/// Connects within `bound`; the stream doesn't block.
+pub(crate) fn dial(socket: &Path, bound: Duration) -> Result<OwnedFd, ClientError> {
+    let deadline = Instant::now() + bound;
+    let path = shown(socket);
+    let address =
+        SocketAddrUnix::new(socket).map_err(|why| ClientError::BadPath { path: path.clone(), why })?;
+    let stream = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(|error| ClientError::Io { path: path.clone(), error: error.into() })?;
+    loop {
+        match rustix::net::connect(&stream, &address) {
+            Ok(()) => return Ok(stream),
+            Err(Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR) => {
+                return Err(ClientError::NoBroker { path });
+            }
+            Err(Errno::ACCESS | Errno::PERM) => return Err(ClientError::Denied { path }),
+            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
+                std::thread::sleep(RETRY.min(deadline.saturating_duration_since(Instant::now())));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => return Err(ClientError::NotAnswering { path, bound }),
+            Err(error) => return Err(ClientError::Io { path, error: error.into() }),
+        }
     }
 }
 

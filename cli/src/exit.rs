@@ -1,5 +1,6 @@
 //! Exit codes: frozen, and mapped in this one place.
 
+use castra_driver::terminals::service::TerminalsError;
 use std::io;
 use std::process::ExitCode;
 
@@ -74,6 +75,7 @@ impl From<ErrorCode> for Exit {
             | ErrorCode::Refused
             | ErrorCode::Rejected
             | ErrorCode::NotPeer
+            | ErrorCode::Unsupported
             | ErrorCode::Busy => Self::Refused,
             ErrorCode::UnknownGuest | ErrorCode::Unknown => Self::Unknown,
             ErrorCode::UnknownMethod | ErrorCode::StorageFailed | ErrorCode::Internal => Self::Internal,
@@ -130,6 +132,7 @@ impl From<BrokerError> for Failure {
             | BrokerError::Listen(_)
             | BrokerError::Record(RecordError::Exists { .. }) => Exit::Usage,
             BrokerError::Signalled(signal) => Exit::Signalled(*signal),
+            BrokerError::Terminals(error) => exit_of(error),
             _ => Exit::Internal,
         };
         Self { exit, message: error.to_string() }
@@ -143,9 +146,25 @@ impl From<AgentError> for Failure {
             | AgentError::Inbox { error: InboxError::Taken | InboxError::Directory(_), .. }
             | AgentError::Record(RecordError::Exists { .. }) => Exit::Usage,
             AgentError::Signalled(signal) => Exit::Signalled(*signal),
+            AgentError::Terminals(error) => exit_of(error),
             _ => Exit::Internal,
         };
         Self { exit, message: error.to_string() }
+    }
+}
+
+impl From<TerminalsError> for Failure {
+    fn from(error: TerminalsError) -> Self {
+        Self { exit: exit_of(&error), message: error.to_string() }
+    }
+}
+
+const fn exit_of(error: &TerminalsError) -> Exit {
+    match error {
+        TerminalsError::AlreadyRunning { .. } => Exit::Taken,
+        TerminalsError::Listen(_) => Exit::Usage,
+        TerminalsError::Signalled(signal) => Exit::Signalled(*signal),
+        _ => Exit::Internal,
     }
 }
 

@@ -10,7 +10,7 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
    0  yes, or done       4  timeout
    1  no                 5  refused or forbidden
-   2  usage              6  unknown guest
+   2  usage              6  unknown guest or terminal
    3  no broker serves, or it does not answer in time
   70  internal error    73  another broker owns the state directory";
 
@@ -169,9 +169,13 @@ Be the broker, in the foreground. TERM and INT take leave of all guests and end 
 ends it at once; HUP reads the configuration again and reopens the logs. A second broker on one \
 state directory says who is there and ends with 73.
 
+With --terminals it serves terminals of this machine too, and leads to those of guests whose agents \
+serve some: `castra help term`. They go on when it ends, unless --terminals-on-stop end is given.
+
 Examples:
   castra broker --listen tcp:127.0.0.1:7070 --guest devbox
   castra broker --listen unix:/run/vm/devbox.sock,serial --window 6s --interval 2s
+  castra broker --terminals
   castra broker --listen tcp:127.0.0.1:0 --json";
 
 pub(crate) const AGENT: &str = "\
@@ -192,6 +196,10 @@ as on a read-only root, the agent runs without an inbox and the guest takes no p
 hold` and `castra agent resume`, run beside it, tell it whether this guest may ask others to be \
 its peers.
 
+With --terminals it serves terminals of the guest, inside it and to the broker: `castra help term`. \
+The broker may reach them only on a session that is proven with a token on both sides, unless \
+--trust-unkeyed-broker is given: whoever may use its control socket is then whoever runs programs here.
+
 With --once: exit code 0 when proven, 5 when refused, 4 after --timeout (default 30s).
 
 Examples:
@@ -199,6 +207,7 @@ Examples:
   castra agent --name devbox --connect serial:/dev/virtio-ports/castra.0
   castra agent --name devbox --connect vsock:2:7070 --once
   castra agent --name devbox --connect tcp:10.0.2.2:7070 --peers accept --inbox /data/castra
+  castra agent --name devbox --connect vsock:2:7070 --token-file /etc/castra/token --terminals
   castra agent hold --socket /run/castra/devbox/agent.sock";
 
 pub(crate) const REPLAY: &str = "\

@@ -33,6 +33,10 @@ mod sim_args;
 mod simple;
 mod size;
 mod status;
+mod term;
+mod term_args;
+mod term_help;
+mod terminals_holder;
 mod token;
 mod up;
 mod wait;
@@ -66,11 +70,18 @@ impl Context {
 }
 
 fn main() -> ExitCode {
+    if term::serve::is_ptyd(std::env::args_os().next().as_deref()) {
+        return ended(term::serve::ptyd());
+    }
     // Usage errors end here with 2, help and version with 0.
     let Cli { global, command } = Cli::parse();
     trace();
     let out = Out::new(global.color);
-    match dispatch(&mut Context { global, out }, command) {
+    ended(dispatch(&mut Context { global, out }, command))
+}
+
+fn ended(outcome: Outcome) -> ExitCode {
+    match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
             output::say(&failure);
@@ -111,6 +122,9 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Peers(args) => peer::peers(cx, &args),
         Command::Inbox(args) => peer::inbox(cx, &args),
         Command::Restore(args) => peer::restore(cx, &args),
+        Command::Term(args) => term::term(cx, &args),
+        Command::Terminals(args) => term::terminals(cx, &args),
         Command::Launch { command } => Err(broker::start_command(&command)),
+        Command::TerminalsHolder(args) => terminals_holder::run(&args),
     }
 }

@@ -31,7 +31,8 @@ impl Surroundings<'_> {
         Surroundings { env: &|name| std::env::var_os(name), root: rustix::process::geteuid().is_root() }
     }
 
-    fn path(&self, name: &str) -> Option<PathBuf> {
+    /// A path in a variable; an empty one counts as none.
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         (self.env)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 

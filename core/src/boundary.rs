@@ -131,6 +131,12 @@ pub enum Output<'a> {
         /// Bytes (connection, terminal) or connections (door).
         credit: usize,
     },
+    /// Send what is buffered, then end this direction (half-close). Nothing more is
+    /// transmitted; the connection is still read from.
+    Finish {
+        /// Which connection.
+        conn: ConnId,
+    },
     /// Send what is buffered (within a second), then close. The id is dead from
     /// here on: the shell says nothing more about it.
     Close {
@@ -202,6 +208,8 @@ pub enum Wakeup {
     Mail,
     /// A terminal's owner, program, reader or record is due for something.
     Terminal,
+    /// A stream to terminals must be open, or its last bytes taken.
+    Tunnel,
 }
 
 /// What a connection is for.
@@ -224,6 +232,18 @@ pub enum Origin {
     Accepted,
     /// The engine asked for it.
     Dialled(EffectId),
+}
+
+/// Where a dial goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DialTarget {
+    /// The configured link: opened with [`Via::Link`].
+    #[default]
+    Link,
+    /// The socket of this process's own terminals: opened with [`Via::Terminals`].
+    /// Any number of them may be under way.
+    Terminals,
 }
 
 /// What can be told to read less.
@@ -290,10 +310,12 @@ pub enum Effect {
     /// Read the configuration and reopen the log files; a changed configuration
     /// also arrives as [`Input::Reload`], before the `Done`.
     Reload,
-    /// Open the configured link before `deadline`.
+    /// Open a connection before `deadline`.
     Dial {
         /// When to give up.
         deadline: Time,
+        /// Where to.
+        to: DialTarget,
     },
     /// Do something to a terminal.
     Terminal {

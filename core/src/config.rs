@@ -9,6 +9,7 @@ use crate::capabilities::Capabilities;
 use crate::id::GuestName;
 use crate::peers::{InboxSettings, PeerSettings};
 use crate::time::WallTime;
+use crate::tunnel::TunnelSettings;
 
 /// What a broker is told at start, and again by a reload.
 #[derive(Clone, Debug)]
@@ -72,6 +73,8 @@ pub struct BrokerConfig {
     pub event_ring: usize,
     /// Peers and their messages.
     pub peers: PeerSettings,
+    /// Streams to guests' terminals.
+    pub tunnel: TunnelSettings,
     /// What the process is, for `info` and `status`.
     pub identity: Identity,
     /// The bug that is planted, if any.
@@ -189,6 +192,7 @@ impl Default for BrokerConfig {
             records_per_second: 50,
             event_ring: 8192,
             peers: PeerSettings::default(),
+            tunnel: TunnelSettings::default(),
             identity: Identity::default(),
             #[cfg(feature = "planted")]
             planted: None,
@@ -237,6 +241,13 @@ pub struct AgentConfig {
     pub ping_timeout: Duration,
     /// The guest has an inbox and takes part; `None`: it has no peers' commands.
     pub inbox: Option<InboxSettings>,
+    /// This process has a socket of terminals, which it can dial.
+    pub terminals: bool,
+    /// Whoever answers as the broker may use the terminals, even if it can't prove
+    /// itself with a token.
+    pub trust_unkeyed_broker: bool,
+    /// Streams to the terminals.
+    pub tunnel: TunnelSettings,
     /// What the process is.
     pub identity: Identity,
     /// The bug that is planted, if any.
@@ -268,6 +279,9 @@ impl AgentConfig {
             wait_timeout: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(2),
             inbox: None,
+            terminals: false,
+            trust_unkeyed_broker: false,
+            tunnel: TunnelSettings::default(),
             identity: Identity::default(),
             #[cfg(feature = "planted")]
             planted: None,

@@ -112,6 +112,7 @@ pub mod terminals;
 pub mod time;
 mod timers;
 pub mod trace;
+pub mod tunnel;
 
 pub use agent::Agent;
 pub use boundary::{Engine, Input, Output};

@@ -22,6 +22,7 @@ enum Item {
     Transmit { conn: ConnId, range: Range<usize> },
     Discard(ConnId),
     Read(Source, usize),
+    Finish(ConnId),
     Close(ConnId, CloseReason),
     Effect(EffectId, Effect),
     Cancel(EffectId),
@@ -73,6 +74,10 @@ impl Outbox {
         self.items.push_back(Item::Read(source, credit));
     }
 
+    pub(crate) fn finish(&mut self, conn: ConnId) {
+        self.items.push_back(Item::Finish(conn));
+    }
+
     pub(crate) fn close(&mut self, conn: ConnId, why: CloseReason) {
         self.items.push_back(Item::Close(conn, why));
     }
@@ -111,6 +116,7 @@ impl Outbox {
             Item::Transmit { conn, range } => Output::Transmit { conn, bytes: &self.bytes[range] },
             Item::Discard(conn) => Output::Discard { conn },
             Item::Read(source, credit) => Output::Read { source, credit },
+            Item::Finish(conn) => Output::Finish { conn },
             Item::Close(conn, why) => Output::Close { conn, why },
             Item::Effect(id, effect) => Output::Effect { id, effect },
             Item::Cancel(effect) => Output::Cancel { effect },

@@ -16,12 +16,14 @@ pub(crate) const READ_CREDIT: usize = 64 * 1024;
 pub(crate) struct Sender {
     conn: ConnId,
     room: usize,
+    /// The most there ever is: what the shell said first.
+    capacity: usize,
     backlog: Vec<u8>,
 }
 
 impl Sender {
     pub(crate) fn new(conn: ConnId, room: usize) -> Self {
-        Self { conn, room, backlog: Vec::new() }
+        Self { conn, room, capacity: room, backlog: Vec::new() }
     }
 
     pub(crate) fn conn(&self) -> ConnId {
@@ -51,6 +53,17 @@ impl Sender {
         if !self.is_blocked() {
             self.unblock(out);
         }
+    }
+
+    /// How many bytes of streams one frame may carry now, without holding up
+    /// anything else.
+    pub(crate) fn data_room(&self) -> usize {
+        if self.is_blocked() { 0 } else { crate::tunnel::data_room(self.room, self.capacity) }
+    }
+
+    /// Free bytes in the shell's send buffer.
+    pub(crate) fn room(&self) -> usize {
+        self.room
     }
 
     /// Drops what neither we nor the shell handed on yet.

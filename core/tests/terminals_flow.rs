@@ -231,6 +231,7 @@ fn a_client_that_leaves_leaves_nothing_behind() {
         host.ask(conn, &Request::Attach(Attach { session, ..Attach::default() }));
         host.handle(Input::Closed { conn, why: CloseCause::Reset });
         host.peer(conn).open = false;
+        assert_eq!(host.engine.sizes().requests, 0);
         host.held_looks = false;
         host.run();
     }

@@ -201,3 +201,23 @@ fn an_ended_terminal_of_the_last_daemon_is_listed_for_what_is_left_of_its_ten_mi
     host.pass(10_001);
     assert_eq!(listed(&mut host), [5]);
 }
+
+#[test]
+fn a_client_that_had_read_more_than_a_new_daemon_has_yet_goes_on_where_it_was() {
+    // Of what is held the new daemon has been told nothing.
+    let fakes = [(3, fake(5000, 5000))];
+    let records = vec![(record(3, false), None)];
+    let restored =
+        RestoredTerminals { next_id: 9, records, held: vec![held(3, 5000, 900_000)], boot: [1; 16] };
+    let mut host = Host::at(config(), restored, fakes.into(), start_of_time());
+    let conn = host.control("A");
+    let resume = |from| Request::Attach(Attach { session: 3, resume_from: Some(from), ..Attach::default() });
+    assert_eq!(host.granted(conn, &resume(900_001)).resumed, Some(false));
+    let granted = host.granted(conn, &resume(890_000));
+    assert_eq!((granted.resumed, granted.offset), (Some(true), Some(890_000)));
+    let before = host.peer(conn).received.get(&3).copied().unwrap_or(0);
+    host.print(3, 885_000);
+    assert_eq!(host.peer(conn).received.get(&3).copied().unwrap_or(0), before);
+    host.print(3, 10_100);
+    assert_eq!(host.peer(conn).received[&3], before + 10_100);
+}

@@ -1,11 +1,14 @@
-//! What simulated worlds found, once each.
+//! What simulated worlds and the daemon's own tests found, once each.
 #![allow(clippy::unwrap_used)]
 
 mod terminal_host;
 
+use std::time::Duration;
+
+use castra_core::Input;
 use castra_core::boundary::EffectErrorKind;
 use castra_core::terminals::wire::{Attach, ChannelMode, Create, ErrorCode, Handshake, Request, Role};
-use castra_core::terminals::{RestoredTerminals, TerminalsConfig};
+use castra_core::terminals::{OnStop, RestoredTerminals, TerminalsConfig};
 use terminal_host::*;
 
 #[test]
@@ -77,4 +80,44 @@ fn a_request_that_had_to_wait_leaves_nothing_for_the_next_input() {
     host.run();
     assert!(host.events(conn).iter().any(|event| event.starts_with("Exit")), "its end is not told");
     host.check();
+}
+
+#[test]
+fn what_outlives_the_shell_of_a_killed_terminal_is_killed_too() {
+    let mut host = Host::new();
+    let conn = host.control("A");
+    let session = host.create(conn);
+    host.granted(conn, &Request::Kill { session });
+    // The shell goes at once; the host keeps the rest of its session until it is killed.
+    host.exit(session, 0);
+    let deeds = |host: &Host| host.fakes.get(&session).map(|fake| fake.deeds.join(" "));
+    host.pass(2999);
+    let before = deeds(&host).unwrap();
+    assert!(!before.contains("Kill") && !before.contains("Release"), "{before}");
+    let released = |host: &Host| !host.fakes.contains_key(&session);
+    host.pass(1);
+    assert!(released(&host));
+    // Nobody hung up on one that ended by itself.
+    let session = host.create(conn);
+    host.exit(session, 0);
+    host.pass(1);
+    assert!(!host.fakes.contains_key(&session));
+}
+
+#[test]
+fn a_daemon_in_a_hurry_kills_what_it_ends_before_its_deadline() {
+    let restored = RestoredTerminals { next_id: 1, ..RestoredTerminals::default() };
+    let mut host = Host::with(TerminalsConfig { on_stop: OnStop::End, ..config() }, restored);
+    let conn = host.control("A");
+    let (hung_up, session) = (host.create(conn), host.create(conn));
+    host.granted(conn, &Request::Kill { session: hung_up });
+    let deadline = host.now.boot + Duration::from_secs(2);
+    host.handle(Input::Drain { deadline });
+    host.pass(999);
+    assert!(!host.stopped);
+    host.pass(1);
+    assert!(host.stopped);
+    for session in [hung_up, session] {
+        assert_eq!(host.records[&session].exited.unwrap().0.signal, Some(9));
+    }
 }

@@ -225,3 +225,15 @@ fn hex_has_sixteen_digits_and_no_neighbours_of_them() {
         }
     }
 }
+
+#[test]
+fn the_words_of_peers_are_those_of_their_documents() {
+    use castra_core::peers::{Policy, Presence};
+    let json = |word: &str| serde_json::Value::from(word);
+    for policy in [Policy::Default, Policy::Accept, Policy::Ask, Policy::Deny] {
+        assert_eq!(serde_json::to_value(policy).unwrap(), json(policy.as_str()));
+    }
+    for presence in [Presence::Live, Presence::Restorable, Presence::Known, Presence::Missing] {
+        assert_eq!(serde_json::to_value(presence).unwrap(), json(presence.as_str()));
+    }
+}

@@ -23,6 +23,7 @@ use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::store::StoreError;
+use crate::terminals::service::{TerminalsError, TerminalsOptions, TerminalsThread};
 use crate::threads::ThreadWork;
 
 /// How long the last messages may take to their disk.
@@ -44,6 +45,11 @@ pub struct AgentOptions {
     /// Where the guest's messages are kept. Without it, or with `once`, the
     /// configuration's `inbox` means nothing: the guest takes no part.
     pub inbox: Option<InboxPlace>,
+    /// The socket of this guest's own terminals: the agent leads the broker's clients,
+    /// and local ones, there. It need not be there yet.
+    pub terminals: Option<PathBuf>,
+    /// They are served here, on a thread of their own; in place of `terminals`.
+    pub hosted: Option<TerminalsOptions>,
     /// A trace of everything goes to this file, which must not exist. It holds the guest's key.
     pub record: Option<PathBuf>,
 }
@@ -90,6 +96,9 @@ pub enum AgentError {
         /// Why.
         error: InboxError,
     },
+    /// The guest's terminals can't be served.
+    #[error(transparent)]
+    Terminals(#[from] Box<TerminalsError>),
     /// There is no recording: usage, if the file exists.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -132,8 +141,15 @@ pub fn run(
     on_ready: impl FnOnce(&[String]),
     mut on_event: impl FnMut(&Event),
 ) -> Result<AgentEnd, AgentError> {
-    let AgentOptions { mut config, connect, socket, inbox, record } = options;
+    let AgentOptions { mut config, connect, socket, inbox, mut terminals, hosted, record } = options;
     let mut warnings = Vec::new();
+    let hosted = hosted.filter(|_| !config.once).map(TerminalsThread::start);
+    let hosted = hosted.transpose().map_err(Box::new)?.map(|(thread, serving)| {
+        warnings.extend(serving.warnings);
+        terminals = Some(serving.socket);
+        thread
+    });
+    config.terminals = terminals.is_some() && !config.once;
     let (store, restored) = match inbox.filter(|_| config.inbox.is_some() && !config.once) {
         Some(place) => open_inbox(place, clock::now().wall, &mut warnings)?,
         None => (None, RestoredInbox::default()),
@@ -162,6 +178,7 @@ pub fn run(
     let shell_options = ShellOptions {
         doors,
         dial: Some(connect),
+        terminals,
         connections_max: connections_max(),
         observe: true,
         ..ShellOptions::default()
@@ -190,6 +207,7 @@ pub fn run(
         let _ = ignore_missing(std::fs::remove_file(path));
     }
     drop(net);
+    let hosted = hosted.map_or(Ok(()), TerminalsThread::stop);
     let cut_short = matches!(ended, Ok(Ended::Signalled(_)));
     work.stop(if cut_short { Duration::ZERO } else { LAST_WRITES });
     if let Some(recording) = recording {
@@ -197,7 +215,7 @@ pub fn run(
     }
     match ended {
         Ok(Ended::Drained) if once && proven => Ok(AgentEnd::Proven),
-        Ok(Ended::Drained) => Ok(AgentEnd::Stopped),
+        Ok(Ended::Drained) => hosted.map(|()| AgentEnd::Stopped).map_err(|error| Box::new(error).into()),
         Ok(Ended::Signalled(number)) => Err(AgentError::Signalled(number)),
         Err(error) => Err(AgentError::Internal { what: "waiting for the network", error }),
     }
@@ -259,7 +277,7 @@ fn fill_config(config: &mut AgentConfig, connect: &ConnectAddress, socket: Optio
 }
 
 /// Random per boot: the kernel's own id, or, where it is hidden, fresh bytes.
-fn boot_id() -> io::Result<[u8; 16]> {
+pub(crate) fn boot_id() -> io::Result<[u8; 16]> {
     let mut boot = [0; 16];
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();

@@ -28,6 +28,7 @@ use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::start::Starts;
 use crate::store::{DATABASE_FILE, Store, StoreError};
+use crate::terminals::service::{TerminalsError, TerminalsOptions, TerminalsThread};
 use crate::threads::{ThreadWork, WorkFiles};
 
 /// The name of the control socket in a state directory.
@@ -64,6 +65,8 @@ pub struct BrokerOptions {
     pub echo: bool,
     /// A trace of everything goes to this file, which must not exist. It holds all keys.
     pub record: Option<PathBuf>,
+    /// Terminals of this host are served too, on a thread of their own.
+    pub terminals: Option<TerminalsOptions>,
 }
 
 /// A broker that serves.
@@ -116,6 +119,9 @@ pub enum BrokerError {
     /// There is no recording: usage, if the file exists.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The host's terminals can't be served.
+    #[error(transparent)]
+    Terminals(#[from] Box<TerminalsError>),
     /// The kernel refused something that it never should.
     #[error("{what} failed: {error}")]
     Internal {
@@ -203,6 +209,10 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let work = ThreadWork::new(Some(Box::new(store)), Some(files), net.waker())
         .map_err(internal("starting workers"))?
         .with_starts(starts);
+    let terminals = options.terminals.map(TerminalsThread::start).transpose().map_err(Box::new)?;
+    if let Some((_, serving)) = &terminals {
+        warnings.extend(serving.warnings.iter().cloned());
+    }
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let engine = Recorded::broker(config, restored, Seed::Seeded(seed), clock::now(), sink);
@@ -235,6 +245,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let (mut engine, net, work) = shell.into_parts();
     engine.finish();
     drop(engine);
+    let terminals = terminals.map_or(Ok(()), |(terminals, _)| terminals.stop());
     // In this order: as long as we listen, nobody takes the file for a stale one
     // and puts its own in its place.
     drop(sockets);
@@ -248,7 +259,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     }
     drop(pid);
     match ended {
-        Ok(Ended::Drained) => Ok(()),
+        Ok(Ended::Drained) => terminals.map_err(|error| Box::new(error).into()),
         Ok(Ended::Signalled(number)) => Err(BrokerError::Signalled(number)),
         Err(error) => Err(BrokerError::Internal { what: "waiting for the network", error }),
     }

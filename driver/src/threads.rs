@@ -15,7 +15,7 @@ use crate::config_file::ConfigReader;
 use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
 use crate::start::Starts;
-use crate::terminals::{Completion, Host, Tell};
+use crate::terminals::porter::{Porter, Tell};
 use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 
 /// Most batches that share one transaction.
@@ -32,7 +32,7 @@ pub struct ThreadWork {
     files: Lane<Job>,
     names: Lane<(String, u16)>,
     starts: Option<Starts>,
-    terminals: Option<Box<dyn Host>>,
+    terminals: Option<Porter>,
     finished: Receiver<Done>,
     reports: Reports,
 }
@@ -167,17 +167,23 @@ impl ThreadWork {
         Self { starts: Some(starts), ..self }
     }
 
-    /// The same, and terminals are hosted by `host`.
+    /// The same, and terminals are looked after by `porter`, which tells [`ThreadWork::teller`].
     #[must_use]
-    pub fn with_terminals(self, host: Box<dyn Host>) -> Self {
-        Self { terminals: Some(host), ..self }
+    pub fn with_terminals(self, porter: Porter) -> Self {
+        Self { terminals: Some(porter), ..self }
     }
 
-    /// What a [`Host`] tells its news to.
+    /// Whoever looks after the terminals.
+    #[must_use]
+    pub const fn terminals(&self) -> Option<&Porter> {
+        self.terminals.as_ref()
+    }
+
+    /// Takes what others than these workers have done for the loop.
     #[must_use]
     pub fn teller(&self) -> Tell {
         let reports = self.reports.clone();
-        Arc::new(move |terminal, news| reports.done(JobId::Terminal(terminal), Outcome::Terminal(news)))
+        Arc::new(move |job, outcome| reports.done(job, outcome))
     }
 
     /// Appends what was finished since the last call.
@@ -222,19 +228,16 @@ impl Work for ThreadWork {
                 return starts.start(guest, patience, move |end| reports.done(id, Outcome::Finished(end)));
             }
             Job::Terminal { terminal, deed } => {
-                let reports = self.reports.clone();
-                let done: Completion = Box::new(move |result| reports.done(id, Outcome::Finished(result)));
-                return match &self.terminals {
-                    Some(host) => host.act(terminal, deed, done),
-                    None => done(Err(EffectError {
-                        kind: EffectErrorKind::Terminal,
-                        message: "no terminals are hosted here".to_owned(),
-                    })),
+                let Some(porter) = &self.terminals else {
+                    let message = "no terminals are hosted here".to_owned();
+                    let error = EffectError { kind: EffectErrorKind::Terminal, message };
+                    return self.reports.done(id, Outcome::Finished(Err(error)));
                 };
+                return porter.submit(id, terminal, deed);
             }
             Job::Grant { terminal, credit } => {
-                if let Some(host) = &self.terminals {
-                    host.grant(terminal, credit);
+                if let Some(porter) = &self.terminals {
+                    porter.grant(terminal, credit);
                 }
                 return;
             }

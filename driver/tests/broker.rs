@@ -15,6 +15,7 @@ use signal_hook::low_level::raise;
 
 fn options(state_dir: &Path) -> BrokerOptions {
     BrokerOptions {
+        terminals: None,
         config: BrokerConfig::default(),
         state_dir: state_dir.to_owned(),
         listen: vec!["tcp:127.0.0.1:0".parse().expect("an address")],

@@ -16,5 +16,6 @@ mod recordings;
 mod restore;
 mod service;
 mod support;
+mod terminals;
 mod tokens;
 mod transports;

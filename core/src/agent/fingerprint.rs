@@ -27,9 +27,11 @@ impl Agent {
             link,
             local,
             inbox,
+            tunnel,
             life,
             longest: _,
         } = self;
+        debug_assert!(tunnel.is_idle(), "streams are not written down");
         canon.name(&config.name);
         match life {
             Life::Serving => canon.word(0),
@@ -37,7 +39,7 @@ impl Agent {
             Life::Stopped => canon.word(1),
         }
         link.canonical(canon, config);
-        let Local { clients, pending, last_id: _, draining } = local;
+        let Local { clients, pending, last_id: _, draining, released: _ } = local;
         debug_assert!(clients.is_empty(), "local clients are not written down");
         canon.word((clients.len() + pending.len()) as u64);
         canon.flag(*draining);

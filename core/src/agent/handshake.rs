@@ -14,6 +14,7 @@ use crate::id::{GuestName, Nonce};
 use crate::link::inbox::LINE_MAX;
 use crate::link::line::{Auth, BrokerLine, Challenge, GREETING, Hello, Ok as Accepted, PROOF_V1};
 use crate::peers::PEERS_V1;
+use crate::tunnel::TERMINALS_V1;
 
 /// A handshake in progress.
 #[derive(Clone, Debug)]
@@ -164,7 +165,8 @@ impl Handshake {
 
     fn say_hello(&mut self, cx: &mut Context<'_>, wire: &mut Wire) {
         let peers = cx.config.inbox.as_ref().map(|_| PEERS_V1);
-        let own = [PROOF_V1].into_iter().chain(peers);
+        let terminals = cx.config.terminals.then_some(TERMINALS_V1);
+        let own = [PROOF_V1].into_iter().chain(peers).chain(terminals);
         let capabilities = Capabilities::collect(own.chain(cx.config.capabilities.iter()));
         let hello = Hello {
             name: self.name,

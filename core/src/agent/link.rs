@@ -22,7 +22,7 @@ use super::session::{End, Session};
 use super::wire::Wire;
 use super::{Context, LinkFact, Question, Upstream};
 use crate::backoff::Backoff;
-use crate::boundary::{CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Wakeup};
+use crate::boundary::{CloseReason, Deadline, DialTarget, Effect, EffectError, EffectErrorKind, Wakeup};
 use crate::config::AgentConfig;
 use crate::control::reply::{ErrorBody, ErrorCode, LinkInfo, Settings};
 use crate::event::{self, Escaped, Fact, LinkEnd};
@@ -258,7 +258,10 @@ impl Link {
             return;
         }
         let deadline = cx.now.boot + cx.config.dial_timeout;
-        self.state = State::Dialing { effect: cx.out.effect(Effect::Dial { deadline }), deadline };
+        self.state = State::Dialing {
+            effect: cx.out.effect(Effect::Dial { deadline, to: DialTarget::Link }),
+            deadline,
+        };
     }
 
     fn shake_hands(&mut self, cx: &mut Context<'_>, mut wire: Wire) {
@@ -282,8 +285,9 @@ impl Link {
             cx.out.close(wire.conn(), CloseReason::Finished);
             return;
         }
+        let keyed = session.tags.is_some();
         self.state = State::Up { wire, session };
-        if let Some(first) = facts(cx, LinkFact::Up) {
+        if let Some(first) = facts(cx, LinkFact::Up { keyed }) {
             self.tell(cx, &first);
         }
     }

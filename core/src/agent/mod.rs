@@ -15,6 +15,7 @@ mod local;
 #[cfg(feature = "model")]
 mod obligations;
 mod session;
+mod tunnel;
 mod wire;
 
 use alloc::collections::VecDeque;
@@ -27,16 +28,18 @@ use crate::broker::ring::Ring;
 use crate::config::AgentConfig;
 use crate::control::reply::{ErrorBody, ErrorCode, LinkInfo, Settings};
 use crate::entropy::Entropy;
-use crate::event::{Cursor, Event, Fact};
+use crate::event::{Cursor, Event, Fact, TunnelEnd};
 use crate::id::{ConnId, EffectId, GuestName};
 use crate::link::message::GuestRequest;
 use crate::peers::wire::{PeerFrame, PeerRequest};
 use crate::peers::{InboxSettings, Received, RestoredInbox};
 use crate::queue::Outbox;
 use crate::time::{Now, Time};
+use crate::tunnel::wire::{Encoded, TunnelFrame};
 use inbox::{Inbox, Incoming};
 use link::Link;
 use local::{Around, Local};
+use tunnel::Tunnel;
 
 /// The agent.
 #[derive(Clone, Debug)]
@@ -51,6 +54,7 @@ pub struct Agent {
     local: Local,
     /// Only in an agent that takes part.
     inbox: Option<Inbox>,
+    tunnel: Tunnel,
     life: Life,
     #[cfg(feature = "model")]
     longest: obligations::Longest,
@@ -103,14 +107,16 @@ impl Context<'_> {
 
 /// What the link tells the other machines.
 enum LinkFact<'a> {
-    /// There is a session.
-    Up,
+    /// There is a session; `keyed`: the broker proved itself with the token.
+    Up { keyed: bool },
     /// The session is over, and why: nothing that was asked will be answered.
     Lost(&'a str),
     /// The broker answered a request.
     Answer { id: u64, result: Result<&'a RawValue, ErrorCode> },
     /// The broker told something of peers.
     Peer(PeerFrame<'a>),
+    /// The broker told something of a stream.
+    Tunnel(TunnelFrame<Encoded<'a>>),
 }
 
 /// A question to the broker, with its number.
@@ -163,12 +169,18 @@ trait Mailbox {
 fn route(
     local: &mut Local,
     inbox: &mut Option<Inbox>,
+    tunnel: &mut Tunnel,
     cx: &mut Context<'_>,
     fact: LinkFact<'_>,
 ) -> Option<PeerRequest> {
     match fact {
-        LinkFact::Up => return inbox.as_mut()?.on_up(),
+        LinkFact::Up { keyed } => {
+            tunnel.on_up(cx, keyed);
+            return inbox.as_mut()?.on_up();
+        }
+        LinkFact::Tunnel(frame) => tunnel.on_frame(cx, frame),
         LinkFact::Lost(message) => {
+            tunnel.on_lost(cx, TunnelEnd::SessionLost);
             local.on_lost(cx, message);
             inbox.as_mut()?.on_lost();
         }
@@ -185,6 +197,14 @@ fn route(
         }
     }
     None
+}
+
+/// The machines.
+struct Parts<'a> {
+    link: &'a mut Link,
+    local: &'a mut Local,
+    inbox: &'a mut Option<Inbox>,
+    tunnel: &'a mut Tunnel,
 }
 
 impl Agent {
@@ -214,11 +234,12 @@ impl Agent {
             link: Link::default(),
             local: Local::default(),
             inbox,
+            tunnel: Tunnel::default(),
             life: Life::Serving,
             #[cfg(feature = "model")]
             longest,
         };
-        agent.parts(|link, _, _, cx| link.start(cx));
+        agent.parts(|parts, cx| parts.link.start(cx));
         agent
     }
 
@@ -228,10 +249,7 @@ impl Agent {
         self.ignored
     }
 
-    fn parts<R>(
-        &mut self,
-        work: impl FnOnce(&mut Link, &mut Local, &mut Option<Inbox>, &mut Context<'_>) -> R,
-    ) -> R {
+    fn parts<R>(&mut self, work: impl FnOnce(Parts<'_>, &mut Context<'_>) -> R) -> R {
         let mut cx = Context {
             now: self.now,
             config: &self.config,
@@ -239,18 +257,22 @@ impl Agent {
             out: &mut self.out,
             events: &mut self.events,
         };
-        work(&mut self.link, &mut self.local, &mut self.inbox, &mut cx)
+        let Self { link, local, inbox, tunnel, .. } = self;
+        work(Parts { link, local, inbox, tunnel }, &mut cx)
     }
 
     fn on_opened(&mut self, conn: ConnId, input: &Input<'_, AgentConfig>) -> bool {
         let &Input::Opened { via, origin, peer_cred, room, .. } = input else { return false };
         let serving = self.life == Life::Serving;
         match (origin, via) {
+            (Origin::Dialled(effect), Via::Terminals) if serving => {
+                self.parts(|parts, cx| parts.tunnel.on_opened(cx, effect, conn, room))
+            }
             (Origin::Dialled(effect), _) if serving => {
-                self.parts(|link, _, _, cx| link.on_opened(cx, effect, conn, room))
+                self.parts(|parts, cx| parts.link.on_opened(cx, effect, conn, room))
             }
             (Origin::Accepted, Via::Control) => {
-                self.parts(|_, local, _, cx| local.on_opened(cx, conn, peer_cred, room, serving));
+                self.parts(|parts, cx| parts.local.on_opened(cx, conn, peer_cred, room, serving));
                 true
             }
             (Origin::Dialled(_) | Origin::Accepted, _) => {
@@ -261,9 +283,13 @@ impl Agent {
     }
 
     fn on_bytes(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
-        self.parts(|link, local, inbox, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
             if link.owns(conn) {
-                link.on_bytes(cx, bytes, &mut |cx, fact| route(local, inbox, cx, fact));
+                link.on_bytes(cx, bytes, &mut |cx, fact| route(local, inbox, tunnel, cx, fact));
+                return true;
+            }
+            if tunnel.owns(conn) {
+                tunnel.on_bytes(cx, conn, bytes);
                 return true;
             }
             local.on_bytes(cx, conn, bytes, &mut around(link, inbox))
@@ -271,9 +297,13 @@ impl Agent {
     }
 
     fn on_writable(&mut self, conn: ConnId, room: usize) -> bool {
-        self.parts(|link, local, inbox, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
             if link.owns(conn) {
                 link.on_writable(cx, room);
+                return true;
+            }
+            if tunnel.owns(conn) {
+                tunnel.on_writable(cx, conn, room);
                 return true;
             }
             local.on_writable(cx, conn, room, &mut around(link, inbox))
@@ -282,9 +312,13 @@ impl Agent {
 
     /// `closed`: the connection is gone. Otherwise only its other half is.
     fn on_end(&mut self, conn: ConnId, closed: bool) -> bool {
-        self.parts(|link, local, inbox, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
             if link.owns(conn) {
-                link.on_end(cx, closed, &mut |cx, fact| route(local, inbox, cx, fact));
+                link.on_end(cx, closed, &mut |cx, fact| route(local, inbox, tunnel, cx, fact));
+                return true;
+            }
+            if tunnel.owns(conn) {
+                tunnel.on_end(cx, conn, closed);
                 return true;
             }
             if closed { local.on_closed(conn) } else { local.on_finished(cx, conn) }
@@ -292,7 +326,10 @@ impl Agent {
     }
 
     fn on_done(&mut self, effect: EffectId, result: Result<(), EffectError>) -> bool {
-        self.parts(|link, _, inbox, cx| {
+        self.parts(|Parts { link, inbox, tunnel, .. }, cx| {
+            if tunnel.on_done(cx, effect, &result) {
+                return true;
+            }
             let written = inbox.as_mut().and_then(|inbox| inbox.on_done(cx, effect, &result));
             let Some(acks) = written else { return link.on_done(cx, effect, result) };
             acks.iter().for_each(|ack| link.tell(cx, ack));
@@ -310,7 +347,7 @@ impl Agent {
         let before = core::mem::replace(&mut self.config, config);
         self.config.inbox = before.inbox.map(|inbox| self.config.inbox.take().unwrap_or(inbox));
         let settings = self.config.inbox.clone();
-        self.parts(|link, _, inbox, cx| {
+        self.parts(|Parts { link, inbox, .. }, cx| {
             if let (Some(inbox), Some(settings)) = (inbox, settings) {
                 inbox.settings = settings;
                 inbox.state().iter().for_each(|stated| link.tell(cx, stated));
@@ -319,8 +356,9 @@ impl Agent {
     }
 
     fn on_timer(&mut self) {
-        self.parts(|link, local, inbox, cx| {
-            link.on_timer(cx, &mut |cx, fact| route(local, inbox, cx, fact));
+        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+            link.on_timer(cx, &mut |cx, fact| route(local, inbox, tunnel, cx, fact));
+            tunnel.on_timer(cx);
             if let Some(inbox) = inbox {
                 inbox.on_timer(cx.now.boot);
             }
@@ -329,7 +367,7 @@ impl Agent {
         if let Life::Draining { deadline } = self.life
             && deadline <= self.now.boot
         {
-            self.parts(|_, local, _, cx| local.close_all(cx));
+            self.parts(|parts, cx| parts.local.close_all(cx));
         }
     }
 
@@ -338,7 +376,8 @@ impl Agent {
             return;
         }
         self.life = Life::Draining { deadline };
-        self.parts(|link, local, inbox, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+            tunnel.drain(cx);
             link.stop(cx);
             local.drain(cx);
             if let Some(inbox) = inbox {
@@ -354,7 +393,7 @@ impl Agent {
             Life::Stopped => return None,
         };
         let offers = self.inbox.as_ref().and_then(Inbox::next_deadline);
-        [self.link.next_deadline(), self.local.next_deadline(), offers, drain]
+        [self.link.next_deadline(), self.local.next_deadline(), self.tunnel.next_deadline(), offers, drain]
             .into_iter()
             .flatten()
             .min_by_key(|deadline| deadline.at)
@@ -395,9 +434,15 @@ impl Engine for Agent {
         self.on_timer();
         if self.life == Life::Serving && self.link.has_ended() {
             self.drain(self.now.boot);
-            self.parts(|_, local, _, cx| local.close_all(cx));
+            self.parts(|parts, cx| parts.local.close_all(cx));
         }
-        self.parts(|_, local, inbox, cx| local.stream(cx, inbox.as_ref().map(Mailbox::kept)));
+        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+            local.stream(cx, inbox.as_ref().map(Mailbox::kept));
+            for released in local.released.drain(..) {
+                tunnel.on_client(cx, released);
+            }
+            tunnel.pump(cx, link);
+        });
         if matches!(self.life, Life::Draining { .. }) && self.local.is_empty() {
             self.life = Life::Stopped;
             self.out.stopped();

@@ -29,6 +29,8 @@ impl Longest {
                 .request_timeout_max
                 .max(config.wait_timeout)
                 .max(config.ping_timeout)
+                .max(config.tunnel.dial_timeout)
+                .max(config.tunnel.linger)
                 .max(config.inbox.as_ref().map_or(Duration::ZERO, |inbox| inbox.timeout)),
             silent_intervals: config.silent_intervals,
         }
@@ -76,6 +78,7 @@ impl Agent {
         for (conn, deadline) in self.local.deadlines() {
             guarded(Unguarded::new("a local request").on(conn), deadline, longest.request)?;
         }
+        self.tunnel.check(armed, now, longest.request)?;
         // What is written ends with its `Done`, like every effect.
         for offer in self.inbox.iter().flat_map(|inbox| &inbox.offers) {
             guarded(Unguarded::new("an offer").of(offer.from), offer.until, OFFER_TIMEOUT)?;

@@ -131,6 +131,11 @@ impl Session {
                     self.heard(cx);
                     facts(cx, LinkFact::Peer(frame)).map_or(Answer::Nothing, Answer::Peer)
                 }
+                Ok(BrokerFrame::Tunnel(frame)) => {
+                    self.heard(cx);
+                    facts(cx, LinkFact::Tunnel(frame));
+                    Answer::Nothing
+                }
                 // An unknown type is not answered: two ends that answer each
                 // other's errors never stop.
                 Ok(BrokerFrame::Pong { .. } | BrokerFrame::Unknown) => Answer::Nothing,

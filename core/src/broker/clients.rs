@@ -177,6 +177,28 @@ impl Clients {
         !self.hungry.is_empty()
     }
 
+    /// Whether a connection does nothing but wait for the answer to one request.
+    pub(crate) fn is_alone(&self, conn: ConnId) -> bool {
+        self.table.get(&conn).is_some_and(|client| {
+            client.open == 1 && client.answers.is_empty() && client.follow.is_none() && !client.streams
+        })
+    }
+
+    /// The connection serves something else from now on: its room, and whether the
+    /// client will send no more.
+    pub(crate) fn release(&mut self, conn: ConnId) -> Option<(usize, bool)> {
+        self.table.remove(&conn).map(|client| (client.room, client.finished))
+    }
+
+    /// Answers one request with an error, and takes no more of them.
+    pub(crate) fn turn_away(&mut self, conn: ConnId, id: Option<RequestId>, error: &ErrorBody) {
+        self.error(conn, id, error);
+        if let Some(client) = self.table.get_mut(&conn) {
+            client.refused = true;
+            client.end_stream();
+        }
+    }
+
     /// Bytes that had to wait and may be taken now.
     pub(crate) fn take_held(&mut self, cx: &mut Cx, conn: ConnId) -> Option<Vec<u8>> {
         let client = self.table.get_mut(&conn)?;
@@ -420,7 +442,7 @@ impl Follow {
     }
 }
 
-fn error_line(id: Option<&RequestId>, error: &ErrorBody) -> Vec<u8> {
+pub(crate) fn error_line(id: Option<&RequestId>, error: &ErrorBody) -> Vec<u8> {
     let mut line = Vec::new();
     append_head(&mut line, id, "error");
     append_json(&mut line, error);

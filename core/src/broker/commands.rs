@@ -454,7 +454,7 @@ pub(crate) fn unknown(guest: &GuestName) -> ErrorBody {
     problem(ErrorCode::UnknownGuest, format!("no guest is called {guest}; castra status lists all"))
 }
 
-fn not_reachable(guest: &GuestName) -> ErrorBody {
+pub(crate) fn not_reachable(guest: &GuestName) -> ErrorBody {
     problem(
         ErrorCode::NotReachable,
         format!("{guest} has no proven session now; castra status {guest} says why"),

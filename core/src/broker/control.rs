@@ -25,6 +25,10 @@ impl Broker {
         while let Some(request) = self.clients.next_request(&mut self.cx, conn, &mut bytes) {
             self.on_request(conn, request);
         }
+        // What comes after a request for terminals is for them.
+        if !bytes.is_empty() {
+            self.tunnels.on_bytes(&mut self.cx, conn, bytes);
+        }
     }
 
     /// Requests that had to wait for answers to leave.
@@ -82,6 +86,7 @@ impl Broker {
                 }
                 commands.store(cx, clients, asker, StoreOp::Forget { guest }, timeout);
             }
+            Command::Terminals { guest } => self.on_terminals(conn, id, guest, timeout),
             Command::Restore { guest } => commands.restore(cx, clients, guests, asker, guest, timeout),
             Command::ListPeers { .. }
             | Command::RegisterPeer { .. }

@@ -1,6 +1,7 @@
 //! What every machine of the broker works with, and the facts by which they meet.
 
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::boundary::{Effect, EffectError, Wakeup};
@@ -36,6 +37,8 @@ pub(crate) struct Cx {
     pub(crate) notices: VecDeque<Notice>,
     /// Capabilities that were said lately: guests of a kind share theirs.
     pub(super) said: VecDeque<Capabilities>,
+    /// What guests' streams brought in this call.
+    pub(crate) tunnel_bytes: Vec<u8>,
     pub(super) sessions_begun: u64,
     pub(super) reserved_incarnation: u32,
     /// Effects of no machine: reserved incarnations and removed records.
@@ -81,6 +84,7 @@ impl Cx {
             incarnation,
             statistics: Statistics::default(),
             notices: VecDeque::new(),
+            tunnel_bytes: Vec::new(),
             said: VecDeque::new(),
             sessions_begun: 0,
             reserved_incarnation: incarnation,

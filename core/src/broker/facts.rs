@@ -3,11 +3,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
+use core::ops::Range;
 
 use crate::control::reply::ErrorCode;
 use crate::id::{ConnId, GuestName};
 use crate::link::message::{GuestRequest, GuestRequestKind};
 use crate::peers::wire::PeerRequest;
+use crate::tunnel::wire::TunnelFrame;
 
 /// A row's place; one more than its index, so that an optional one is no larger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -43,6 +45,8 @@ pub(crate) enum TimerKey {
     Peer(CommandId),
     /// Mail.
     Mail,
+    /// Streams to terminals.
+    Tunnel,
 }
 
 /// How machines meet.
@@ -65,6 +69,8 @@ pub(crate) enum Notice {
     Established { conn: ConnId, row: RowId },
     /// A guest says something about peers.
     Peer { conn: ConnId, row: RowId, request: Box<PeerRequest> },
+    /// A guest says something of a stream; its data lies in `Cx::tunnel_bytes`.
+    Tunnel { conn: ConnId, frame: TunnelFrame<Range<usize>> },
     /// Send a ping to a session.
     Ping { conn: ConnId, command: CommandId },
     /// A name's token changed: its session, and handshakes begun before, end.

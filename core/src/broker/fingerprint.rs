@@ -33,6 +33,7 @@ impl Broker {
             commands,
             records,
             peers,
+            tunnels,
             drain,
             drain_timer: _,
             sweeps,
@@ -41,6 +42,7 @@ impl Broker {
             longest: _,
         } = self;
         debug_assert!(peers.is_idle() && guests.relations.is_empty(), "peers are not written down");
+        debug_assert!(tunnels.is_idle(), "streams are not written down");
         links.introduce(canon);
         let rows = rows(guests, canon);
         cx.canonical(canon, &rows);
@@ -87,6 +89,7 @@ impl Cx {
             incarnation: _,
             statistics: _,
             notices,
+            tunnel_bytes: _,
             said: _,
             sessions_begun: _,
             reserved_incarnation: _,
@@ -104,6 +107,7 @@ impl Cx {
                 TimerKey::Drain => (6, 0),
                 TimerKey::Peer(_) => (7, 0),
                 TimerKey::Mail => (8, 0),
+                TimerKey::Tunnel => (9, 0),
             };
             canon.word(kind);
             canon.word(place);

@@ -3,11 +3,12 @@
 mod bus;
 mod changes;
 mod claim;
-mod clients;
+pub(crate) mod clients;
 pub(crate) mod commands;
 mod control;
 pub(crate) mod cx;
 mod door;
+mod drain;
 pub(crate) mod facts;
 #[cfg(feature = "model")]
 mod fingerprint;
@@ -25,29 +26,32 @@ mod restore;
 pub(crate) mod ring;
 mod session;
 mod sweep;
+mod tunnels;
 pub(crate) mod walk;
 
 use alloc::vec::Vec;
 
 use crate::auth::Key;
-use crate::boundary::{CloseReason, EffectError, Engine, Input, Output, Source, Via, Wakeup};
+use crate::boundary::{CloseReason, EffectError, Engine, Input, Output, Via};
 use crate::config::BrokerConfig;
 use crate::entropy::Entropy;
-use crate::event::{Fact, Failure, SessionEnd};
+use crate::event::{Fact, SessionEnd};
 use crate::id::{ConnId, EffectId, GuestName};
 use crate::status::{Glance, GuestStatus};
-use crate::time::{Now, Time, WallTime};
+use crate::time::{Now, WallTime};
 use crate::timers::TimerId;
 
 use crate::peers::machine::Peers;
 use clients::Clients;
 use commands::Commands;
 use cx::Cx;
+use drain::{DRAIN_TIMEOUT, Drain};
 use facts::{Keep, Notice, TimerKey};
 use guests::Guests;
 use links::Links;
 use records::Records;
 use sweep::{Allowance, Sweeps};
+use tunnels::Tunnels;
 
 pub use cx::Statistics;
 
@@ -75,6 +79,7 @@ pub struct Broker {
     commands: Commands,
     records: Records,
     peers: Peers,
+    tunnels: Tunnels,
     drain: Option<Drain>,
     drain_timer: TimerId,
     sweeps: Sweeps,
@@ -83,15 +88,6 @@ pub struct Broker {
     #[cfg(feature = "model")]
     longest: obligations::Longest,
 }
-
-#[derive(Clone, Copy, Debug)]
-struct Drain {
-    deadline: Time,
-    stopped: bool,
-}
-
-/// How long a drain asked for over control may take; the shell settles for one more second.
-const DRAIN_TIMEOUT: core::time::Duration = core::time::Duration::from_secs(2);
 
 impl Broker {
     /// A broker that has heard of nobody yet in this incarnation. `config` was checked.
@@ -121,6 +117,7 @@ impl Broker {
         let links = Links::new(&mut cx);
         let records = Records::new(&mut cx);
         let peers = Peers::new(&mut cx, &mut guests, restored.peers);
+        let tunnels = Tunnels::new(&mut cx);
         let drain_timer = cx.timers.insert(TimerKey::Drain);
         let mut broker = Self {
             cx,
@@ -130,6 +127,7 @@ impl Broker {
             commands: Commands::default(),
             records,
             peers,
+            tunnels,
             drain: None,
             drain_timer,
             sweeps: Sweeps::default(),
@@ -182,6 +180,8 @@ impl Broker {
             messages: self.peers.sizes().1,
             message_bytes: self.peers.sizes().0,
             peer_operations: self.peers.sizes().2,
+            streams: self.tunnels.sizes().0,
+            stream_bytes: self.tunnels.sizes().1,
         }
     }
 
@@ -227,7 +227,7 @@ impl Broker {
                 return;
             }
             self.allowance.timers -= 1;
-            let Self { cx, guests, links, clients, commands, records, peers, .. } = self;
+            let Self { cx, guests, links, clients, commands, records, peers, tunnels, .. } = self;
             let Some(key) = cx.timers.pop_due(cx.at()) else { return };
             match key {
                 TimerKey::Link(conn) => links.on_timer(cx, guests, conn),
@@ -237,6 +237,7 @@ impl Broker {
                 TimerKey::Records => records.pump(cx, guests, false),
                 TimerKey::Peer(command) => peers.on_request_timer(cx, guests, command),
                 TimerKey::Mail => peers.on_mail_timer(cx, guests),
+                TimerKey::Tunnel => tunnels.on_timer(cx),
                 TimerKey::Drain => {}
             }
         }
@@ -245,7 +246,7 @@ impl Broker {
     /// Machines meet here, and nowhere else.
     fn route(&mut self) {
         while let Some(notice) = self.cx.notices.pop_front() {
-            let Self { cx, guests, links, clients, commands, records, peers, .. } = self;
+            let Self { cx, guests, links, clients, commands, records, peers, tunnels, .. } = self;
             match notice {
                 Notice::Verdict(row) => commands.on_verdict(cx, clients, guests, row),
                 Notice::Evidence(row, urgency) => records.mark(guests, row, urgency),
@@ -253,6 +254,7 @@ impl Broker {
                 Notice::Lost(conn) => {
                     commands.on_lost(cx, clients, conn);
                     peers.on_lost(cx, guests, conn);
+                    tunnels.on_lost(cx, conn);
                 }
                 Notice::Established { conn, row } => {
                     if let Some(row) = guests.get(row).filter(|row| row.session == Some(conn)) {
@@ -260,6 +262,7 @@ impl Broker {
                     }
                 }
                 Notice::Peer { conn, row, request } => self.on_peer_frame(conn, row, *request),
+                Notice::Tunnel { conn, frame } => tunnels.on_frame(cx, conn, frame),
                 Notice::Asked { conn, row, request } => {
                     commands.on_asked(cx, clients, guests, conn, row, request);
                 }
@@ -308,49 +311,6 @@ impl Broker {
             self.configure(Vec::new());
         }
     }
-
-    fn begin_drain(&mut self, deadline: Time) {
-        if self.drain.is_some() {
-            return;
-        }
-        self.drain = Some(Drain { deadline, stopped: false });
-        self.cx.event(None, Fact::BrokerStopping);
-        self.cx.draining = true;
-        self.cx.out.read(Source::LinkDoor, 0);
-        self.cx.out.read(Source::ControlDoor, 0);
-        self.cx.timers.arm(self.drain_timer, deadline, Wakeup::Drain);
-        let Self { cx, guests, links, clients, commands, peers, .. } = self;
-        commands.on_drain(cx, clients);
-        peers.on_drain(cx, guests);
-        for conn in links.table.ids().collect::<Vec<_>>() {
-            links.leave(cx, guests, conn);
-        }
-        clients.dismiss();
-    }
-
-    fn on_drain(&mut self) {
-        let Some(drain) = self.drain else { return };
-        if drain.stopped {
-            return;
-        }
-        let Self { cx, guests, clients, commands, records, peers, .. } = self;
-        records.pump(cx, guests, true);
-        let storing = commands.is_storing() || peers.is_storing();
-        let idle = clients.len() == 0 && !storing && !records.is_busy() && !cx.is_busy();
-        if idle || cx.at() >= drain.deadline {
-            commands.abandon(cx, clients);
-            peers.abandon(cx);
-            self.pump_peers();
-            let Self { cx, guests, clients, .. } = self;
-            clients.pump(cx, guests);
-            clients.close_all(cx);
-            cx.timers.disarm(self.drain_timer);
-            cx.out.stopped();
-            if let Some(drain) = &mut self.drain {
-                drain.stopped = true;
-            }
-        }
-    }
 }
 
 /// Sizes of the engine's tables.
@@ -372,6 +332,10 @@ pub struct Sizes {
     pub message_bytes: usize,
     /// Peers' operations that wait for the disk.
     pub peer_operations: usize,
+    /// Streams to guests' terminals, asked for or open.
+    pub streams: usize,
+    /// Bytes that they hold.
+    pub stream_bytes: usize,
 }
 
 impl Engine for Broker {
@@ -396,6 +360,7 @@ impl Engine for Broker {
         self.on_timers();
         self.route();
         self.pump_peers();
+        self.pump_tunnels();
         self.records.pump(&mut self.cx, &mut self.guests, false);
         self.more |= self.pump_clients();
         self.resume_clients();
@@ -413,13 +378,14 @@ impl Engine for Broker {
 
 impl Broker {
     fn take(&mut self, input: Input<'_, BrokerConfig>) {
-        let Self { cx, guests, links, clients, peers, .. } = self;
+        let Self { cx, guests, links, clients, peers, tunnels, .. } = self;
         if let Input::Bytes { conn, .. }
         | Input::Finished { conn }
         | Input::Writable { conn, .. }
         | Input::Closed { conn, .. } = input
             && !clients.contains(conn)
             && links.table.get(conn).is_none()
+            && !tunnels.contains(conn)
         {
             cx.statistics.stale_inputs += 1;
             return;
@@ -432,13 +398,19 @@ impl Broker {
                 clients.on_opened(cx, conn, peer_cred, room);
             }
             Input::Bytes { conn, bytes } if clients.contains(conn) => self.on_request_bytes(conn, bytes),
+            Input::Bytes { conn, bytes } if tunnels.contains(conn) => tunnels.on_bytes(cx, conn, bytes),
             Input::Bytes { conn, bytes } => links.on_bytes(cx, guests, conn, bytes),
             Input::Finished { conn } if clients.contains(conn) => clients.on_finished(conn),
+            Input::Finished { conn } if tunnels.contains(conn) => tunnels.on_finished(cx, conn),
             Input::Finished { conn } => links.on_finished(cx, guests, conn),
             Input::Writable { conn, room } if clients.contains(conn) => clients.on_writable(conn, room),
+            Input::Writable { conn, room } if tunnels.contains(conn) => {
+                tunnels.on_client_writable(cx, conn, room);
+            }
             Input::Writable { conn, room } => {
                 links.on_writable(cx, guests, conn, room);
                 peers.on_room(conn);
+                tunnels.on_room(conn);
             }
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::Done { effect, result } => self.on_done(effect, &result),
@@ -472,27 +444,14 @@ impl Broker {
     }
 
     fn on_closed(&mut self, conn: ConnId) {
-        let Self { cx, guests, links, clients, .. } = self;
-        if clients.contains(conn) {
+        let Self { cx, guests, links, clients, tunnels, .. } = self;
+        if tunnels.contains(conn) {
+            tunnels.on_closed(cx, conn);
+        } else if clients.contains(conn) {
             clients.on_closed(conn);
             cx.notify(Notice::Lost(conn));
         } else {
             links.on_closed(cx, guests, conn);
         }
-    }
-}
-
-impl Links {
-    /// The broker stops: the guest is told when to come back.
-    fn leave(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
-        let Some(link) = self.table.get(conn) else { return };
-        if link.session.is_some() {
-            self.say_bye(cx, conn, SessionEnd::Shutdown);
-            self.end_session(cx, guests, conn, SessionEnd::Shutdown);
-        }
-        if self.table.get(conn).is_some_and(|link| matches!(link.stage, links::Stage::Proving(_))) {
-            self.fail(cx, guests, conn, Failure::Shutdown);
-        }
-        self.hang_up(cx, conn, CloseReason::Drained);
     }
 }

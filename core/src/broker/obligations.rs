@@ -31,6 +31,8 @@ impl Longest {
             peers.timeout,
             peers.offer_timeout,
             peers.restore_timeout,
+            config.tunnel.open_timeout,
+            config.tunnel.linger,
         ];
         Self {
             command: command.into_iter().fold(config.storage_timeout, Duration::max),
@@ -76,6 +78,7 @@ impl Broker {
         self.commands.check(&self.cx, self.longest.command)?;
         self.check_answers(counted.questions)?;
         self.peers.check(&self.cx, self.longest.command)?;
+        self.tunnels.check(&self.cx, self.longest.command)?;
         let Self { cx, records, links, .. } = self;
         if records.has_queued() {
             let wait = cx.config.record_interval.max(Duration::from_secs(1));

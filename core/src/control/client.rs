@@ -53,6 +53,12 @@ impl Client {
         self.inbox.line(input, LINE_MAX)
     }
 
+    /// The connection serves something else from now on: its room, and whether the
+    /// client will send no more.
+    pub(crate) fn into_parts(self) -> (usize, bool) {
+        (self.sender.room(), self.finished)
+    }
+
     /// Keeps input that can't be handled while the client is blocked.
     pub(crate) fn keep(&mut self, input: &[u8]) {
         self.unread.extend_from_slice(input);

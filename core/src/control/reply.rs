@@ -42,6 +42,8 @@ pub enum ErrorCode {
     Forbidden,
     /// The guest said no.
     Refused,
+    /// The guest's agent can't do this.
+    Unsupported,
     /// Too much at once; try again.
     Busy,
     /// It could not be made durable; nothing changed.
@@ -69,7 +71,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
         Self::UnknownMethod,
         Self::UnknownGuest,
@@ -77,6 +79,7 @@ impl ErrorCode {
         Self::Timeout,
         Self::Forbidden,
         Self::Refused,
+        Self::Unsupported,
         Self::Busy,
         Self::StorageFailed,
         Self::ShuttingDown,
@@ -107,6 +110,7 @@ impl ErrorCode {
             Self::Timeout => "timeout",
             Self::Forbidden => "forbidden",
             Self::Refused => "refused",
+            Self::Unsupported => "unsupported",
             Self::Busy => "busy",
             Self::StorageFailed => "storage_failed",
             Self::ShuttingDown => "shutting_down",

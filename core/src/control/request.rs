@@ -142,6 +142,11 @@ pub enum Command {
         /// At most this many, the newest, in the reply.
         limit: usize,
     },
+    /// Lead this connection to a guest's terminals.
+    Terminals {
+        /// Whose; an agent's own without a name.
+        guest: Option<GuestName>,
+    },
     /// Run a guest's start command and wait until it is reachable.
     Restore {
         /// Whose.
@@ -330,6 +335,7 @@ impl Command {
                     .unwrap_or(INBOX_LIMIT)
                     .min(INBOX_LIMIT),
             },
+            "terminals" => Self::Terminals { guest: params.guest },
             "restore" => Self::Restore { guest: guest(&params)? },
             "peer_answer" => Self::PeerAnswer {
                 name: name(&params)?,

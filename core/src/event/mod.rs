@@ -20,7 +20,7 @@ use crate::time::WallTime;
 
 pub use escaped::Escaped;
 pub use terminal::TerminalFact;
-pub use words::{Failure, LinkEnd, SessionEnd, Storage};
+pub use words::{Failure, LinkEnd, SessionEnd, Storage, TunnelEnd};
 
 /// Greatest length of an event's JSON, in bytes.
 pub const EVENT_BYTES_MAX: usize = 512;
@@ -305,6 +305,26 @@ pub enum Fact {
         /// Whether that name was proven with a key.
         from_authenticated: bool,
     },
+    /// A stream leads to a guest's terminals.
+    #[serde(rename = "terminal.tunnel.opened")]
+    TunnelOpened {
+        /// Its number.
+        stream: u64,
+    },
+    /// Such a stream is over.
+    #[serde(rename = "terminal.tunnel.closed")]
+    TunnelClosed {
+        /// Its number.
+        stream: u64,
+        /// Why.
+        reason: TunnelEnd,
+        /// What went to the guest (broker: was sent; agent: arrived).
+        to_guest_bytes: u64,
+        /// What came from the guest (broker: arrived; agent: was sent).
+        from_guest_bytes: u64,
+        /// How long it lasted.
+        lasted_ms: u64,
+    },
     /// Something could not be written.
     #[serde(rename = "storage.failed")]
     StorageFailed {
@@ -395,6 +415,8 @@ impl Fact {
             Self::MessageExpired { .. } => "peer.message.expired",
             Self::GuestStarted => "guest.started",
             Self::PeerOffer { .. } => "peer.offer",
+            Self::TunnelOpened { .. } => "terminal.tunnel.opened",
+            Self::TunnelClosed { .. } => "terminal.tunnel.closed",
             Self::StorageFailed { .. } => "storage.failed",
             Self::StorageRecovered { .. } => "storage.recovered",
             Self::LinkDialing { .. } => "link.dialing",
@@ -435,6 +457,8 @@ impl Fact {
             | Self::MessageDelivered { .. }
             | Self::GuestStarted
             | Self::PeerOffer { .. }
+            | Self::TunnelOpened { .. }
+            | Self::TunnelClosed { .. }
             | Self::StorageRecovered { .. }
             | Self::LinkDialing { .. }
             | Self::LinkUp { .. }

@@ -98,6 +98,15 @@ impl Event {
                     .text(" auth=")
                     .text(auth(*from_authenticated));
             }
+            Fact::TunnelOpened { stream } => {
+                line.text("terminals opened vm=").guest(guest).text(" stream=").number(*stream);
+            }
+            Fact::TunnelClosed { stream, reason, to_guest_bytes, from_guest_bytes, lasted_ms } => {
+                line.text("terminals closed vm=").guest(guest).text(" stream=").number(*stream);
+                line.text(" reason=").text(reason.as_str()).text(" to_guest_bytes=").number(*to_guest_bytes);
+                line.text(" from_guest_bytes=").number(*from_guest_bytes);
+                line.text(" lasted_ms=").number(*lasted_ms);
+            }
             Fact::StorageFailed { what, message } => {
                 line.text("storage failed what=").text(what.as_str());
                 line.text(" error=\"").escaped(message).text("\"");
@@ -204,6 +213,13 @@ impl Event {
             }
             Fact::PeerOffer { from, from_authenticated } => {
                 json.field_word("from", from.as_str()).field_flag("from_authenticated", *from_authenticated);
+            }
+            Fact::TunnelOpened { stream } => drop(json.field_number("stream", *stream)),
+            Fact::TunnelClosed { stream, reason, to_guest_bytes, from_guest_bytes, lasted_ms } => {
+                json.field_number("stream", *stream).field_word("reason", reason.as_str());
+                json.field_number("to_guest_bytes", *to_guest_bytes);
+                json.field_number("from_guest_bytes", *from_guest_bytes);
+                json.field_number("lasted_ms", *lasted_ms);
             }
             Fact::StorageFailed { what, message } => {
                 json.field_word("what", what.as_str()).field_foreign("message", message);

@@ -160,6 +160,58 @@ impl LinkEnd {
     }
 }
 
+/// Why a stream to a guest's terminals ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TunnelEnd {
+    /// Both ends said all they had to say.
+    Finished,
+    /// The client on the host went away.
+    ClientLeft,
+    /// The terminals in the guest closed it.
+    GuestClosed,
+    /// The session that carried it ended.
+    SessionLost,
+    /// It was not open in time, or nobody took its last bytes.
+    Timeout,
+    /// One end broke the rules.
+    Protocol,
+    /// One end's process stops.
+    Stopping,
+}
+
+impl TunnelEnd {
+    const ALL: [Self; 7] = [
+        Self::Finished,
+        Self::ClientLeft,
+        Self::GuestClosed,
+        Self::SessionLost,
+        Self::Timeout,
+        Self::Protocol,
+        Self::Stopping,
+    ];
+
+    /// The end that `word` names; `None`: one that a later version knows.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|end| end.as_str() == word)
+    }
+
+    /// The word, on the wire and in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::ClientLeft => "client_left",
+            Self::GuestClosed => "guest_closed",
+            Self::SessionLost => "session_lost",
+            Self::Timeout => "timeout",
+            Self::Protocol => "protocol",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// What could not be written.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,6 +12,7 @@ use crate::event::SessionEnd;
 use crate::id::{GuestName, Nonce};
 use crate::link::line::append_number;
 use crate::peers::wire::{PeerFrame, PeerRequest};
+use crate::tunnel::wire::{Encoded, TunnelFrame};
 
 /// The JSON is not an object with the fields its type asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -54,6 +55,8 @@ pub enum GuestFrame<'a> {
     Request(GuestRequest),
     /// Peers and their messages.
     Peer(PeerRequest),
+    /// A stream to its terminals.
+    Tunnel(TunnelFrame<Encoded<'a>>),
     /// A type nobody knows (here), or none at all.
     Unknown(Option<Cow<'a, str>>),
 }
@@ -153,6 +156,14 @@ struct TopicOnly<'a> {
 /// The number and the nonce of a frame that is written exactly as we write it:
 /// all but a few are. Whatever deviates is left to serde, which says the same of these.
 fn plain(json: &[u8], head: &[u8], middle: &[u8]) -> Option<(u64, Nonce)> {
+    let (number, rest) = plain_number(json, head)?;
+    let nonce = rest.strip_prefix(middle)?.strip_suffix(PLAIN_END)?;
+    Some((number, Nonce(crate::hex::decode(nonce).ok()?)))
+}
+
+/// The number after `head`, and what follows it.
+#[inline]
+pub(crate) fn plain_number<'a>(json: &'a [u8], head: &[u8]) -> Option<(u64, &'a [u8])> {
     let rest = json.strip_prefix(head)?;
     let count = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     let (digits, rest) = rest.split_at(count);
@@ -160,9 +171,7 @@ fn plain(json: &[u8], head: &[u8], middle: &[u8]) -> Option<(u64, Nonce)> {
     if !matches!(digits, [_] | [b'1'..=b'9', ..]) || count > 19 {
         return None;
     }
-    let number = digits.iter().fold(0, |number, digit| 10 * number + u64::from(digit - b'0'));
-    let nonce = rest.strip_prefix(middle)?.strip_suffix(PLAIN_END)?;
-    Some((number, Nonce(crate::hex::decode(nonce).ok()?)))
+    Some((digits.iter().fold(0, |number, digit| 10 * number + u64::from(digit - b'0')), rest))
 }
 
 const CHALLENGE_HEAD: &[u8] = br#"{"type":"challenge","seq":"#;
@@ -190,6 +199,9 @@ impl<'a> GuestFrame<'a> {
         if let Some((seq, proof)) = plain(json, PROOF_HEAD, PROOF_MIDDLE) {
             return Ok(Self::Proof(Proof { seq, proof }));
         }
+        if let Some(data) = TunnelFrame::plain(json) {
+            return Ok(Self::Tunnel(data));
+        }
         let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown(None));
         };
@@ -206,7 +218,12 @@ impl<'a> GuestFrame<'a> {
             "status" | "wait" | "ping_guest" | "restore" => Self::Request(serde_json::from_slice(json)?),
             "peer_policy" | "peer_register" | "peer_unregister" | "peer_list" | "peer_send"
             | "peer_answer" | "peer_ack" => Self::Peer(serde_json::from_slice(json)?),
-            _ => Self::Unknown(Some(kind)),
+            // Guests are told of streams, and ask for none.
+            "term_open" => Self::Unknown(Some(kind)),
+            _ => match TunnelFrame::parse(&kind, json)? {
+                Some(frame) => Self::Tunnel(frame),
+                None => Self::Unknown(Some(kind)),
+            },
         })
     }
 }
@@ -249,6 +266,8 @@ pub enum BrokerFrame<'a> {
     },
     /// Peers and their messages.
     Peer(PeerFrame<'a>),
+    /// A stream to this guest's terminals.
+    Tunnel(TunnelFrame<Encoded<'a>>),
     /// Anything else.
     Unknown,
 }
@@ -294,6 +313,9 @@ impl<'a> BrokerFrame<'a> {
         if let Some((seq, nonce)) = plain(json, CHALLENGE_HEAD, CHALLENGE_MIDDLE) {
             return Ok(Self::Challenge { seq, nonce });
         }
+        if let Some(data) = TunnelFrame::plain(json) {
+            return Ok(Self::Tunnel(data));
+        }
         let Some(kind) = type_of(json)? else {
             return Ok(Self::Unknown);
         };
@@ -320,7 +342,7 @@ impl<'a> BrokerFrame<'a> {
                 }
                 Ok(_) | Err(_) => Self::Unknown,
             },
-            _ => Self::Unknown,
+            _ => TunnelFrame::parse(&kind, json)?.map_or(Self::Unknown, Self::Tunnel),
         })
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Ask {
     pub(super) terminal: TerminalId,
     pub(super) since: Time,
     by: Time,
-    /// To `create_or_attach` and `create`: it is new.
+    /// To `create_or_attach`: whether it is new.
     pub(super) created: Option<bool>,
 }
 

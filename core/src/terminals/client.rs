@@ -66,6 +66,8 @@ impl fmt::Debug for Client {
 pub(super) enum Stage {
     /// Nobody knows who it is.
     Greeting {
+        /// When it has to be known at the latest.
+        #[cfg_attr(not(feature = "model"), expect(dead_code, reason = "its timer knows; the checker asks"))]
         by: Time,
     },
     Known(Known),

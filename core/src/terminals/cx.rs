@@ -172,7 +172,8 @@ impl Cx {
 
     /// How many connections may still come.
     pub(super) fn door(&mut self, clients: usize, draining: bool) {
-        let free = if draining { 0 } else { self.config.connections_max.saturating_sub(clients) };
+        // One too many is let in to hear that.
+        let free = if draining { 0 } else { self.config.connections_max.saturating_sub(clients).max(1) };
         self.out.read(Source::TerminalDoor, free);
     }
 }

@@ -182,6 +182,14 @@ impl Terminals {
         self.sessions.values().filter(|session| session.is_alive()).count()
     }
 
+    /// When what is hung up now is killed. Whoever stops a daemon may kill it as soon
+    /// as the deadline of its drain: programs have half of that, then.
+    pub(super) fn kill_time(&self) -> Time {
+        let now = self.cx.at();
+        let patience = self.cx.config.kill_timeout;
+        now + self.drain.map_or(patience, |drain| (drain.deadline.since(now) / 2).min(patience))
+    }
+
     pub(super) const fn is_draining(&self) -> bool {
         self.drain.is_some()
     }
@@ -292,7 +300,10 @@ impl Terminals {
         let Some(Drain { deadline, stopped: false }) = self.drain else { return };
         let late = self.cx.at() >= deadline;
         let ended = self.cx.config.on_stop == OnStop::Keep
-            || self.sessions.values().all(|session| !session.is_alive() && session.released);
+            || self
+                .sessions
+                .values()
+                .all(|session| !session.is_alive() && (session.released || session.times.kill.is_some()));
         self.journal.hurry();
         self.write_journal();
         let idle = ended && self.asks.len() == 0 && self.journal.is_idle();

@@ -6,7 +6,7 @@
 //! | starting | the program runs | running |
 //! | starting | it can't be started | – (the creator is told why) |
 //! | running | `kill`, `kill_all`, the daemon ends it | terminating: hang-up, after 3 s kill, again and again |
-//! | running, terminating | the program ended, or whoever held it is gone | exited |
+//! | running, terminating | the program ended, or whoever held it is gone | exited; what is left of a session that was hung up is still killed |
 //! | exited | 10 minutes | – |
 
 use alloc::boxed::Box;
@@ -86,7 +86,7 @@ impl Terminals {
             self.keys.insert(key.to_string(), terminal);
         }
         self.sessions.insert(terminal, session);
-        let ask = self.ask(conn, seq, terminal, Some(true));
+        let ask = self.ask(conn, seq, terminal, key.is_some().then_some(true));
         self.await_running(terminal, ask);
         Ok(())
     }
@@ -268,18 +268,23 @@ impl Terminals {
 
     /// Hangs up, and kills what doesn't care.
     pub(super) fn end(&mut self, terminal: TerminalId) {
+        let kill = self.kill_time();
         let Some(session) = self.sessions.get_mut(&terminal) else { return };
         match session.state {
             State::Starting => session.doomed = true,
             State::Running => {
                 session.state = State::Terminating;
-                session.times.kill = Some(self.cx.at() + self.cx.config.kill_timeout);
+                session.times.kill = Some(kill);
                 session.arm(&mut self.cx);
                 self.cx.deed(terminal, Deed::HangUp, Purpose::Nothing);
                 // Its last words must not wait for a reader.
                 self.grant(terminal);
             }
-            State::Terminating | State::Exited => {}
+            State::Terminating => {
+                session.times.kill = session.times.kill.min(Some(kill));
+                session.arm(&mut self.cx);
+            }
+            State::Exited => {}
         }
     }
 
@@ -294,6 +299,7 @@ impl Terminals {
             session.times.kill = Some(now + self.cx.config.kill_timeout);
             self.cx.deed(terminal, Deed::Kill, Purpose::Nothing);
         }
+        let survivors = kill && session.state == State::Exited;
         session.unbraked |= patience;
         if forget && !session.watchers.is_empty() {
             // Its end was not read yet.
@@ -301,6 +307,10 @@ impl Terminals {
         }
         let forget = forget && session.watchers.is_empty();
         session.arm(&mut self.cx);
+        if survivors {
+            self.cx.deed(terminal, Deed::Kill, Purpose::Nothing);
+            self.let_go(terminal);
+        }
         if lease && !planted!(self.cx.config, OwnerNotReleased) {
             self.end_lease(terminal);
         }
@@ -320,12 +330,15 @@ impl Terminals {
         let Some(session) = self.sessions.get_mut(&terminal).filter(|session| session.is_alive()) else {
             return;
         };
+        // Others of its session may have heard the hang-up and not cared.
+        let kill = session.times.kill.filter(|_| session.state == State::Terminating && why.is_none());
         session.state = State::Exited;
         session.exited = Some((exit, wall));
         session.granted = false;
         session.input = Default::default();
         session.times = super::session::Times {
             forget: Some(self.cx.at() + self.cx.config.exited_kept),
+            kill,
             ..Default::default()
         };
         session.owner = None;
@@ -363,7 +376,8 @@ impl Terminals {
     /// Once what is known of an ended terminal is durable, nobody has to hold it.
     pub(super) fn let_go(&mut self, terminal: TerminalId) {
         let Some(session) = self.sessions.get_mut(&terminal) else { return };
-        if session.is_alive() || session.released || session.last.is_none() || self.journal.is_new(terminal) {
+        let done = session.last.is_some() && session.times.kill.is_none();
+        if session.is_alive() || session.released || !done || self.journal.is_new(terminal) {
             return;
         }
         session.released = true;

@@ -124,6 +124,7 @@ impl Terminals {
         session.pts.clone_from(&held.pts);
         (session.launch.cols, session.launch.rows) = (held.cols.max(1), held.rows.max(1));
         session.ring = Ring::new(self.cx.config.ring, held.first);
+        session.known_end = held.end;
         session.reached = session.reached.max(reach(held.end));
         session.recovery = Some(Recovery::Adopted);
         self.cx.deed(held.terminal, Deed::Adopt, Purpose::Adopt(held.terminal));

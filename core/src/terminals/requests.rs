@@ -202,7 +202,8 @@ impl Terminals {
         let Some(session) = self.sessions.get_mut(&terminal) else { return Ok(()) };
         session.last_attached_at = wall;
         self.journal.mark(terminal);
-        let kept = session.ring.first()..=session.ring.end();
+        // A client may have read further under the daemon of before than this one has.
+        let kept = session.ring.first()..=session.ring.end().max(session.known_end);
         if let Some(offset) = attach.resume_from.filter(|offset| kept.contains(offset)) {
             self.answer_attach(conn, seq, target, terminal, offset, None);
             self.note_attach(since);

@@ -37,6 +37,9 @@ pub(super) struct Session {
     pub(super) exited: Option<(Exit, i64)>,
     pub(super) recovery: Option<Recovery>,
     pub(super) ring: Ring,
+    /// Output below this was there when it was adopted: what of it isn't in the ring
+    /// yet will come.
+    pub(super) known_end: u64,
     /// What was said to be above all output so far, for a later life.
     pub(super) reached: u64,
     pub(super) owner: Option<Owner>,
@@ -144,6 +147,7 @@ impl Session {
             exited: None,
             recovery: None,
             ring: Ring::new(cx.config.ring, first),
+            known_end: first,
             reached: reach(first),
             owner: None,
             watchers: Vec::new(),

@@ -10,6 +10,7 @@ mod form;
 mod recorded;
 mod replay;
 mod settings;
+mod tunnel;
 mod words;
 
 pub use form::Ended;

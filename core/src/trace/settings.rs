@@ -11,6 +11,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::form::At;
+use super::tunnel::TunnelMirror;
 use crate::auth::Key;
 use crate::capabilities::Capabilities;
 use crate::config::{AgentConfig, BrokerConfig, Identity};
@@ -18,6 +19,7 @@ use crate::entropy::Entropy;
 use crate::id::GuestName;
 use crate::peers::{InboxSettings, PeerSettings, Policy, RestoredInbox, RestoredPeers};
 use crate::time::WallTime;
+use crate::tunnel::TunnelSettings;
 use crate::{Agent, Broker, Engine, Restored};
 
 /// What an engine's [`Entropy`] starts from. Never shown by `Debug`: it predicts
@@ -214,6 +216,8 @@ struct BrokerMirror {
     event_ring: usize,
     #[serde(default, with = "PeerMirror")]
     peers: PeerSettings,
+    #[serde(default, with = "TunnelMirror")]
+    tunnel: TunnelSettings,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
     // A bug on purpose is not part of what was recorded.
@@ -261,6 +265,12 @@ struct AgentMirror {
     ping_timeout: Duration,
     #[serde(default, with = "inbox")]
     inbox: Option<InboxSettings>,
+    #[serde(default)]
+    terminals: bool,
+    #[serde(default)]
+    trust_unkeyed_broker: bool,
+    #[serde(default, with = "TunnelMirror")]
+    tunnel: TunnelSettings,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
     // A bug on purpose is not part of what was recorded.
@@ -350,21 +360,26 @@ struct IdentityMirror {
 }
 
 /// A duration in nanoseconds, at most ten years.
-mod nanos {
+pub(super) mod nanos {
     use core::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
     const MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
-    pub(super) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::trace) fn serialize<S: Serializer>(
+        span: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         if *span > MAX {
             return Err(ser::Error::custom("a duration of more than ten years"));
         }
         serializer.serialize_u64(crate::time::nanos(*span))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(in crate::trace) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         let span = Duration::from_nanos(u64::deserialize(deserializer)?);
         if span > MAX { Err(de::Error::custom("a duration of more than ten years")) } else { Ok(span) }
     }

@@ -12,8 +12,8 @@ use super::form::Text;
 use super::settings::{Bounded, Traced, key};
 use crate::auth::Key;
 use crate::boundary::{
-    Change, CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Input, Origin, Output,
-    PeerCred, Remote, Source, Via, Wakeup,
+    Change, CloseCause, CloseReason, Deadline, DialTarget, Effect, EffectError, EffectErrorKind, Input,
+    Origin, Output, PeerCred, Remote, Source, Via, Wakeup,
 };
 use crate::event::Event;
 use crate::id::{ConnId, EffectId, GuestName, TerminalId};
@@ -160,6 +160,7 @@ pub(super) enum Out<'a> {
     Transmit { conn: ConnId, bytes: Text<'a> },
     Discard { conn: ConnId },
     Read { source: Source, credit: usize },
+    Finish { conn: ConnId },
     Close { conn: ConnId, why: CloseReason },
     Effect { id: EffectId, effect: Asked<'a> },
     Cancel { effect: EffectId },
@@ -181,9 +182,18 @@ pub(super) enum Asked<'a> {
     WriteRecord(&'a Record),
     RemoveRecord(GuestName),
     Reload,
-    Dial { deadline: u64 },
-    Start { guest: GuestName, deadline: u64 },
-    Terminal { terminal: TerminalId },
+    Dial {
+        deadline: u64,
+        #[serde(skip_serializing_if = "is_link")]
+        to: DialTarget,
+    },
+    Start {
+        guest: GuestName,
+        deadline: u64,
+    },
+    Terminal {
+        terminal: TerminalId,
+    },
 }
 
 #[derive(Serialize)]
@@ -231,6 +241,7 @@ impl<'a> Out<'a> {
             Output::Transmit { conn, bytes } => Self::Transmit { conn, bytes: Text(Cow::Borrowed(bytes)) },
             Output::Discard { conn } => Self::Discard { conn },
             Output::Read { source, credit } => Self::Read { source, credit },
+            Output::Finish { conn } => Self::Finish { conn },
             Output::Close { conn, why } => Self::Close { conn, why },
             Output::Effect { id, ref effect } => Self::Effect { id, effect: Asked::of(effect) },
             Output::Cancel { effect } => Self::Cancel { effect },
@@ -243,6 +254,11 @@ impl<'a> Out<'a> {
     }
 }
 
+/// What every dial was before there were others.
+fn is_link(to: &DialTarget) -> bool {
+    *to == DialTarget::Link
+}
+
 impl<'a> Asked<'a> {
     fn of(effect: &'a Effect) -> Self {
         match effect {
@@ -250,7 +266,7 @@ impl<'a> Asked<'a> {
             Effect::WriteRecord(record) => Self::WriteRecord(record),
             Effect::RemoveRecord(guest) => Self::RemoveRecord(*guest),
             Effect::Reload => Self::Reload,
-            Effect::Dial { deadline } => Self::Dial { deadline: deadline.as_nanos() },
+            Effect::Dial { deadline, to } => Self::Dial { deadline: deadline.as_nanos(), to: *to },
             Effect::Terminal { terminal, .. } => Self::Terminal { terminal: *terminal },
             Effect::Start { guest, deadline } => Self::Start { guest: *guest, deadline: deadline.as_nanos() },
         }

@@ -32,6 +32,8 @@ pub fn ms(millis: u64) -> Duration {
 pub struct Wire {
     pub bytes: VecDeque<u8>,
     pub closed: Option<CloseReason>,
+    /// The broker ended its direction.
+    pub finished: bool,
     pub credit: Option<usize>,
     pub room: usize,
     pub discarded: u32,
@@ -142,6 +144,7 @@ impl World {
                 }
                 Output::Effect { id, effect } => self.effects.push((id, effect)),
                 Output::Cancel { .. } => {}
+                Output::Finish { conn } => self.wires.get_mut(&conn).unwrap().finished = true,
                 Output::Event(event) => self.events.push(event),
                 Output::Stopped => self.stopped = true,
                 Output::Wait(deadline) => {

@@ -34,6 +34,7 @@ pub enum Out {
     Sent(ConnId, Vec<u8>),
     Discard(ConnId),
     Read(Source, usize),
+    Finish(ConnId),
     Close(ConnId, CloseReason),
     Dial(EffectId, Time),
     Persist(EffectId, Batch),
@@ -131,11 +132,12 @@ impl World {
                 }
                 Output::Discard { conn } => Out::Discard(conn),
                 Output::Read { source, credit } => Out::Read(source, credit),
+                Output::Finish { conn } => Out::Finish(conn),
                 Output::Close { conn, why } => {
                     self.rooms.remove(&conn).expect("closed once");
                     Out::Close(conn, why)
                 }
-                Output::Effect { id, effect: Effect::Dial { deadline } } => Out::Dial(id, deadline),
+                Output::Effect { id, effect: Effect::Dial { deadline, .. } } => Out::Dial(id, deadline),
                 Output::Effect { id, effect: Effect::Persist(batch) } => Out::Persist(id, batch),
                 Output::Cancel { effect } => Out::Cancel(effect),
                 Output::Event(event) => Out::Event(event.fact),

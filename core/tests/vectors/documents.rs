@@ -54,6 +54,9 @@ fn describe(command: &Command) -> String {
             format!("wait guests={} for={target} any={}", names(guests), yes(*any))
         }
         Command::Ping { guest } => format!("ping guest={guest}"),
+        Command::Terminals { guest } => {
+            format!("terminals guest={}", guest.map_or("-".to_owned(), |guest| guest.to_string()))
+        }
         Command::Events { since, follow, kinds, guests, limit } => format!(
             "events since={} follow={} kinds={} guests={} limit={limit}",
             since.map_or("-".to_owned(), |cursor| cursor.to_string()),

@@ -10,6 +10,7 @@ use castra_core::id::{Epoch, Nonce};
 use castra_core::link::inbox::{self, Inbox, LINE_MAX, RESYNC, SERIAL_FRAME_MAX};
 use castra_core::link::line::{self, Auth, BrokerLine, Challenge, GREETING, Hello};
 use castra_core::link::message::{self, BadJson, BrokerFrame, GuestFrame};
+use castra_core::tunnel::wire::TunnelFrame;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -275,6 +276,17 @@ fn describe_guest(json: &[u8]) -> String {
             )
         }
         Ok(GuestFrame::Peer(request)) => format!("{request:?}"),
+        Ok(GuestFrame::Tunnel(frame)) => {
+            let mut bytes = Vec::new();
+            match frame.with_data(|data| data.decode(&mut bytes)) {
+                Ok(TunnelFrame::Data { stream, .. }) => {
+                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    format!("tunnel stream={stream} data={hex}")
+                }
+                Ok(frame) => format!("tunnel {frame:?}"),
+                Err(BadJson) => "tunnel bad-json".to_owned(),
+            }
+        }
         Ok(GuestFrame::Unknown(Some(kind))) => format!("unknown {kind}"),
         Ok(GuestFrame::Unknown(None)) => "unknown".to_owned(),
     }

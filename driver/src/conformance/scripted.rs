@@ -39,6 +39,8 @@ pub enum Act {
     Discard(ConnId),
     /// `Read`.
     Read(Source, usize),
+    /// `Finish`.
+    Finish(ConnId),
     /// `Close`.
     Close(ConnId, CloseReason),
     /// `Effect`.
@@ -175,6 +177,7 @@ impl Engine for Scripted {
             }
             Some(Act::Discard(conn)) => Output::Discard { conn },
             Some(Act::Read(source, credit)) => Output::Read { source, credit },
+            Some(Act::Finish(conn)) => Output::Finish { conn },
             Some(Act::Close(conn, why)) => Output::Close { conn, why },
             Some(Act::Effect(id, effect)) => Output::Effect { id, effect },
             Some(Act::Cancel(effect)) => Output::Cancel { effect },

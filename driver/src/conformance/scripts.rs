@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use castra_core::boundary::{
-    CloseCause, CloseReason, Effect, EffectErrorKind, Origin, Source, Transport, Via,
+    CloseCause, CloseReason, DialTarget, Effect, EffectErrorKind, Origin, Source, Transport, Via,
 };
 use castra_core::id::EffectId;
 
@@ -20,6 +20,7 @@ const ROOM: usize = 128 * 1024;
 pub fn all<W: World>() {
     bytes_travel_both_ways_in_order::<W>();
     a_half_close_is_heard_and_answered::<W>();
+    one_direction_may_end_long_before_the_other::<W>();
     a_reset_ends_the_connection::<W>();
     a_farewell_before_a_close_is_heard::<W>();
     without_credit_nothing_is_read::<W>();
@@ -104,6 +105,24 @@ pub fn a_half_close_is_heard_and_answered<W: World>() {
     assert_eq!(got, b"answer");
     assert_eq!(it.shell.connections(), (0, 0));
     assert_eq!(it.shell.engine().closed(conn), None, "after Close nothing more is said of an id");
+}
+
+/// See the name.
+pub fn one_direction_may_end_long_before_the_other<W: World>() {
+    let mut it = Harness::<W, W::Net>::new();
+    let (mut peer, conn) = it.connection();
+    let said = pattern(ROOM);
+    it.act([Act::Transmit(conn, said.clone()), Act::Finish(conn)]);
+    let mut got = Vec::new();
+    it.until("the end of ours", |_| pull(&mut peer, &mut got).expect("an open connection"));
+    assert!(got == said);
+    push(&mut peer, &mut b"still here".as_slice());
+    it.until("heard", |it| it.shell.engine().read(conn) == b"still here");
+    peer.finish();
+    it.until("the end of theirs", |it| {
+        let seen = it.shell.engine();
+        seen.saw(&Seen::Finished(conn)) || seen.saw(&Seen::Closed(conn, CloseCause::Eof))
+    });
 }
 
 /// See the name.
@@ -251,7 +270,7 @@ pub fn bytes_that_come_with_the_connect_are_not_forgotten<W: World>() {
     }
     it.shell.net().pending_connects = 1;
     let deadline = it.now + Duration::from_secs(5);
-    it.act([Act::Effect(EffectId(1), Effect::Dial { deadline })]);
+    it.act([Act::Effect(EffectId(1), Effect::Dial { deadline, to: DialTarget::Link })]);
     assert_eq!(it.shell.engine().opened(), []);
     let mut peer = None;
     while peer.is_none() {
@@ -378,7 +397,7 @@ pub fn a_dial_reaches_its_end_or_is_cancelled<W: World>() {
         return;
     }
     let deadline = it.now + Duration::from_secs(5);
-    it.act([Act::Effect(EffectId(1), Effect::Dial { deadline })]);
+    it.act([Act::Effect(EffectId(1), Effect::Dial { deadline, to: DialTarget::Link })]);
     it.until("opened", |it| !it.shell.engine().opened().is_empty());
     let conn = it.shell.engine().opened()[0];
     let known = it.shell.engine().seen.iter().any(|seen| {
@@ -401,7 +420,10 @@ pub fn a_dial_reaches_its_end_or_is_cancelled<W: World>() {
     let told = it.shell.engine().seen.iter().filter(|seen| matches!(seen, Seen::Done(..))).count();
     assert_eq!(told, 0, "a dial that succeeds is answered by Opened alone");
 
-    it.act([Act::Effect(EffectId(2), Effect::Dial { deadline: it.now }), Act::Cancel(EffectId(2))]);
+    it.act([
+        Act::Effect(EffectId(2), Effect::Dial { deadline: it.now, to: DialTarget::Link }),
+        Act::Cancel(EffectId(2)),
+    ]);
     it.until("one answer", |it| {
         it.shell.engine().saw(&Seen::Done(EffectId(2), Err(EffectErrorKind::Cancelled)))
             || it.shell.engine().opened().len() == 2

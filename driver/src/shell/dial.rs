@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use castra_core::boundary::{EffectError, EffectErrorKind, Remote, Via};
+use castra_core::boundary::{DialTarget, EffectError, EffectErrorKind, Remote, Transport, Via};
 use castra_core::id::{ConnId, EffectId};
 use castra_core::time::Time;
 
@@ -21,6 +22,8 @@ const RETRY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Dials {
     address: Option<ConnectAddress>,
+    /// The socket of this process's own terminals.
+    terminals: Option<PathBuf>,
     active: BTreeMap<EffectId, Dial>,
     /// Which dial a connection belongs to, and when each is looked at next: a
     /// process may have thousands under way.
@@ -34,6 +37,7 @@ pub(crate) struct Dials {
 
 #[derive(Debug)]
 struct Dial {
+    via: Via,
     deadline: Time,
     phase: Phase,
     rest: VecDeque<Target>,
@@ -55,9 +59,10 @@ enum Phase {
 }
 
 impl Dials {
-    pub(crate) const fn new(address: Option<ConnectAddress>) -> Self {
+    pub(crate) const fn new(address: Option<ConnectAddress>, terminals: Option<PathBuf>) -> Self {
         Self {
             address,
+            terminals,
             active: BTreeMap::new(),
             conns: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -110,20 +115,25 @@ impl Phase {
 }
 
 impl<N: Net, W: Work> Ports<N, W> {
-    /// Begins a dial to the configured address.
-    pub(crate) fn dial(&mut self, now: Time, effect: EffectId, deadline: Time) {
-        let targets = match self.dials.address.clone() {
-            None => {
-                return self.dial_failed(
-                    effect,
-                    EffectErrorKind::Unreachable,
-                    "no address to dial".to_owned(),
-                );
-            }
-            Some(ConnectAddress::Unix { path }) => vec![Target::Unix(path)],
-            Some(ConnectAddress::Vsock { cid, port }) => vec![Target::Vsock { cid, port }],
-            Some(ConnectAddress::Serial { device }) => vec![Target::Serial(device)],
-            Some(ConnectAddress::Tcp { host, port }) => match host.parse::<IpAddr>() {
+    /// Begins a dial to a configured address.
+    pub(crate) fn dial(&mut self, now: Time, effect: EffectId, deadline: Time, to: DialTarget) {
+        let address = match to {
+            DialTarget::Link => self.dials.address.clone(),
+            DialTarget::Terminals => self.dials.terminals.clone().map(|path| ConnectAddress::Unix { path }),
+        };
+        let Some(address) = address else {
+            let error = "no address to dial".to_owned();
+            return self.dial_failed(effect, EffectErrorKind::Unreachable, error);
+        };
+        let via = match to {
+            DialTarget::Link => Via::Link(transport(&address)),
+            DialTarget::Terminals => Via::Terminals,
+        };
+        let targets = match address {
+            ConnectAddress::Unix { path } => vec![Target::Unix(path)],
+            ConnectAddress::Vsock { cid, port } => vec![Target::Vsock { cid, port }],
+            ConnectAddress::Serial { device } => vec![Target::Serial(device)],
+            ConnectAddress::Tcp { host, port } => match host.parse::<IpAddr>() {
                 Ok(ip) => vec![Target::Tcp(SocketAddr::new(ip, port))],
                 Err(_) => {
                     if !std::mem::replace(&mut self.dials.looking_up, true) {
@@ -135,7 +145,7 @@ impl<N: Net, W: Work> Ports<N, W> {
         };
         let resolving = targets.is_empty();
         let trouble = "the name has no address".to_owned();
-        let dial = Dial { deadline, phase: Phase::Resolving, rest: targets.into(), trouble };
+        let dial = Dial { via, deadline, phase: Phase::Resolving, rest: targets.into(), trouble };
         self.dials.active.insert(effect, dial);
         self.dials.due.insert((deadline, effect));
         if !resolving {
@@ -252,14 +262,7 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     fn dial_succeeded(&mut self, effect: EffectId, conn: ConnId, remote: Remote) {
-        self.dials.remove(effect);
-        let transport = match &self.dials.address {
-            Some(ConnectAddress::Tcp { .. }) | None => castra_core::boundary::Transport::Tcp,
-            Some(ConnectAddress::Unix { .. }) => castra_core::boundary::Transport::Unix,
-            Some(ConnectAddress::Vsock { .. }) => castra_core::boundary::Transport::Vsock,
-            Some(ConnectAddress::Serial { .. }) => castra_core::boundary::Transport::Serial,
-        };
-        let via = Via::Link(transport);
+        let Some(Dial { via, .. }) = self.dials.remove(effect) else { return };
         // It stays in its stage until the engine knows of it: bytes can't come first.
         self.pending.push_back(Pending::Opened { conn, via, effect, remote });
     }
@@ -274,6 +277,15 @@ impl<N: Net, W: Work> Ports<N, W> {
 
     fn dial_failed(&mut self, effect: EffectId, kind: EffectErrorKind, message: String) {
         self.pending.push_back(Pending::Done(effect, Err(EffectError { kind, message })));
+    }
+}
+
+const fn transport(address: &ConnectAddress) -> Transport {
+    match address {
+        ConnectAddress::Tcp { .. } => Transport::Tcp,
+        ConnectAddress::Unix { .. } => Transport::Unix,
+        ConnectAddress::Vsock { .. } => Transport::Vsock,
+        ConnectAddress::Serial { .. } => Transport::Serial,
     }
 }
 

@@ -6,7 +6,7 @@ use castra_core::boundary::{CloseCause, CloseReason, Engine};
 use castra_core::id::ConnId;
 use castra_core::time::Now;
 
-use super::slots::Stage;
+use super::slots::{End, Stage};
 use super::{READ_MAX, Shell, WRITES_PER_TURN};
 use crate::net::{Net, Received};
 use crate::work::Work;
@@ -65,6 +65,9 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
             }
         }
         if !wants_write {
+            if open && slot.flags.end.is(End::FINISHING) && !slot.flags.end.set(End::FINISHED) {
+                self.ports.net.finish(conn);
+            }
             self.ports.slots.emptied(conn);
         }
         match (open, wants_write) {

@@ -31,6 +31,7 @@ mod slots;
 mod tests;
 
 use std::io;
+use std::path::PathBuf;
 
 use castra_core::boundary::{CloseCause, Deadline, Engine, Input, Origin, Output, Via};
 use castra_core::event::{Event, Level};
@@ -39,7 +40,7 @@ use castra_core::time::{Now, Time};
 
 use self::doors::Trouble;
 use self::ports::{Pending, Ports};
-use self::slots::{SEND_BUFFER, Stage};
+use self::slots::{End, SEND_BUFFER, Stage};
 use crate::address::ConnectAddress;
 use crate::net::{ListenerId, Net, Ready, Received};
 use crate::work::{Done, Job, JobId, Outcome, Work};
@@ -61,8 +62,10 @@ const _: () = assert!(READS_PER_TURN + doors::BATCH <= WRITES_PER_TURN);
 pub struct ShellOptions {
     /// The network's listeners and what comes in through each.
     pub doors: Vec<(ListenerId, Via)>,
-    /// Where `Effect::Dial` goes.
+    /// Where `Effect::Dial` goes for the link, …
     pub dial: Option<ConnectAddress>,
+    /// … and for this process's own terminals.
+    pub terminals: Option<PathBuf>,
     /// Most connections at once; more wait in the listeners' queues. An eighth,
     /// at most 32, is kept for local clients.
     pub connections_max: usize,
@@ -80,6 +83,7 @@ impl Default for ShellOptions {
         Self {
             doors: Vec::new(),
             dial: None,
+            terminals: None,
             connections_max: 100_000,
             log_prefix: None,
             observe: false,
@@ -296,6 +300,9 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 Some(Pending::Gone(conn, why)) => self.gone(now, conn, why),
                 Some(Pending::Opened { conn, via, effect, remote }) => {
                     self.ports.slots.set_stage(conn, Stage::Open(via));
+                    if let Some(slot) = self.ports.slots.get(conn).filter(|_| via == Via::Terminals) {
+                        slot.flags.end.set(End::PRECIOUS);
+                    }
                     // An edge may have been told before anybody could read.
                     self.ports.enqueue(conn);
                     let origin = Origin::Dialled(effect);
@@ -392,12 +399,13 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         let Some(slot) = self.ports.slots.get(conn) else { return };
         // Nobody is left to hear the answer, so what it asked last is not done:
         // a command that was given up must not take effect later.
-        if slot.flags.hangup && slot.stage == Stage::Open(Via::Control) {
+        let both_ended = slot.flags.hangup && !slot.flags.end.is(End::FINISHING);
+        if both_ended && slot.stage == Stage::Open(Via::Control) {
             return self.gone(now, conn, CloseCause::Eof);
         }
         if slot.credit == 0 {
             // Nobody wants its bytes, and it wants ours no more.
-            if slot.flags.hangup {
+            if slot.flags.hangup && !slot.flags.end.is(End::PRECIOUS) {
                 self.gone(now, conn, CloseCause::Reset);
             }
             return;

@@ -11,7 +11,7 @@ use castra_core::time::{Now, Time};
 use super::dial::Dials;
 use super::doors::Doors;
 use super::sink::Sink;
-use super::slots::{SEND_BUFFER, Slots, Stage};
+use super::slots::{End, SEND_BUFFER, Slots, Stage};
 use super::{Counters, ShellOptions};
 use crate::net::{Endpoint, Net, Ready};
 use crate::work::{Job, JobId, Work};
@@ -60,7 +60,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             work,
             slots: Slots::default(),
             doors: Doors::new(&options.doors, options.connections_max),
-            dials: Dials::new(options.dial),
+            dials: Dials::new(options.dial, options.terminals),
             sink: options.log_prefix.map(Sink::new),
             observed: options.observe.then(Vec::new),
             ready: VecDeque::new(),
@@ -99,6 +99,12 @@ impl<N: Net, W: Work> Ports<N, W> {
                 if let Some(slot) = self.slots.get(conn) {
                     slot.credit = u32::try_from(credit).unwrap_or(u32::MAX);
                     self.enqueue(conn);
+                }
+            }
+            Output::Finish { conn } => {
+                if let Some(slot) = self.slots.get(conn).filter(|slot| slot.is_open()) {
+                    slot.flags.end.set(End::FINISHING);
+                    self.soil(conn);
                 }
             }
             Output::Close { conn, why } => {
@@ -149,7 +155,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             Effect::Start { guest, deadline } => Job::Start { guest, patience: deadline.since(now.boot) },
             Effect::Terminal { terminal, deed } => Job::Terminal { terminal, deed },
             Effect::Reload => Job::Reopen,
-            Effect::Dial { deadline } => return self.dial(now.boot, id, deadline),
+            Effect::Dial { deadline, to } => return self.dial(now.boot, id, deadline, to),
             _ => {
                 self.counters.unknown_outputs += 1;
                 let error = EffectError {
@@ -213,7 +219,7 @@ impl<N: Net, W: Work> Ports<N, W> {
     /// Gives a closing connection its last second.
     pub(crate) fn linger(&mut self, conn: ConnId, now: Time) {
         let Some(slot) = self.slots.get(conn) else { return };
-        if !std::mem::replace(&mut slot.flags.lingering, true) {
+        if !slot.flags.end.set(End::LINGERS) {
             self.closing.push_back((now + LINGER, conn));
         }
     }

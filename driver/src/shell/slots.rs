@@ -62,8 +62,34 @@ pub(crate) struct Flags {
     pub(crate) queued: bool,
     /// On the list of connections to flush.
     pub(crate) dirty: bool,
-    /// Has a closing deadline.
-    pub(crate) lingering: bool,
+    /// What concerns its end.
+    pub(crate) end: End,
+}
+
+/// What of it is so, a bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct End(u8);
+
+impl End {
+    /// It has a closing deadline.
+    pub(crate) const LINGERS: Self = Self(1);
+    /// Its last bytes are wanted, however late: it was dialled for them.
+    pub(crate) const PRECIOUS: Self = Self(2);
+    /// Our direction is to end once everything is sent, …
+    pub(crate) const FINISHING: Self = Self(4);
+    /// … and did.
+    pub(crate) const FINISHED: Self = Self(8);
+
+    pub(crate) const fn is(self, what: Self) -> bool {
+        self.0 & what.0 != 0
+    }
+
+    /// Whether it was so before.
+    pub(crate) const fn set(&mut self, what: Self) -> bool {
+        let before = self.is(what);
+        self.0 |= what.0;
+        before
+    }
 }
 
 impl Slot {
@@ -80,7 +106,7 @@ impl Slot {
                 wants_write: false,
                 queued: false,
                 dirty: false,
-                lingering: false,
+                end: End(0),
             },
             credit: u32::MAX,
             room: SEND_BUFFER as u32,

@@ -2,7 +2,7 @@ use super::*;
 use crate::conformance::failing::Failing;
 use crate::conformance::memory::{MemoryNet, MemoryPeer, MemoryWorld};
 use crate::conformance::{Act, Harness, Peer, Remembered, Scripted, Seen, World};
-use castra_core::boundary::{Effect, EffectError, EffectErrorKind, Source, Transport};
+use castra_core::boundary::{DialTarget, Effect, EffectError, EffectErrorKind, Source, Transport};
 use castra_core::id::EffectId;
 use castra_core::time::WallTime;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Dialler {
 
     fn dial(&mut self, effect: u64, patience: Duration) -> Next {
         let deadline = self.now + patience;
-        self.act([Act::Effect(EffectId(effect), Effect::Dial { deadline })])
+        self.act([Act::Effect(EffectId(effect), Effect::Dial { deadline, to: DialTarget::Link })])
     }
 
     fn ends(&mut self) -> Vec<Seen> {
@@ -88,6 +88,62 @@ fn a_name_is_looked_up_and_its_addresses_are_tried_in_turn() {
     it.turn(&[resolved(4, &[])]);
     assert_eq!(it.ends(), [failed(4, EffectErrorKind::Unreachable)]);
     assert_eq!(it.shell.work().0.len(), 4, "each dial asks anew: addresses change");
+}
+
+#[test]
+fn terminals_are_dialled_beside_the_link_any_number_at_once() {
+    let mut it = Dialler::new("tcp:broker.test:7070");
+    let to = DialTarget::Terminals;
+    let deadline = it.now + SECOND;
+    it.dial(1, SECOND);
+    it.act([Act::Effect(EffectId(2), Effect::Dial { deadline, to })]);
+    assert_eq!(it.ends(), [failed(2, EffectErrorKind::Unreachable)], "there is no such socket");
+
+    let (world, net, doors) = MemoryWorld::start();
+    let terminals = Some("terminals.sock".into());
+    let options = ShellOptions { doors, terminals, ..ShellOptions::default() };
+    it.shell = Shell::new(Scripted::default(), Failing::new(net), Remembered::default(), options);
+    it.world = world;
+    let dials = (1..=3).map(|effect| Act::Effect(EffectId(effect), Effect::Dial { deadline, to }));
+    it.act(dials.collect::<Vec<_>>());
+    let opened: Vec<_> = it.ends();
+    for effect in 1..=3 {
+        assert!(
+            opened.iter().any(|seen| matches!(seen, Seen::Opened(_, Via::Terminals, Origin::Dialled(EffectId(id)), None) if *id == effect)),
+            "{opened:?}"
+        );
+    }
+    assert_eq!(it.shell.connections(), (0, 3));
+    it.act([Act::Effect(EffectId(4), Effect::Dial { deadline, to: DialTarget::Link })]);
+    assert_eq!(it.ends(), [failed(4, EffectErrorKind::Unreachable)], "a link has an address of its own");
+}
+
+#[test]
+fn what_terminals_said_last_is_heard_when_it_is_wanted_again() {
+    let (mut world, net, doors) = MemoryWorld::start();
+    let terminals = Some("terminals.sock".into());
+    let options = ShellOptions { doors, terminals, ..ShellOptions::default() };
+    let shell = Shell::new(Scripted::default(), Failing::new(net), Remembered::default(), options);
+    let mut it = Dialler { world, shell, now: Time::from_millis(5000) };
+    let deadline = it.now + SECOND;
+    it.act([Act::Effect(EffectId(1), Effect::Dial { deadline, to: DialTarget::Terminals })]);
+    let conn = it.shell.engine().opened()[0];
+    it.act([Act::Read(Source::Conn(conn), 0)]);
+    world = it.world;
+    let mut peer = world.answer().expect("a peer");
+    it.world = world;
+    peer.write(b"last words").expect("room");
+    drop(peer);
+    let ready =
+        |hangup| Ready { finished: true, hangup, ..Ready::readable(crate::net::Endpoint::Conn(conn)) };
+    let now = Now { boot: it.now, suspended: Duration::ZERO, wall: WallTime::default() };
+    it.shell.turn(now, &[ready(true)], &[]);
+    it.turn(&[]);
+    assert_eq!(it.shell.engine().read(conn), b"", "not wanted yet");
+    assert!(!it.shell.engine().saw(&Seen::Closed(conn, CloseCause::Reset)), "and not given up");
+    it.act([Act::Read(Source::Conn(conn), 64)]);
+    assert_eq!(it.shell.engine().read(conn), b"last words");
+    assert!(it.shell.engine().saw(&Seen::Closed(conn, CloseCause::Eof)));
 }
 
 #[test]

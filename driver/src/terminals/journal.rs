@@ -133,6 +133,8 @@ mod tests {
                 cols: 80,
                 rows: 24,
             },
+            command: true,
+            reached: 1 << 40,
             pid: 4242,
             start_time: u64::MAX,
             boot: [7; 16],

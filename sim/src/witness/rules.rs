@@ -70,6 +70,8 @@ impl Witness {
             || sizes.links > bounds.links
             || sizes.message_bytes > bounds.message_bytes
             || sizes.messages > bounds.messages
+            || sizes.streams > bounds.streams
+            || sizes.stream_bytes > bounds.stream_bytes
             || sizes.peer_operations > bounds.peer_operations + OPERATIONS * sizes.messages
         {
             self.blame("S6", None, format!("{sizes:?} is over {bounds:?}"));

@@ -472,6 +472,8 @@ fn bounds(plan: &Plan) -> Sizes {
         // Each is reckoned to take some bytes.
         messages: usize::MAX,
         message_bytes: config.peers.mail_bytes_max,
+        streams: config.tunnel.streams_max,
+        stream_bytes: config.tunnel.bytes_max(),
         peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
     }
 }

@@ -13,11 +13,12 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use super::tunnel::Released;
 use super::{Context, Mailbox, Upstream};
 use crate::boundary::{CloseReason, Deadline, PeerCred, Wakeup};
 use crate::control::client::Client;
 use crate::control::reply::ErrorCode;
-use crate::control::request::{Rejected, Request};
+use crate::control::request::{Command, Rejected, Request};
 use crate::id::{ConnId, GuestName, RequestId};
 use crate::link::message::GuestRequestKind;
 use crate::time::Time;
@@ -30,6 +31,8 @@ pub(super) struct Local {
     pub(super) pending: BTreeMap<u64, Pending>,
     pub(super) last_id: u64,
     pub(super) draining: bool,
+    /// Clients that asked for the terminals, with what they said after that.
+    pub(super) released: Vec<Released>,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +128,9 @@ impl Local {
                 }
             };
             match request {
+                Ok(Request { id, command: Command::Terminals { guest }, .. }) => {
+                    return self.release(cx, index, (id, guest), input);
+                }
                 Ok(request) => self.on_request(cx, index, request, around),
                 Err(Rejected { id, error }) => {
                     let client = &mut self.clients[index].client;
@@ -134,6 +140,38 @@ impl Local {
         }
         self.clients[index].client.keep(input);
         self.settle(cx, index);
+        true
+    }
+
+    /// A client asks for the terminals: its connection is a stream from here on, or
+    /// closed after the error. Whatever it said after the request is never a request.
+    fn release(
+        &mut self,
+        cx: &mut Context<'_>,
+        index: usize,
+        (id, guest): (Option<RequestId>, Option<GuestName>),
+        said: &[u8],
+    ) -> bool {
+        let seat = &mut self.clients[index];
+        let own = cx.config.name;
+        let refusal = if guest.is_some_and(|guest| guest != own) {
+            let message = format!("this is the agent of {own}: ask the broker for others' terminals");
+            Some((ErrorCode::Forbidden, message))
+        } else if seat.open > 0 || seat.follows() {
+            let message = "other requests of this connection are open: terminals need one of their own";
+            Some((ErrorCode::InvalidRequest, message.to_string()))
+        } else {
+            None
+        };
+        if let Some((code, message)) = refusal {
+            seat.client.error(cx.out, id.as_ref(), code, message);
+            self.close(cx, index, CloseReason::Refused);
+            return true;
+        }
+        let Seat { client, .. } = self.clients.swap_remove(index);
+        let conn = client.conn();
+        let (room, finished) = client.into_parts();
+        self.released.push(Released { conn, room, id, said: said.to_vec(), finished });
         true
     }
 
