@@ -110,14 +110,15 @@ impl Hub {
         end.conn = None;
         // What is still under way will be answered with a reset when it comes.
         let rude = end.arrived > 0;
-        let told = end.reset || end.said_finished && !rude;
+        let (reset, half) = (end.reset, end.said_finished && !rude);
         end.bytes.drain(..end.arrived);
         end.arrived = 0;
         let unix = self.stream(id).is_some_and(|stream| !stream.remote);
         if let Some(other) = self.end(id.other()).filter(|other| unix && !other.device) {
             other.hangs_up = true;
         }
-        if !told {
+        // A unix socket's other end hears of a half-close, and of the close after it.
+        if !reset && (!half || unix) {
             self.send(id, if rude { Cargo::Reset } else { Cargo::Finish });
         }
         self.bury(id);

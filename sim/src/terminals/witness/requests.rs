@@ -120,10 +120,10 @@ impl Witness {
                     Ok(Message::Reply { seq, answer }) => self.replied(conn, seq, &answer),
                     Ok(Message::Event(_)) => {}
                     Ok(Message::Unknown) => self.blame("L4", "a message of no known type".to_owned()),
-                    Err(error) => self.blame("L4", format!("a message can't be read: {error}")),
+                    Err(error) => self.blame("L4", format!("the engine says what can't be read: {error}")),
                 },
                 Err(error) => {
-                    self.blame("L4", format!("a message can't be read: {error}"));
+                    self.blame("L4", format!("the engine says what can't be read: {error}"));
                     break;
                 }
             }
