@@ -2,8 +2,8 @@
 //! writes down its whole state so that another terminal can go on from there.
 //!
 //! The emulator is `alacritty_terminal`. It hides some of its state, so a handler
-//! ([`hidden`]) stands before it, mirrors what it hides and passes everything on;
-//! [`write`] makes sequences of it, [`tail`] knows what is still unfinished.
+//! (`hidden`) stands before it, mirrors what it hides and passes everything on;
+//! `write` makes sequences of it, `tail` knows what is still unfinished.
 //!
 //! # What is not restored
 //!
