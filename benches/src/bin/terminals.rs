@@ -178,7 +178,8 @@ fn echo_round(daemon: &Daemon, program: &str, into: &mut Histogram<u64>) -> io::
         let began = Instant::now();
         client.input(session, &[key])?;
         client.output_with(key)?;
-        into.record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)).map_err(io::Error::other)?;
+        into.record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+            .map_err(io::Error::other)?;
     }
     client.ask(&castra_core::terminals::wire::Request::Kill { session })?;
     Ok(())
