@@ -290,6 +290,10 @@ impl Client {
                 Reading::Slowly(_) if now < self.reads_at => continue,
                 Reading::Slowly(most) => most,
             };
+            // What comes after a reset is not what follows.
+            if around.hub.end(self.links[place].end).is_none_or(|end| end.reset) {
+                return true;
+            }
             while left > 0 {
                 let portion = left.min(buffer.len());
                 match around.hub.read(self.links[place].end, &mut buffer[..portion]) {
