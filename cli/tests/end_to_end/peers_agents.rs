@@ -305,7 +305,7 @@ fn a_session_gives_a_peer_no_terminal_and_no_action() {
     agents.start("db", &[]);
     let mut link = Link::join(agents.broker.port(), "web");
     assert_eq!(agents.world.castra(&["peer", "link", "web", "db"]).code, 0);
-    for kind in ["term", "action", "manager_handshake", "peer_inbox"] {
+    for kind in ["terminals", "action", "manager_handshake", "peer_inbox"] {
         link.send_frame(
             &serde_json::json!({"type": kind, "to": "db", "guest": "db", "payload": {}}).to_string(),
         );
