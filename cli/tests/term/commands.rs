@@ -331,7 +331,7 @@ fn terminals_beside_a_broker_or_an_agent_are_asked_for_before_they_are_set_up() 
         &["broker", "--terminals-restore", "all"][..],
         &["broker", "--terminals", "--terminals-restore", "some"],
         &["up", "--terminals-on-stop", "end"],
-        &["agent", "--name", "a", "--connect", "tcp:127.0.0.1:1", "--trust-unkeyed-broker"],
+        &["agent", "--name", "a", "--connect", "tcp:127.0.0.1:1", "--terminals-screen", "off"],
         &["terminals", "serve", "--on-stop", "never"],
         &["terminals"],
     ] {
