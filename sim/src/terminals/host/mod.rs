@@ -347,7 +347,7 @@ impl Host {
                     it.blocked += 1;
                 }
                 Step::Chdir => {
-                    let path = format!("/work/{}", it.step);
+                    let path = format!("/home/{}", it.step);
                     if self.porters.get(&terminal).is_some_and(|porter| !porter.aside) {
                         self.news(terminal, News::Directory(path));
                     }
