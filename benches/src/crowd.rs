@@ -111,6 +111,7 @@ fn handle(broker: &mut Broker, step: &Step, mut take: impl FnMut(Output<'_>)) ->
             conn: *conn,
             via: *via,
             origin: Origin::Accepted,
+            local: None,
             remote: Remote::Ip(SocketAddr::from(([127, 0, 0, 1], 40_000))),
             peer_cred: Some(PeerCred { uid: 0, gid: 0, pid: 1 }),
             room: ROOM,

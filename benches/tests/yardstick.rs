@@ -12,12 +12,12 @@ use castra_benches::held::Held;
 use castra_benches::load::{Client, Pressure};
 use castra_benches::script::{Script, guest_names};
 use castra_benches::yardstick::{CLOSED, WATCH, WATCHED};
+use castra_core::RestoredAgent;
 use castra_core::boundary::{Effect, Origin, Remote, Transport, Via};
 use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::Fact;
 use castra_core::id::{ConnId, EffectId};
-use castra_core::peers::RestoredInbox;
 use castra_core::time::Now;
 use castra_core::{Agent, Engine, Input, Output};
 
@@ -73,7 +73,8 @@ impl Guest {
         self.stream = Some(yardstick.connect());
         let (via, remote) = (Via::Link(Transport::Tcp), Remote::Unknown);
         let origin = Origin::Dialled(effect);
-        let opened = Input::Opened { conn: CONN, via, origin, remote, peer_cred: None, room: 65_536 };
+        let opened =
+            Input::Opened { conn: CONN, via, origin, local: None, remote, peer_cred: None, room: 65_536 };
         self.agent.handle(Now::default(), opened);
         self.drain(&mut None);
         while !self.is_up() {
@@ -142,7 +143,7 @@ fn guests_that_stay_answer_every_challenge() {
 fn a_real_agent_takes_it_for_a_broker_and_answers_its_challenges() {
     let yardstick = Yardstick::start(&["--keepalive", "50"]);
     let config = AgentConfig::new("devbox".parse().unwrap());
-    let agent = Agent::new(config, RestoredInbox::default(), Entropy::seeded([7; 32]), Now::default());
+    let agent = Agent::new(config, RestoredAgent::default(), Entropy::seeded([7; 32]), Now::default());
     let mut guest = Guest { agent, stream: None, facts: vec![] };
     guest.go_up(&yardstick);
     // The handshake is over: whatever is sent now answers a challenge.

@@ -64,7 +64,11 @@ impl From<Exit> for ExitCode {
 impl From<ErrorCode> for Exit {
     fn from(code: ErrorCode) -> Self {
         match code {
-            ErrorCode::NotReachable | ErrorCode::Full => Self::No,
+            ErrorCode::NotReachable
+            | ErrorCode::Full
+            | ErrorCode::NotAttached
+            | ErrorCode::MissingLease
+            | ErrorCode::GuestOffline => Self::No,
             ErrorCode::InvalidRequest | ErrorCode::Itself | ErrorCode::Ambiguous | ErrorCode::TooLarge => {
                 Self::Usage
             }
@@ -75,6 +79,7 @@ impl From<ErrorCode> for Exit {
             | ErrorCode::Refused
             | ErrorCode::Rejected
             | ErrorCode::NotPeer
+            | ErrorCode::Conflict
             | ErrorCode::Unsupported
             | ErrorCode::Busy => Self::Refused,
             ErrorCode::UnknownGuest | ErrorCode::Unknown => Self::Unknown,
@@ -201,6 +206,10 @@ mod tests {
             (ErrorCode::UnknownMethod, Exit::Internal),
             (ErrorCode::UnknownGuest, Exit::Unknown),
             (ErrorCode::NotReachable, Exit::No),
+            (ErrorCode::NotAttached, Exit::No),
+            (ErrorCode::MissingLease, Exit::No),
+            (ErrorCode::GuestOffline, Exit::No),
+            (ErrorCode::Conflict, Exit::Refused),
             (ErrorCode::Timeout, Exit::Timeout),
             (ErrorCode::Forbidden, Exit::Refused),
             (ErrorCode::Refused, Exit::Refused),

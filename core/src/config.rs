@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::attach::{AttachSettings, ManagerSettings};
 use crate::auth::Key;
 use crate::capabilities::Capabilities;
 use crate::id::GuestName;
@@ -75,6 +76,8 @@ pub struct BrokerConfig {
     pub peers: PeerSettings,
     /// Streams to guests' terminals.
     pub tunnel: TunnelSettings,
+    /// Guests that this broker adopts.
+    pub manager: ManagerSettings,
     /// What the process is, for `info` and `status`.
     pub identity: Identity,
     /// The bug that is planted, if any.
@@ -193,6 +196,7 @@ impl Default for BrokerConfig {
             event_ring: 8192,
             peers: PeerSettings::default(),
             tunnel: TunnelSettings::default(),
+            manager: ManagerSettings::default(),
             identity: Identity::default(),
             #[cfg(feature = "planted")]
             planted: None,
@@ -243,11 +247,13 @@ pub struct AgentConfig {
     pub inbox: Option<InboxSettings>,
     /// This process has a socket of terminals, which it can dial.
     pub terminals: bool,
-    /// Whoever answers as the broker may use the terminals, even if it can't prove
-    /// itself with a token.
+    /// Whoever answers as the broker may use the terminals and adopt the guest, even
+    /// if it can't prove itself with a token.
     pub trust_unkeyed_broker: bool,
     /// Streams to the terminals.
     pub tunnel: TunnelSettings,
+    /// Managers that may adopt the guest.
+    pub attach: AttachSettings,
     /// What the process is.
     pub identity: Identity,
     /// The bug that is planted, if any.
@@ -282,6 +288,7 @@ impl AgentConfig {
             terminals: false,
             trust_unkeyed_broker: false,
             tunnel: TunnelSettings::default(),
+            attach: AttachSettings::default(),
             identity: Identity::default(),
             #[cfg(feature = "planted")]
             planted: None,

@@ -46,7 +46,7 @@
 //!
 //! let conn = ConnId { index: 0, generation: 0 };
 //! let (via, remote, room) = (Via::Link(Transport::Unix), Remote::Unknown, 64 * 1024);
-//! broker.handle(now(1), Input::Opened { conn, via, origin: Origin::Accepted, remote, peer_cred: None, room });
+//! broker.handle(now(1), Input::Opened { conn, via, origin: Origin::Accepted, local: None, remote, peer_cred: None, room });
 //! drain(&mut broker, &mut sent);
 //! broker.handle(now(2), Input::Bytes { conn, bytes: b"hello vm:devbox capabilities=proof-v1\n" });
 //! drain(&mut broker, &mut sent);
@@ -81,6 +81,7 @@ macro_rules! planted {
 }
 
 mod agent;
+pub mod attach;
 pub mod auth;
 mod backoff;
 pub mod boundary;
@@ -114,7 +115,7 @@ mod timers;
 pub mod trace;
 pub mod tunnel;
 
-pub use agent::Agent;
+pub use agent::{Agent, RestoredAgent};
 pub use boundary::{Engine, Input, Output};
 pub use broker::{Broker, Restored, Sizes, Statistics};
 #[cfg(feature = "model")]

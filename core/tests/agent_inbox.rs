@@ -3,6 +3,7 @@
 
 mod support;
 
+use castra_core::RestoredAgent;
 use castra_core::boundary::{
     Batch, Change, Effect, EffectError, EffectErrorKind, Origin, Remote, Transport, Via,
 };
@@ -10,7 +11,7 @@ use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::{Fact, Storage};
 use castra_core::id::{ConnId, EffectId};
-use castra_core::peers::{InboxSettings, MessageId, Policy, Received, RestoredInbox};
+use castra_core::peers::{InboxSettings, MessageId, Policy, Received};
 use castra_core::time::{Time, WallTime};
 use castra_core::{Engine, Input, Output, trace};
 use serde_json::{Value, json};
@@ -304,10 +305,11 @@ fn a_restart_keeps_the_messages_their_places_and_what_was_seen() {
     let days_ago = |days: i64| {
         WallTime::from_unix_millis(now(start).wall.unix_millis() - days * 1000 * i64::try_from(day).unwrap())
     };
-    let restored = RestoredInbox {
+    let restored = RestoredAgent {
         messages: vec![received(7, 1, "seven"), received(9, 2, "nine")],
         // The clock was set back since the last one came.
         seen: vec![(id(1), days_ago(9)), (id(2), days_ago(1)), (id(3), days_ago(-400))],
+        ..RestoredAgent::default()
     };
     let config = with_inbox(InboxSettings { remembered_max: 3, ..settings() });
     let mut world = World::restored(config, restored, Entropy::chosen(0), start);
@@ -395,7 +397,7 @@ fn a_recording_of_an_inbox_replays() {
     let sink = Box::new(move |line| sender.send(line).is_ok());
     let start = now(Time::from_millis(10));
     let seen = vec![(id(9), WallTime::from_unix_millis(5))];
-    let restored = RestoredInbox { seen, ..RestoredInbox::default() };
+    let restored = RestoredAgent { seen, ..RestoredAgent::default() };
     let seed = trace::Seed::Chosen(3);
     let mut agent = trace::Recorded::agent(with_inbox(settings()), restored, seed, start, Some(sink));
     let conn = ConnId { index: 1, generation: 0 };
@@ -412,6 +414,7 @@ fn a_recording_of_an_inbox_replays() {
         conn,
         via: Via::Link(Transport::Tcp),
         origin: Origin::Dialled(EffectId(1)),
+        local: None,
         remote: Remote::Unknown,
         peer_cred: None,
         room: ROOM,

@@ -19,7 +19,7 @@ fn open(world: &mut World, effect: EffectId) -> ConnId {
     world.rooms.insert(conn, ROOM);
     let origin = Origin::Dialled(effect);
     let (remote, peer_cred, room) = (Remote::Unknown, None, ROOM);
-    world.give(Input::Opened { conn, via: Via::Terminals, origin, remote, peer_cred, room });
+    world.give(Input::Opened { conn, via: Via::Terminals, origin, local: None, remote, peer_cred, room });
     conn
 }
 

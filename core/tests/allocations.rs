@@ -9,12 +9,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
+use castra_core::RestoredAgent;
 use castra_core::auth::{Key, Transcript};
 use castra_core::boundary::{CloseCause, Effect, Origin, PeerCred, Remote, Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::entropy::Entropy;
 use castra_core::id::{ConnId, EffectId, Epoch, GuestName};
-use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Broker, Engine, Input, Output, Restored};
 
@@ -130,14 +130,16 @@ impl Pair {
         let config = BrokerConfig { records_per_second, ..BrokerConfig::default() };
         let broker = Side::new(Broker::new(config, restored, Entropy::seeded([7; 32]), now));
         let config = AgentConfig { token, ..AgentConfig::new(name) };
-        let agent = Side::new(Agent::new(config, RestoredInbox::default(), Entropy::seeded([8; 32]), now));
+        let agent = Side::new(Agent::new(config, RestoredAgent::default(), Entropy::seeded([8; 32]), now));
         let mut pair = Self { broker, agent, now };
         pair.agent.drain();
         let (via, remote, room) = (Via::Link(Transport::Tcp), Remote::Unknown, ROOM);
-        let opened = |origin| Input::Opened { conn: CONN, via, origin, remote, peer_cred: None, room };
+        let opened =
+            |origin| Input::Opened { conn: CONN, via, origin, local: None, remote, peer_cred: None, room };
         pair.broker.handle(now, opened(Origin::Accepted));
         let dial = pair.agent.dial.unwrap();
-        let opened = |origin| Input::Opened { conn: CONN, via, origin, remote, peer_cred: None, room };
+        let opened =
+            |origin| Input::Opened { conn: CONN, via, origin, local: None, remote, peer_cred: None, room };
         pair.agent.handle(now, opened(Origin::Dialled(dial)));
         pair.talk();
         assert!(pair.broker.engine.status(now).all(|row| row.reachable));
@@ -233,7 +235,7 @@ impl Crowd {
     fn arrive(&mut self, number: usize, conn: ConnId) {
         let (via, remote) = (Via::Link(Transport::Tcp), Remote::Ip("127.0.0.1:40000".parse().unwrap()));
         let (origin, room) = (Origin::Accepted, ROOM);
-        self.given(Input::Opened { conn, via, origin, remote, peer_cred: None, room });
+        self.given(Input::Opened { conn, via, origin, local: None, remote, peer_cred: None, room });
         let name = guest(number);
         let hello =
             format!("hello vm:{name} capabilities=metrics,proof-v1 boot={GUEST_NONCE} nonce={GUEST_NONCE}");
@@ -258,7 +260,15 @@ impl Crowd {
     fn follow(&mut self, conn: ConnId) {
         let peer_cred = Some(PeerCred { uid: 0, gid: 0, pid: 1 });
         let (origin, remote) = (Origin::Accepted, Remote::Unknown);
-        self.given(Input::Opened { conn, via: Via::Control, origin, remote, peer_cred, room: usize::MAX });
+        self.given(Input::Opened {
+            conn,
+            via: Via::Control,
+            origin,
+            local: None,
+            remote,
+            peer_cred,
+            room: usize::MAX,
+        });
         let request = br#"{"id":1,"method":"events","params":{"follow":true}}"#;
         self.given(Input::Bytes { conn, bytes: &[request.as_slice(), b"\n"].concat() });
         assert!(!self.broker.sent.is_empty());

@@ -68,7 +68,7 @@ impl Crowd {
         let conn = conn(number);
         let (via, origin) = (Via::Link(Transport::Tcp), Origin::Accepted);
         let (remote, room) = (Remote::Unknown, 128 * 1024);
-        self.handle(Input::Opened { conn, via, origin, remote, peer_cred: None, room });
+        self.handle(Input::Opened { conn, via, origin, local: None, remote, peer_cred: None, room });
         let hello = format!("hello vm:guest-{number:05} capabilities=proof-v1\n");
         let said = self.handle(Input::Bytes { conn, bytes: hello.as_bytes() });
         let challenge = String::from_utf8(said.bytes).unwrap();

@@ -112,7 +112,15 @@ fn output_allocates_nothing_and_input_only_what_it_gives_away() {
         let conn = ConnId { index, generation: 0 };
         let (origin, remote, room) = (Origin::Accepted, Remote::Unknown, ROOM);
         let peer_cred = Some(PeerCred { uid: 0, gid: 0, pid: 9 });
-        daemon.handle(Input::Opened { conn, via: Via::Terminals, origin, remote, peer_cred, room });
+        daemon.handle(Input::Opened {
+            conn,
+            via: Via::Terminals,
+            origin,
+            local: None,
+            remote,
+            peer_cred,
+            room,
+        });
         daemon.ask(conn, &Request::Handshake(Handshake::new("", "A", Role::Control)));
         if index == 0 {
             daemon.ask(conn, &Request::Create(Box::default()));

@@ -4,13 +4,13 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use castra_core::RestoredAgent;
 use castra_core::auth::Key;
 use castra_core::boundary::{
     CloseCause, EffectError, EffectErrorKind, Origin, PeerCred, Remote, Transport, Via,
 };
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::id::{ConnId, EffectId};
-use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::trace::{Ended, Outcome, Recorded, Replay, Seed, Sink, replay};
 use castra_core::{Agent, Broker, Engine, Input, Output, Restored};
@@ -66,6 +66,7 @@ fn play<E: Engine<Config = BrokerConfig>>(broker: &mut E) -> Vec<String> {
         conn: conn(index),
         via,
         origin: Origin::Accepted,
+        local: None,
         remote: Remote::Ip("[fe80::1%3]:7070".parse().unwrap()),
         peer_cred,
         room: 128 * 1024,
@@ -152,8 +153,8 @@ fn a_trace_is_replayed_byte_for_byte() {
     agent_config.token = Some(TOKEN.parse().unwrap());
     let (sink, lines) = sink();
     let mut agent =
-        Recorded::agent(agent_config.clone(), RestoredInbox::default(), Seed::Chosen(9), now(0), Some(sink));
-    let mut plain = Agent::new(agent_config, RestoredInbox::default(), Seed::Chosen(9).entropy(), now(0));
+        Recorded::agent(agent_config.clone(), RestoredAgent::default(), Seed::Chosen(9), now(0), Some(sink));
+    let mut plain = Agent::new(agent_config, RestoredAgent::default(), Seed::Chosen(9).entropy(), now(0));
     let (mut one, mut other) = (vec![], vec![]);
     let failed = || {
         let error = EffectError { kind: EffectErrorKind::Unreachable, message: "nobody".into() };

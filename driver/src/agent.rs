@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use castra_core::RestoredAgent;
 use castra_core::config::AgentConfig;
 use castra_core::event::{Event, Fact, LinkEnd};
-use castra_core::peers::RestoredInbox;
 use castra_core::time::WallTime;
 use castra_core::trace::{Recorded, Seed};
 
@@ -152,7 +152,7 @@ pub fn run(
     config.terminals = terminals.is_some() && !config.once;
     let (store, restored) = match inbox.filter(|_| config.inbox.is_some() && !config.once) {
         Some(place) => open_inbox(place, clock::now().wall, &mut warnings)?,
-        None => (None, RestoredInbox::default()),
+        None => (None, RestoredAgent::default()),
     };
     config.inbox = config.inbox.filter(|_| store.is_some());
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
@@ -221,7 +221,7 @@ pub fn run(
     }
 }
 
-type Durable = (Option<Box<dyn Commit>>, RestoredInbox);
+type Durable = (Option<Box<dyn Commit>>, RestoredAgent);
 
 fn open_inbox(place: InboxPlace, now: WallTime, warnings: &mut Vec<String>) -> Result<Durable, AgentError> {
     let InboxPlace { directory, required } = place;
@@ -241,7 +241,7 @@ fn open_inbox(place: InboxPlace, now: WallTime, warnings: &mut Vec<String>) -> R
         Err(error) => {
             let error = AgentError::Inbox { directory, error };
             warnings.push(format!("this guest takes no part in peers and messages: {error}"));
-            return Ok((None, RestoredInbox::default()));
+            return Ok((None, RestoredAgent::default()));
         }
     };
     let shown = directory.display();

@@ -359,7 +359,13 @@ fn restore(
     let last_seen = read_records(handshakes, warnings).map_err(file_error(handshakes))?;
     Ok((
         store,
-        Restored { incarnation: found.incarnation, tokens: found.tokens, last_seen, peers: found.peers },
+        Restored {
+            incarnation: found.incarnation,
+            tokens: found.tokens,
+            last_seen,
+            peers: found.peers,
+            manager: found.manager,
+        },
     ))
 }
 

@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use castra_core::RestoredAgent;
+use castra_core::attach::Applied;
 use castra_core::boundary::{Batch, Change};
-use castra_core::peers::{MessageId, Received, RestoredInbox};
+use castra_core::peers::{MessageId, Received};
 use castra_core::time::WallTime;
 use redb::{Error, ReadableTable, TableDefinition};
 
@@ -19,6 +21,9 @@ const RECEIVED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("received
 /// When each id was received, in milliseconds since the Unix epoch.
 const SEEN: TableDefinition<'_, &[u8; 16], i64> = TableDefinition::new("seen");
 
+/// Actions that were begun, by session and id, as JSON.
+const APPLIED: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("applied");
+
 /// The open database. Nobody else can open it meanwhile.
 #[derive(Debug)]
 pub struct InboxStore {
@@ -29,7 +34,7 @@ pub struct InboxStore {
 #[derive(Debug)]
 pub struct InboxFound {
     /// What is in it.
-    pub restored: RestoredInbox,
+    pub restored: RestoredAgent,
     /// A damaged database was set aside under this name, and what is wrong with
     /// it: its messages are not known any more. Say so loudly.
     pub set_aside: Option<(PathBuf, String)>,
@@ -53,6 +58,7 @@ impl Commit for InboxStore {
         self.file.commit(|transaction| {
             let mut received = transaction.open_table(RECEIVED)?;
             let mut seen = transaction.open_table(SEEN)?;
+            let mut applied = transaction.open_table(APPLIED)?;
             for change in batches.iter().copied().flatten() {
                 match change {
                     Change::SetReceived(message) => {
@@ -68,6 +74,13 @@ impl Commit for InboxStore {
                     Change::SetSeen { id, at: None } => {
                         seen.remove(&id.0)?;
                     }
+                    Change::SetApplied(change) => {
+                        let row = serde_json::to_vec(change).map_err(std::io::Error::from)?;
+                        applied.insert((change.session.as_str(), change.id.as_str()), row.as_slice())?;
+                    }
+                    Change::DropApplied { session, id } => {
+                        applied.remove((session.as_str(), id.as_str()))?;
+                    }
                     _ => return Err(Error::Corrupted("a change that an agent doesn't make".into())),
                 }
             }
@@ -76,15 +89,16 @@ impl Commit for InboxStore {
     }
 }
 
-fn read(file: &mut DatabaseFile) -> Result<RestoredInbox, Error> {
+fn read(file: &mut DatabaseFile) -> Result<RestoredAgent, Error> {
     // Creates the tables of a new file.
     file.transact(|transaction| {
         transaction.open_table(RECEIVED)?;
         transaction.open_table(SEEN)?;
+        transaction.open_table(APPLIED)?;
         Ok(())
     })?;
     let transaction = file.begin_read()?;
-    let mut restored = RestoredInbox::default();
+    let mut restored = RestoredAgent::default();
     for row in transaction.open_table(RECEIVED)?.iter()? {
         let (number, row) = row?;
         let number = number.value();
@@ -96,6 +110,14 @@ fn read(file: &mut DatabaseFile) -> Result<RestoredInbox, Error> {
     for row in transaction.open_table(SEEN)?.iter()? {
         let (id, at) = row?;
         restored.seen.push((MessageId(*id.value()), WallTime::from_unix_millis(at.value())));
+    }
+    for row in transaction.open_table(APPLIED)?.iter()? {
+        let (key, row) = row?;
+        let (session, id) = key.value();
+        let applied = serde_json::from_slice::<Applied>(row.value()).ok();
+        let applied = applied.filter(|read| read.session.as_str() == session && read.id.as_str() == id);
+        let damaged = || Error::Corrupted(format!("the action {session:?} {id:?}"));
+        restored.applied.push(applied.ok_or_else(damaged)?);
     }
     Ok(restored)
 }
@@ -127,7 +149,7 @@ mod tests {
     fn messages_and_remembered_ids_survive_in_order() {
         let directory = tempfile::tempdir().expect("a directory");
         let (mut store, found) = open(directory.path());
-        assert_eq!(found.restored, RestoredInbox::default());
+        assert_eq!(found.restored, RestoredAgent::default());
         let at = WallTime::from_unix_millis(1_763_000_000_002);
         let set = |number: u64| {
             let message = message(number);
@@ -142,7 +164,10 @@ mod tests {
         drop(store);
         let (_store, found) = open(directory.path());
         let seen = vec![(MessageId([2; 16]), at), (MessageId([44; 16]), at)];
-        assert_eq!(found.restored, RestoredInbox { messages: vec![message(1), message(300)], seen });
+        assert_eq!(
+            found.restored,
+            RestoredAgent { messages: vec![message(1), message(300)], seen, ..RestoredAgent::default() }
+        );
         let mode = fs::metadata(directory.path().join(INBOX_FILE)).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let second = InboxStore::open(directory.path(), at).expect_err("one at a time");

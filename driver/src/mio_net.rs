@@ -181,7 +181,7 @@ impl Net for MioNet {
         };
         let carrier = bound.carrier;
         self.insert(conn, fd, carrier, Interest::READABLE)?;
-        Ok(Accepted { remote, peer_cred })
+        Ok(Accepted { remote, local: None, peer_cred })
     }
 
     fn connect(&mut self, conn: ConnId, target: &Target) -> io::Result<()> {

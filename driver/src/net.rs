@@ -53,6 +53,8 @@ impl Ready {
 pub struct Accepted {
     /// The other end.
     pub remote: Remote,
+    /// Our own end, where somebody wants to know it.
+    pub local: Option<SocketAddr>,
     /// Who the kernel says is there; asked for on control listeners only.
     pub peer_cred: Option<PeerCred>,
 }

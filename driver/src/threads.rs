@@ -241,6 +241,7 @@ impl Work for ThreadWork {
                 }
                 return;
             }
+            Job::Http { .. } | Job::Type { .. } => Some("this program can't do that"),
             job if self.files.thread.is_some() => match self.files.submit(id, job) {
                 Ok(()) => None,
                 Err(Job::Append(append)) => return self.refuse_append(id, &append),
@@ -301,6 +302,8 @@ fn write_all(mut files: WorkFiles, jobs: &Receiver<(JobId, Job)>, reports: &Repo
             | Job::Resolve { .. }
             | Job::Start { .. }
             | Job::Terminal { .. }
+            | Job::Http { .. }
+            | Job::Type { .. }
             | Job::Grant { .. } => Outcome::Finished(Err(storage("not a job for files"))),
         };
         reports.done(id, outcome);

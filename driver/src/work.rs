@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use castra_core::boundary::{Batch, EffectError};
+use castra_core::attach::HttpRequest;
+use castra_core::boundary::{Batch, EffectError, Typed};
 use castra_core::id::{EffectId, GuestName, TerminalId};
 use castra_core::legacy::Record;
 use castra_core::terminals::{Deed, News};
@@ -59,6 +60,22 @@ pub enum Job {
         /// How many.
         credit: usize,
     },
+    /// Make an HTTP request; it may be withdrawn ([`Work::cancel`]).
+    Http {
+        /// Which.
+        request: Box<HttpRequest>,
+        /// How long it may take.
+        patience: Duration,
+    },
+    /// Type into a terminal of this process, as its owner.
+    Type {
+        /// The terminal's name.
+        terminal: String,
+        /// What.
+        bytes: Typed,
+        /// How long it may take.
+        patience: Duration,
+    },
     /// Look up a host name.
     Resolve {
         /// The name.
@@ -107,6 +124,15 @@ pub struct Done {
 pub enum Outcome {
     /// An effect, or a reopening.
     Finished(Result<(), EffectError>),
+    /// An HTTP request was answered.
+    Answered {
+        /// The status.
+        status: u16,
+        /// `Retry-After`, counted from now.
+        retry_after: Option<Duration>,
+        /// The body.
+        body: Vec<u8>,
+    },
     /// A name look-up.
     Resolved(Result<Vec<SocketAddr>, EffectError>),
     /// Something is told of a terminal.
@@ -125,4 +151,10 @@ pub trait Work {
     /// Takes a job; its [`Done`] reaches a later turn. Never blocks. Every job
     /// gets exactly one `Done`, but for [`Job::Grant`].
     fn submit(&mut self, id: JobId, job: Job);
+
+    /// The result of this job doesn't matter any more. It may end at once; it has its
+    /// `Done` all the same.
+    fn cancel(&mut self, id: JobId) {
+        let _ = id;
+    }
 }

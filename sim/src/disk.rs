@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use castra_core::Restored;
+use castra_core::attach::AttachLedger;
 use castra_core::auth::Key;
 use castra_core::boundary::{Batch, Change, EffectError, EffectErrorKind};
 use castra_core::id::GuestName;
-use castra_core::peers::{Ledger, MessageId, Pair, Received, Relation, RestoredInbox};
+use castra_core::peers::{Ledger, MessageId, Pair, Received, Relation};
 use castra_core::time::{Time, WallTime};
+use castra_core::{Restored, RestoredAgent};
 use castra_driver::work::{Done, Job, JobId, Outcome, Work};
 
 /// A state directory, and what is being done to it.
@@ -21,6 +22,7 @@ pub(crate) struct Disk {
     tokens: BTreeMap<GuestName, Option<Key>>,
     records: BTreeMap<GuestName, WallTime>,
     peers: Ledger,
+    attach: AttachLedger,
     received: BTreeMap<u64, Received>,
     seen: BTreeMap<MessageId, WallTime>,
     jobs: VecDeque<(Time, JobId, Job)>,
@@ -59,14 +61,16 @@ impl Disk {
             tokens: self.tokens.iter().map(|(name, key)| (*name, key.clone())).collect(),
             last_seen: self.records.iter().map(|(name, at)| (*name, *at)).collect(),
             peers: self.peers.restored(),
+            manager: self.attach.restored(),
         }
     }
 
     /// An agent starts on it.
-    pub(crate) fn restore_inbox(&self) -> RestoredInbox {
-        RestoredInbox {
+    pub(crate) fn restore_inbox(&self) -> RestoredAgent {
+        RestoredAgent {
             messages: self.received.values().cloned().collect(),
             seen: self.seen.iter().map(|(id, at)| (*id, *at)).collect(),
+            applied: self.attach.applied(),
         }
     }
 
@@ -79,7 +83,7 @@ impl Disk {
     /// The same inbox on another disk.
     pub(crate) fn copy_inbox(&self) -> Self {
         let (received, seen) = (self.received.clone(), self.seen.clone());
-        Self { received, seen, ..Self::of_inbox() }
+        Self { received, seen, attach: self.attach.clone(), ..Self::of_inbox() }
     }
 
     /// The operator gives a guest a token before anything runs.
@@ -99,6 +103,7 @@ impl Disk {
         self.tokens.clear();
         self.records.clear();
         self.peers = Ledger::default();
+        self.attach = AttachLedger::default();
         self.jobs.clear();
     }
 
@@ -199,6 +204,7 @@ impl Disk {
 
     fn change(&mut self, change: Change) {
         self.peers.apply(&change);
+        self.attach.apply(&change);
         match change {
             Change::Incarnation(incarnation) => self.incarnation = self.incarnation.max(incarnation),
             Change::SetToken { guest, key } => {
@@ -232,7 +238,17 @@ impl Disk {
 
 /// Whether peers, or their messages, are not the same after it.
 pub(crate) const fn is_about_peers(change: &Change) -> bool {
-    !matches!(change, Change::Incarnation(_) | Change::SetToken { .. })
+    !matches!(
+        change,
+        Change::Incarnation(_)
+            | Change::SetToken { .. }
+            | Change::SetAttachment(_)
+            | Change::DropAttachment { .. }
+            | Change::SetAction(_)
+            | Change::DropAction { .. }
+            | Change::SetApplied(_)
+            | Change::DropApplied { .. }
+    )
 }
 
 /// The workers of one broker.

@@ -22,12 +22,13 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Context, Mailbox};
+use crate::RestoredAgent;
 use crate::boundary::{Change, Deadline, Effect, EffectError, Wakeup};
 use crate::control::reply::{ErrorBody, ErrorCode};
 use crate::event::{self, Fact, Storage};
 use crate::id::{EffectId, GuestName};
 use crate::peers::wire::PeerRequest;
-use crate::peers::{InboxSettings, MessageId, Policy, Received, RestoredInbox, bounded_reason};
+use crate::peers::{InboxSettings, MessageId, Policy, Received, bounded_reason};
 use crate::time::{Now, Time};
 
 /// The inbox.
@@ -105,7 +106,7 @@ const UNKEPT_MAX: usize = 16;
 const FORGOTTEN_MAX: usize = 64;
 
 impl Inbox {
-    pub(super) fn new(settings: InboxSettings, restored: RestoredInbox, now: Now) -> Self {
+    pub(super) fn new(settings: InboxSettings, restored: RestoredAgent, now: Now) -> Self {
         let mut inbox = Self {
             bytes: restored.messages.iter().map(|message| message.text.len()).sum(),
             last: restored.messages.last().map_or(0, |message| message.number),

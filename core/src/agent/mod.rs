@@ -14,6 +14,7 @@ mod link;
 mod local;
 #[cfg(feature = "model")]
 mod obligations;
+mod restored;
 mod session;
 mod tunnel;
 mod wire;
@@ -23,6 +24,7 @@ use alloc::string::String;
 
 use serde_json::value::RawValue;
 
+use crate::attach::wire::ManagerFrame;
 use crate::boundary::{CloseReason, Deadline, EffectError, Engine, Input, Origin, Output, Via, Wakeup};
 use crate::broker::ring::Ring;
 use crate::config::AgentConfig;
@@ -32,7 +34,7 @@ use crate::event::{Cursor, Event, Fact, TunnelEnd};
 use crate::id::{ConnId, EffectId, GuestName};
 use crate::link::message::GuestRequest;
 use crate::peers::wire::{PeerFrame, PeerRequest};
-use crate::peers::{InboxSettings, Received, RestoredInbox};
+use crate::peers::{InboxSettings, Received};
 use crate::queue::Outbox;
 use crate::time::{Now, Time};
 use crate::tunnel::wire::{Encoded, TunnelFrame};
@@ -40,6 +42,8 @@ use inbox::{Inbox, Incoming};
 use link::Link;
 use local::{Around, Local};
 use tunnel::Tunnel;
+
+pub use restored::RestoredAgent;
 
 /// The agent.
 #[derive(Clone, Debug)]
@@ -115,6 +119,8 @@ enum LinkFact<'a> {
     Answer { id: u64, result: Result<&'a RawValue, ErrorCode> },
     /// The broker told something of peers.
     Peer(PeerFrame<'a>),
+    /// The broker told something of managed attach.
+    Manager(ManagerFrame<'a>),
     /// The broker told something of a stream.
     Tunnel(TunnelFrame<Encoded<'a>>),
 }
@@ -179,6 +185,7 @@ fn route(
             return inbox.as_mut()?.on_up();
         }
         LinkFact::Tunnel(frame) => tunnel.on_frame(cx, frame),
+        LinkFact::Manager(_) => {}
         LinkFact::Lost(message) => {
             tunnel.on_lost(cx, TunnelEnd::SessionLost);
             local.on_lost(cx, message);
@@ -210,7 +217,7 @@ struct Parts<'a> {
 impl Agent {
     /// An agent that dials at once: drain it before the first [`Engine::handle`].
     #[must_use]
-    pub fn new(mut config: AgentConfig, restored: RestoredInbox, entropy: Entropy, now: Now) -> Self {
+    pub fn new(mut config: AgentConfig, restored: RestoredAgent, entropy: Entropy, now: Now) -> Self {
         // Whoever stops at once can't keep what it is told.
         config.inbox = config.inbox.filter(|_| !config.once);
         #[cfg(feature = "model")]
@@ -417,7 +424,7 @@ impl Engine for Agent {
             Input::Finished { conn } => self.on_end(conn, false),
             Input::Closed { conn, .. } => self.on_end(conn, true),
             Input::Done { effect, result } => self.on_done(effect, result),
-            Input::Terminal { .. } => false,
+            Input::Terminal { .. } | Input::Answered { .. } => false,
             Input::Tick => true,
             Input::Drain { deadline } => {
                 self.drain(deadline);

@@ -131,6 +131,11 @@ impl Session {
                     self.heard(cx);
                     facts(cx, LinkFact::Peer(frame)).map_or(Answer::Nothing, Answer::Peer)
                 }
+                Ok(BrokerFrame::Manager(frame)) => {
+                    self.heard(cx);
+                    facts(cx, LinkFact::Manager(frame));
+                    Answer::Nothing
+                }
                 Ok(BrokerFrame::Tunnel(frame)) => {
                     self.heard(cx);
                     facts(cx, LinkFact::Tunnel(frame));

@@ -95,6 +95,13 @@ impl Broker {
             | Command::Inbox { .. }
             | Command::PeerAnswer { .. }
             | Command::Hold { .. } => self.on_peer_request(conn, id, command, timeout),
+            Command::Adopt { .. }
+            | Command::Release { .. }
+            | Command::Attachments { .. }
+            | Command::ActionSend { .. }
+            | Command::ActionList { .. } => {
+                clients.error(conn, id, &problem(ErrorCode::Unsupported, "this broker adopts nobody"));
+            }
             Command::Reload => commands.reload(cx, asker, timeout),
             Command::Shutdown => {
                 clients.reply(conn, id, "shutting_down", &Empty {});

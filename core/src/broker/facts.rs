@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
 
+use crate::attach::wire::AttachRequest;
 use crate::control::reply::ErrorCode;
 use crate::id::{ConnId, GuestName};
 use crate::link::message::{GuestRequest, GuestRequestKind};
@@ -47,6 +48,12 @@ pub(crate) enum TimerKey {
     Mail,
     /// Streams to terminals.
     Tunnel,
+    /// Attachments, actions and leases.
+    Attach,
+    /// An HTTP client of the manager.
+    Http(ConnId),
+    /// A request about attachments.
+    Adoption(CommandId),
 }
 
 /// How machines meet.
@@ -69,6 +76,8 @@ pub(crate) enum Notice {
     Established { conn: ConnId, row: RowId },
     /// A guest says something about peers.
     Peer { conn: ConnId, row: RowId, request: Box<PeerRequest> },
+    /// A guest says something of managed attach.
+    Attach { conn: ConnId, row: RowId, request: Box<AttachRequest> },
     /// A guest says something of a stream; its data lies in `Cx::tunnel_bytes`.
     Tunnel { conn: ConnId, frame: TunnelFrame<Range<usize>> },
     /// Send a ping to a session.

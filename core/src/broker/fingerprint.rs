@@ -108,6 +108,9 @@ impl Cx {
                 TimerKey::Peer(_) => (7, 0),
                 TimerKey::Mail => (8, 0),
                 TimerKey::Tunnel => (9, 0),
+                TimerKey::Attach => (10, 0),
+                TimerKey::Http(conn) => (11, canon.conn_place(conn)),
+                TimerKey::Adoption(_) => (12, 0),
             };
             canon.word(kind);
             canon.word(place);

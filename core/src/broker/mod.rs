@@ -1,5 +1,6 @@
 //! The broker's engine: routes inputs to the machines and facts between them.
 
+mod attach;
 mod bus;
 mod changes;
 mod claim;
@@ -67,6 +68,8 @@ pub struct Restored {
     pub last_seen: Vec<(GuestName, WallTime)>,
     /// Peers and their messages.
     pub peers: crate::peers::RestoredPeers,
+    /// Attachments and their actions.
+    pub manager: crate::attach::RestoredManager,
 }
 
 /// The broker: who is reachable, and why not.
@@ -238,7 +241,7 @@ impl Broker {
                 TimerKey::Peer(command) => peers.on_request_timer(cx, guests, command),
                 TimerKey::Mail => peers.on_mail_timer(cx, guests),
                 TimerKey::Tunnel => tunnels.on_timer(cx),
-                TimerKey::Drain => {}
+                TimerKey::Attach | TimerKey::Http(_) | TimerKey::Adoption(_) | TimerKey::Drain => {}
             }
         }
     }
@@ -262,6 +265,7 @@ impl Broker {
                     }
                 }
                 Notice::Peer { conn, row, request } => self.on_peer_frame(conn, row, *request),
+                Notice::Attach { .. } => {}
                 Notice::Tunnel { conn, frame } => tunnels.on_frame(cx, conn, frame),
                 Notice::Asked { conn, row, request } => {
                     commands.on_asked(cx, clients, guests, conn, row, request);
@@ -414,8 +418,10 @@ impl Broker {
             }
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::Done { effect, result } => self.on_done(effect, &result),
-            Input::Opened { conn, via: Via::Terminals, .. } => cx.out.close(conn, CloseReason::Finished),
-            Input::Terminal { .. } => cx.statistics.stale_inputs += 1,
+            Input::Opened { conn, via: Via::Terminals | Via::Manager, .. } => {
+                cx.out.close(conn, CloseReason::Finished);
+            }
+            Input::Terminal { .. } | Input::Answered { .. } => cx.statistics.stale_inputs += 1,
             Input::Tick => {}
             Input::Drain { deadline } => self.begin_drain(deadline),
             Input::Reload(config) => {

@@ -65,13 +65,21 @@ pub enum ErrorCode {
     Full,
     /// The text or its frame is.
     TooLarge,
+    /// The guest is adopted already, otherwise.
+    Conflict,
+    /// No manager adopted the guest, or it has not attached.
+    NotAttached,
+    /// The guest's lease is over, and it has not renewed it.
+    MissingLease,
+    /// The guest is neither reachable nor polling.
+    GuestOffline,
     /// A bug.
     Internal,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidRequest,
         Self::UnknownMethod,
         Self::UnknownGuest,
@@ -90,6 +98,10 @@ impl ErrorCode {
         Self::NotPeer,
         Self::Full,
         Self::TooLarge,
+        Self::Conflict,
+        Self::NotAttached,
+        Self::MissingLease,
+        Self::GuestOffline,
         Self::Internal,
     ];
 
@@ -121,6 +133,10 @@ impl ErrorCode {
             Self::NotPeer => "not_peer",
             Self::Full => "full",
             Self::TooLarge => "too_large",
+            Self::Conflict => "conflict",
+            Self::NotAttached => "not_attached",
+            Self::MissingLease => "missing_lease",
+            Self::GuestOffline => "guest_offline",
             Self::Internal => "internal",
         }
     }

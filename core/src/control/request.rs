@@ -1,5 +1,6 @@
 //! What the control socket is asked.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::reply::{ErrorBody, ErrorCode, Target};
+use crate::attach::{AttachId, KIND_MAX, PAYLOAD_MAX};
 use crate::event::{Cursor, Escaped};
 use crate::id::{GuestName, RequestId};
 use crate::peers::MessageId;
@@ -166,6 +168,45 @@ pub enum Command {
         /// Which.
         hold: bool,
     },
+    /// Adopt a guest.
+    Adopt {
+        /// Whom.
+        guest: GuestName,
+        /// For which private beach; `None`: the one that it has, or a new one.
+        beach: Option<AttachId>,
+        /// Over its link, even if there is HTTP.
+        link: bool,
+        /// Answer when it is attached.
+        wait: bool,
+    },
+    /// Let go of an adopted guest.
+    Release {
+        /// Whom.
+        guest: GuestName,
+    },
+    /// Who is adopted?
+    Attachments {
+        /// Agent: answer when it is attached.
+        wait: bool,
+    },
+    /// Have an adopted guest do something.
+    ActionSend {
+        /// Whom.
+        guest: GuestName,
+        /// `action_type`.
+        kind: String,
+        /// A JSON object.
+        payload: String,
+        /// How long it may wait for the guest.
+        ttl: Option<Duration>,
+        /// Answer when it is done with.
+        wait: bool,
+    },
+    /// Which actions wait?
+    ActionList {
+        /// Whose; `None`: everybody's.
+        guest: Option<GuestName>,
+    },
     /// Read the configuration again.
     Reload,
     /// Drain and stop.
@@ -206,6 +247,12 @@ struct Params {
     after: Option<MessageId>,
     accept: Option<bool>,
     reason: Option<String>,
+    beach_id: Option<AttachId>,
+    link: Option<bool>,
+    wait: Option<bool>,
+    action_type: Option<String>,
+    payload: Option<Box<RawValue>>,
+    ttl_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -346,6 +393,22 @@ impl Command {
             },
             "hold" => Self::Hold { hold: true },
             "resume" => Self::Hold { hold: false },
+            "adopt" => Self::Adopt {
+                guest: guest(&params)?,
+                beach: params.beach_id,
+                link: params.link.unwrap_or(false),
+                wait: params.wait.unwrap_or(true),
+            },
+            "release" => Self::Release { guest: guest(&params)? },
+            "attachments" => Self::Attachments { wait: params.wait.unwrap_or(false) },
+            "action_send" => Self::ActionSend {
+                guest: guest(&params)?,
+                kind: action_kind(params.action_type)?,
+                payload: payload(params.payload.as_deref())?,
+                ttl: params.ttl_ms.map(Duration::from_millis),
+                wait: params.wait.unwrap_or(true),
+            },
+            "action_list" => Self::ActionList { guest: params.guest },
             "reload" => Self::Reload,
             "shutdown" => Self::Shutdown,
             other => {
@@ -356,6 +419,27 @@ impl Command {
             }
         })
     }
+}
+
+fn action_kind(kind: Option<String>) -> Result<String, ErrorBody> {
+    let kind = kind.ok_or_else(|| invalid("action_send needs params.action_type".into()))?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=KIND_MAX).contains(&kind.len()) && kind.bytes().all(fits) {
+        return Ok(kind);
+    }
+    Err(invalid(format!("action_type has 1 to {KIND_MAX} letters, digits, dots, underscores or hyphens")))
+}
+
+fn payload(payload: Option<&RawValue>) -> Result<String, ErrorBody> {
+    let payload = payload.ok_or_else(|| invalid("action_send needs params.payload".into()))?.get();
+    if !is_object(payload) {
+        return Err(invalid("params.payload must be a JSON object".into()));
+    }
+    if payload.len() > PAYLOAD_MAX {
+        let message = format!("the payload takes {} bytes; at most {PAYLOAD_MAX} do", payload.len());
+        return Err(ErrorBody { code: ErrorCode::TooLarge, message });
+    }
+    Ok(payload.into())
 }
 
 fn id_fits(id: &RequestId) -> bool {

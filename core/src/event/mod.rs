@@ -1,5 +1,6 @@
 //! What happened, once, in a fixed form: JSON for programs, one line for people.
 
+mod attach;
 mod escaped;
 mod terminal;
 mod text;
@@ -18,6 +19,7 @@ use crate::peers::{Expiry, MessageId, Outcome};
 use crate::status::{Reason, State};
 use crate::time::WallTime;
 
+pub use attach::{AttachFact, Source as AttachSource};
 pub use escaped::Escaped;
 pub use terminal::TerminalFact;
 pub use words::{Failure, LinkEnd, SessionEnd, Storage, TunnelEnd};
@@ -385,6 +387,9 @@ pub enum Fact {
     /// About terminals.
     #[serde(untagged)]
     Terminal(TerminalFact),
+    /// About managed attach.
+    #[serde(untagged)]
+    Attach(AttachFact),
 }
 
 impl Fact {
@@ -393,6 +398,7 @@ impl Fact {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Terminal(fact) => fact.kind(),
+            Self::Attach(fact) => fact.kind(),
             Self::BrokerStarted { .. } => "broker.started",
             Self::BrokerStopping => "broker.stopping",
             Self::BrokerStalled { .. } => "broker.stalled",
@@ -432,6 +438,7 @@ impl Fact {
     pub fn level(&self) -> Level {
         match self {
             Self::Terminal(fact) => fact.level(),
+            Self::Attach(fact) => fact.level(),
             Self::BrokerStalled { .. }
             | Self::ClockJumped { .. }
             | Self::HandshakeFailure { .. }

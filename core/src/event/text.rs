@@ -19,6 +19,7 @@ impl Event {
         let guest = self.guest.as_ref();
         match &self.fact {
             Fact::Terminal(fact) => fact.append_line(&mut line),
+            Fact::Attach(fact) => fact.append_line(&mut line),
             Fact::BrokerStarted { guests } => {
                 line.text("broker started incarnation=").number(self.cursor.incarnation);
                 line.text(" guests=").number(*guests);
@@ -150,6 +151,7 @@ impl Event {
         json.text(r#"","kind":""#).text(self.fact.kind()).text("\"");
         match &self.fact {
             Fact::Terminal(fact) => fact.append_fields(&mut json),
+            Fact::Attach(fact) => fact.append_fields(&mut json),
             Fact::BrokerStarted { guests } => drop(json.field_number("guests", *guests)),
             Fact::BrokerStalled { late_ms } => drop(json.field_number("late_ms", *late_ms)),
             Fact::ClockJumped { late_ms, suspended_ms } => {
@@ -282,7 +284,7 @@ impl Line<'_> {
         self
     }
 
-    fn number_or_none(&mut self, number: Option<u64>) -> &mut Self {
+    pub(super) fn number_or_none(&mut self, number: Option<u64>) -> &mut Self {
         match number {
             Some(number) => self.number(number),
             None => self.text("-"),
@@ -332,7 +334,7 @@ impl Line<'_> {
         self.field(name).number(number)
     }
 
-    fn field_number_or_null(&mut self, name: &str, number: Option<u64>) -> &mut Self {
+    pub(super) fn field_number_or_null(&mut self, name: &str, number: Option<u64>) -> &mut Self {
         match number {
             Some(number) => self.field_number(name, number),
             None => self.field(name).text("null"),
@@ -346,7 +348,7 @@ impl Line<'_> {
 
     /// `word` is ours, or was let in only without anything that JSON escapes.
     #[inline(always)]
-    fn field_word(&mut self, name: &str, word: &str) -> &mut Self {
+    pub(super) fn field_word(&mut self, name: &str, word: &str) -> &mut Self {
         self.field(name).text("\"").text(word).text("\"")
     }
 

@@ -7,6 +7,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::attach::wire::{AttachRequest, ManagerFrame};
 use crate::control::reply::{ErrorCode, Target};
 use crate::event::SessionEnd;
 use crate::id::{GuestName, Nonce};
@@ -55,6 +56,8 @@ pub enum GuestFrame<'a> {
     Request(GuestRequest),
     /// Peers and their messages.
     Peer(PeerRequest),
+    /// A manager's guest.
+    Attach(AttachRequest),
     /// A stream to its terminals.
     Tunnel(TunnelFrame<Encoded<'a>>),
     /// A type nobody knows (here), or none at all.
@@ -218,6 +221,9 @@ impl<'a> GuestFrame<'a> {
             "status" | "wait" | "ping_guest" | "restore" => Self::Request(serde_json::from_slice(json)?),
             "peer_policy" | "peer_register" | "peer_unregister" | "peer_list" | "peer_send"
             | "peer_answer" | "peer_ack" => Self::Peer(serde_json::from_slice(json)?),
+            "attached" | "attach" | "attach_state" | "action_ack" | "lease_renew" => {
+                Self::Attach(serde_json::from_slice(json)?)
+            }
             // Guests are told of streams, and ask for none.
             "term_open" => Self::Unknown(Some(kind)),
             _ => match TunnelFrame::parse(&kind, json)? {
@@ -266,6 +272,8 @@ pub enum BrokerFrame<'a> {
     },
     /// Peers and their messages.
     Peer(PeerFrame<'a>),
+    /// A manager.
+    Manager(ManagerFrame<'a>),
     /// A stream to this guest's terminals.
     Tunnel(TunnelFrame<Encoded<'a>>),
     /// Anything else.
@@ -342,7 +350,10 @@ impl<'a> BrokerFrame<'a> {
                 }
                 Ok(_) | Err(_) => Self::Unknown,
             },
-            _ => TunnelFrame::parse(&kind, json)?.map_or(Self::Unknown, Self::Tunnel),
+            _ => match ManagerFrame::parse(&kind, json)? {
+                Some(frame) => Self::Manager(frame),
+                None => TunnelFrame::parse(&kind, json)?.map_or(Self::Unknown, Self::Tunnel),
+            },
         })
     }
 }

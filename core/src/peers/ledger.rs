@@ -57,6 +57,12 @@ impl Ledger {
             | Change::SetReceived(_)
             | Change::DropReceived { .. }
             | Change::SetSeen { .. }
+            | Change::SetAttachment(_)
+            | Change::DropAttachment { .. }
+            | Change::SetAction(_)
+            | Change::DropAction { .. }
+            | Change::SetApplied(_)
+            | Change::DropApplied { .. }
             | Change::SetTerminalIds(_)
             | Change::SetTerminal(_)
             | Change::SetTail { .. }

@@ -303,15 +303,6 @@ pub struct RestoredPeers {
     pub messages: alloc::vec::Vec<Message>,
 }
 
-/// What an agent still knows after a restart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestoredInbox {
-    /// Messages, by number.
-    pub messages: alloc::vec::Vec<Received>,
-    /// Every id that was received, and when; also of messages that are gone.
-    pub seen: alloc::vec::Vec<(MessageId, WallTime)>,
-}
-
 /// How an operation ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -342,7 +342,7 @@ impl Engine for Terminals {
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::Done { effect, result } => self.on_done(effect, &result),
             Input::Terminal { terminal, news } => self.on_news(terminal, news),
-            Input::Tick => {}
+            Input::Tick | Input::Answered { .. } => {}
             Input::Drain { deadline } => self.begin_drain(deadline),
             Input::Reload(config) => {
                 self.cx.config = *config;

@@ -6,7 +6,9 @@
 //! whoever reads it can prove every name in it. Nothing here shows more than
 //! line numbers through `Debug`.
 
+mod attach;
 mod form;
+mod peers;
 mod recorded;
 mod replay;
 mod settings;

@@ -9,9 +9,9 @@ use super::form::{At, Ended, json, line};
 use super::settings::{AgentSettings, Bounded, BrokerSettings, Header, Seed, Start, Traced};
 use super::words::{In, Out};
 use super::{FORMAT, LINE_MAX, last_line};
+use crate::RestoredAgent;
 use crate::boundary::{Engine, Input, Output};
 use crate::config::{AgentConfig, BrokerConfig};
-use crate::peers::RestoredInbox;
 use crate::time::Now;
 use crate::{Agent, Broker, Restored};
 
@@ -52,7 +52,7 @@ impl Recorded<Agent> {
     /// [`Agent::new`], with its first line.
     pub fn agent(
         config: AgentConfig,
-        restored: RestoredInbox,
+        restored: RestoredAgent,
         seed: Seed,
         now: Now,
         sink: Option<Sink>,

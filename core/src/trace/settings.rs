@@ -10,14 +10,18 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::attach::{AttachMirror, ManagerMirror};
 use super::form::At;
+use super::peers::{PeerMirror, inbox};
 use super::tunnel::TunnelMirror;
+use crate::RestoredAgent;
+use crate::attach::{AttachSettings, ManagerSettings, RestoredManager};
 use crate::auth::Key;
 use crate::capabilities::Capabilities;
 use crate::config::{AgentConfig, BrokerConfig, Identity};
 use crate::entropy::Entropy;
 use crate::id::GuestName;
-use crate::peers::{InboxSettings, PeerSettings, Policy, RestoredInbox, RestoredPeers};
+use crate::peers::{InboxSettings, PeerSettings, RestoredPeers};
 use crate::time::WallTime;
 use crate::tunnel::TunnelSettings;
 use crate::{Agent, Broker, Engine, Restored};
@@ -83,7 +87,7 @@ pub(super) enum Start {
     Agent {
         config: Box<AgentSettings>,
         #[serde(default)]
-        restored: RestoredInbox,
+        restored: RestoredAgent,
     },
 }
 
@@ -166,6 +170,8 @@ struct RestoredMirror {
     last_seen: Vec<(GuestName, WallTime)>,
     #[serde(default)]
     peers: RestoredPeers,
+    #[serde(default)]
+    manager: RestoredManager,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -218,6 +224,8 @@ struct BrokerMirror {
     peers: PeerSettings,
     #[serde(default, with = "TunnelMirror")]
     tunnel: TunnelSettings,
+    #[serde(default, with = "ManagerMirror")]
+    manager: ManagerSettings,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
     // A bug on purpose is not part of what was recorded.
@@ -271,80 +279,14 @@ struct AgentMirror {
     trust_unkeyed_broker: bool,
     #[serde(default, with = "TunnelMirror")]
     tunnel: TunnelSettings,
+    #[serde(default, with = "AttachMirror")]
+    attach: AttachSettings,
     #[serde(with = "IdentityMirror")]
     identity: Identity,
     // A bug on purpose is not part of what was recorded.
     #[cfg(feature = "planted")]
     #[serde(skip)]
     planted: Option<crate::planted::Bug>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "PeerSettings", deny_unknown_fields)]
-struct PeerMirror {
-    #[serde(with = "nanos")]
-    timeout: Duration,
-    #[serde(with = "nanos")]
-    offer_timeout: Duration,
-    #[serde(with = "nanos")]
-    policy_timeout: Duration,
-    peers_max: usize,
-    registrations_per_minute: u32,
-    operations_max: usize,
-    queue_messages: usize,
-    queue_bytes: usize,
-    #[serde(with = "nanos")]
-    message_ttl: Duration,
-    history_messages: usize,
-    mail_bytes_max: usize,
-    unacknowledged_max: usize,
-    #[serde(with = "nanos")]
-    redelivery: Duration,
-    restorable: Vec<GuestName>,
-    #[serde(with = "nanos")]
-    restore_timeout: Duration,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "InboxSettings", deny_unknown_fields)]
-struct InboxMirror {
-    policy: Policy,
-    require_authenticated: bool,
-    messages_max: usize,
-    bytes_max: usize,
-    #[serde(with = "nanos")]
-    remember: Duration,
-    remembered_max: usize,
-    #[serde(with = "nanos")]
-    timeout: Duration,
-    event_ring: usize,
-}
-
-/// Settings that may be absent.
-mod inbox {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::InboxMirror;
-    use crate::peers::InboxSettings;
-
-    #[derive(Serialize)]
-    struct Shown<'a>(#[serde(with = "InboxMirror")] &'a InboxSettings);
-
-    #[derive(Deserialize)]
-    struct Read(#[serde(with = "InboxMirror")] InboxSettings);
-
-    pub(super) fn serialize<S: Serializer>(
-        settings: &Option<InboxSettings>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        settings.as_ref().map(Shown).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<InboxSettings>, D::Error> {
-        Ok(Option::<Read>::deserialize(deserializer)?.map(|Read(settings)| settings))
-    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -5,11 +5,14 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::form::Text;
 use super::settings::{Bounded, Traced, key};
+use crate::attach::{Action, Applied, AttachId, Attachment, HttpAnswer, Method};
 use crate::auth::Key;
 use crate::boundary::{
     Change, CloseCause, CloseReason, Deadline, DialTarget, Effect, EffectError, EffectErrorKind, Input,
@@ -38,6 +41,8 @@ pub(super) enum In<'a, S> {
         via: Via,
         origin: Origin,
         remote: Cow<'a, str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        local: Option<SocketAddr>,
         peer_cred: Option<PeerCred>,
         room: usize,
     },
@@ -60,6 +65,12 @@ pub(super) enum In<'a, S> {
         effect: EffectId,
         failed: Option<Failed<'a>>,
     },
+    Answered {
+        effect: EffectId,
+        status: u16,
+        retry_after: Option<u64>,
+        body: Text<'a>,
+    },
     Tick,
     Drain {
         deadline: u64,
@@ -77,9 +88,9 @@ pub(super) struct Failed<'a> {
 impl<'a, S> In<'a, S> {
     pub(super) fn of<E: Traced<Settings = S>>(input: &'a Input<'_, E::Config>) -> Self {
         match *input {
-            Input::Opened { conn, via, origin, remote, peer_cred, room } => {
+            Input::Opened { conn, via, origin, remote, local, peer_cred, room } => {
                 let remote = Cow::Owned(alloc::format!("{remote}"));
-                Self::Opened { conn, via, origin, remote, peer_cred, room }
+                Self::Opened { conn, via, origin, remote, local, peer_cred, room }
             }
             Input::Bytes { conn, bytes } => Self::Bytes { conn, bytes: Text(Cow::Borrowed(bytes)) },
             Input::Finished { conn } => Self::Finished { conn },
@@ -93,6 +104,12 @@ impl<'a, S> In<'a, S> {
                 });
                 Self::Done { effect, failed }
             }
+            Input::Answered { effect, answer: HttpAnswer { status, retry_after, body } } => Self::Answered {
+                effect,
+                status,
+                retry_after: retry_after.map(crate::time::nanos),
+                body: Text(Cow::Borrowed(body)),
+            },
             // Engines that are recorded host no terminals: to them it is no more than that.
             Input::Tick | Input::Terminal { .. } => Self::Tick,
             Input::Drain { deadline } => Self::Drain { deadline: deadline.as_nanos() },
@@ -123,9 +140,9 @@ impl<S: Bounded> In<'_, S> {
     pub(super) fn input<C>(&self, config: impl FnOnce(&S) -> C) -> Option<Input<'_, C>> {
         Some(match *self {
             Self::Poll => return None,
-            Self::Opened { conn, via, origin, ref remote, peer_cred, room } => {
+            Self::Opened { conn, via, origin, ref remote, local, peer_cred, room } => {
                 let remote = address(remote).unwrap_or(Remote::Unknown);
-                Input::Opened { conn, via, origin, remote, peer_cred, room }
+                Input::Opened { conn, via, origin, remote, local, peer_cred, room }
             }
             Self::Bytes { conn, ref bytes } => Input::Bytes { conn, bytes: &bytes.0 },
             Self::Finished { conn } => Input::Finished { conn },
@@ -137,6 +154,10 @@ impl<S: Bounded> In<'_, S> {
                     message: String::from(message.as_ref()),
                 });
                 Input::Done { effect, result: error.map_or(Ok(()), Err) }
+            }
+            Self::Answered { effect, status, retry_after, ref body } => {
+                let retry_after = retry_after.map(Duration::from_nanos);
+                Input::Answered { effect, answer: HttpAnswer { status, retry_after, body: &body.0 } }
             }
             Self::Tick => Input::Tick,
             Self::Drain { deadline } => Input::Drain { deadline: Time::from_nanos(deadline) },
@@ -194,6 +215,18 @@ pub(super) enum Asked<'a> {
     Terminal {
         terminal: TerminalId,
     },
+    Http {
+        method: Method,
+        to: String,
+        path: &'a str,
+        body: Text<'a>,
+        deadline: u64,
+    },
+    Type {
+        terminal: &'a str,
+        bytes: Text<'a>,
+        deadline: u64,
+    },
 }
 
 #[derive(Serialize)]
@@ -232,6 +265,19 @@ pub(super) enum Changed<'a> {
         id: MessageId,
         at: Option<i64>,
     },
+    SetAttachment(&'a Attachment),
+    DropAttachment {
+        guest: GuestName,
+    },
+    SetAction(&'a Action),
+    DropAction {
+        number: u64,
+    },
+    SetApplied(&'a Applied),
+    DropApplied {
+        session: &'a AttachId,
+        id: &'a AttachId,
+    },
     Terminals,
 }
 
@@ -268,6 +314,16 @@ impl<'a> Asked<'a> {
             Effect::Reload => Self::Reload,
             Effect::Dial { deadline, to } => Self::Dial { deadline: deadline.as_nanos(), to: *to },
             Effect::Terminal { terminal, .. } => Self::Terminal { terminal: *terminal },
+            Effect::Http(request) => Self::Http {
+                method: request.method,
+                to: request.to.authority(),
+                path: &request.path,
+                body: Text(Cow::Borrowed(&request.body.0)),
+                deadline: request.deadline.as_nanos(),
+            },
+            Effect::Type { terminal, bytes, deadline } => {
+                Self::Type { terminal, bytes: Text(Cow::Borrowed(&bytes.0)), deadline: deadline.as_nanos() }
+            }
             Effect::Start { guest, deadline } => Self::Start { guest: *guest, deadline: deadline.as_nanos() },
         }
     }
@@ -286,6 +342,12 @@ impl<'a> Changed<'a> {
             Change::DropMessage { number } => Self::DropMessage { number: *number },
             Change::SetReceived(received) => Self::SetReceived(received),
             Change::DropReceived { number } => Self::DropReceived { number: *number },
+            Change::SetAttachment(attachment) => Self::SetAttachment(attachment),
+            Change::DropAttachment { guest } => Self::DropAttachment { guest: *guest },
+            Change::SetAction(action) => Self::SetAction(action),
+            Change::DropAction { number } => Self::DropAction { number: *number },
+            Change::SetApplied(applied) => Self::SetApplied(applied),
+            Change::DropApplied { session, id } => Self::DropApplied { session, id },
             Change::SetTerminalIds(_)
             | Change::SetTerminal(_)
             | Change::SetTail { .. }

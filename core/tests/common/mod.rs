@@ -136,6 +136,9 @@ impl World {
                     Source::ControlDoor => {
                         self.doors.insert("control", credit);
                     }
+                    Source::ManagerDoor => {
+                        self.doors.insert("manager", credit);
+                    }
                     Source::TerminalDoor | Source::Terminal(_) => panic!("a broker has no terminals"),
                 },
                 Output::Close { conn, why } => {
@@ -226,7 +229,15 @@ impl World {
         let conn = ConnId { index: self.next, generation: 0 };
         self.next += 1;
         self.wires.insert(conn, Wire { room, blocked: room < ROOM, ..Wire::default() });
-        self.handle(Input::Opened { conn, via, origin: Origin::Accepted, remote, peer_cred, room });
+        self.handle(Input::Opened {
+            conn,
+            via,
+            origin: Origin::Accepted,
+            local: None,
+            remote,
+            peer_cred,
+            room,
+        });
         conn
     }
 

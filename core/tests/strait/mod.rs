@@ -7,6 +7,7 @@ mod chance;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use castra_core::RestoredAgent;
 use castra_core::auth::Key;
 use castra_core::boundary::{
     CloseCause, Deadline, DialTarget, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote, Source,
@@ -16,7 +17,6 @@ use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::entropy::Entropy;
 use castra_core::event::{Fact, TunnelEnd};
 use castra_core::id::{ConnId, EffectId};
-use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Broker, Engine, Input, Output, Restored};
 use serde_json::Value;
@@ -138,7 +138,10 @@ impl<E: Engine> Side<E> {
         let port = Port { room: ROOM, credit: usize::MAX, reads: true, is_link, ..Port::default() };
         self.ports.insert(conn, port);
         let peer_cred = Some(PeerCred { uid: 0, gid: 0, pid: 5 });
-        self.give(now, Input::Opened { conn, via, origin, remote: Remote::Unknown, peer_cred, room: ROOM });
+        self.give(
+            now,
+            Input::Opened { conn, via, origin, local: None, remote: Remote::Unknown, peer_cred, room: ROOM },
+        );
         conn
     }
 
@@ -255,7 +258,7 @@ impl Strait {
         let tokens = if agent.token.is_some() { tokens } else { Vec::new() };
         let restored = Restored { incarnation: 7, tokens, ..Restored::default() };
         let broker = Broker::new(config, restored, Entropy::seeded([seed as u8; 32]), now);
-        let agent = Agent::new(agent, RestoredInbox::default(), Entropy::seeded([99; 32]), now);
+        let agent = Agent::new(agent, RestoredAgent::default(), Entropy::seeded([99; 32]), now);
         Self {
             broker: Side::new(broker, br#""type":"challenge""#, |_engine| {
                 #[cfg(feature = "model")]

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use castra_core::RestoredAgent;
 use castra_core::auth::{Direction, Key, SessionKey, Transcript};
 use castra_core::boundary::{
     Batch, CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote,
@@ -19,7 +20,7 @@ use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::Fact;
 use castra_core::id::{ConnId, EffectId, Epoch, Nonce};
-use castra_core::peers::{InboxSettings, RestoredInbox};
+use castra_core::peers::InboxSettings;
 use castra_core::time::{Now, Time, WallTime};
 use castra_core::{Agent, Engine, Input, Output};
 
@@ -86,10 +87,10 @@ impl World {
     }
 
     pub fn with(config: AgentConfig, entropy: Entropy) -> Self {
-        Self::restored(config, RestoredInbox::default(), entropy, Time::from_millis(1000))
+        Self::restored(config, RestoredAgent::default(), entropy, Time::from_millis(1000))
     }
 
-    pub fn restored(config: AgentConfig, inbox: RestoredInbox, entropy: Entropy, start: Time) -> Self {
+    pub fn restored(config: AgentConfig, inbox: RestoredAgent, entropy: Entropy, start: Time) -> Self {
         let mut world = Self {
             agent: Agent::new(config, inbox, entropy, now(start)),
             now: start,
@@ -211,6 +212,7 @@ impl World {
             conn,
             via: Via::Link(Transport::Tcp),
             origin: Origin::Dialled(effect),
+            local: None,
             remote: Remote::Unknown,
             peer_cred: None,
             room,
@@ -272,6 +274,7 @@ impl World {
             conn,
             via: Via::Control,
             origin: Origin::Accepted,
+            local: None,
             remote: Remote::Unknown,
             peer_cred,
             room,

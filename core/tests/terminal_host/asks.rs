@@ -15,7 +15,15 @@ impl Host {
         self.next_conn += 1;
         self.peers.insert(conn, Peer::new(capacity));
         let (via, origin, remote) = (Via::Terminals, Origin::Accepted, Remote::Unknown);
-        self.handle(Input::Opened { conn, via, origin, remote, peer_cred: cred, room: capacity });
+        self.handle(Input::Opened {
+            conn,
+            via,
+            origin,
+            local: None,
+            remote,
+            peer_cred: cred,
+            room: capacity,
+        });
         conn
     }
 

@@ -276,6 +276,7 @@ fn describe_guest(json: &[u8]) -> String {
             )
         }
         Ok(GuestFrame::Peer(request)) => format!("{request:?}"),
+        Ok(GuestFrame::Attach(request)) => format!("{request:?}"),
         Ok(GuestFrame::Tunnel(frame)) => {
             let mut bytes = Vec::new();
             match frame.with_data(|data| data.decode(&mut bytes)) {

@@ -122,7 +122,7 @@ impl Net for MemoryNet {
         let mut hub = self.0.borrow_mut();
         let pipe = hub.waiting.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
         hub.attach(conn, pipe);
-        Ok(Accepted { remote: Remote::Unknown, peer_cred: None })
+        Ok(Accepted { remote: Remote::Unknown, local: None, peer_cred: None })
     }
 
     fn connect(&mut self, conn: ConnId, _target: &Target) -> io::Result<()> {

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use castra_core::Agent;
+use castra_core::RestoredAgent;
 use castra_core::auth::Key;
 use castra_core::boundary::{CloseReason, Deadline, Effect, Engine, Input, Origin, Output, Source, Wakeup};
 use castra_core::config::AgentConfig;
 use castra_core::entropy::Entropy;
 use castra_core::event::Fact;
 use castra_core::id::{ConnId, EffectId, GuestName};
-use castra_core::peers::RestoredInbox;
 use castra_core::time::{Now, Time};
 
 use super::{Load, LoadOptions, Tally};
@@ -158,7 +158,7 @@ impl Fleet {
         config.token.clone_from(token);
         config.boot.copy_from_slice(&seed[..16]);
         member.agent =
-            Some(Box::new(Agent::new(config, RestoredInbox::default(), Entropy::seeded(seed), self.now)));
+            Some(Box::new(Agent::new(config, RestoredAgent::default(), Entropy::seeded(seed), self.now)));
         member.since = since;
         self.awake.push_back(index);
     }
@@ -213,7 +213,7 @@ impl Fleet {
     }
 
     fn on_opened(&mut self, input: Input<'_, AgentConfig>) {
-        let Input::Opened { conn, via, origin: Origin::Dialled(effect), remote, peer_cred, room } = input
+        let Input::Opened { conn, via, origin: Origin::Dialled(effect), remote, peer_cred, room, .. } = input
         else {
             return;
         };
@@ -225,7 +225,7 @@ impl Fleet {
         self.conns[slot] = Some((conn.generation, index));
         self.members[index].conn = Some(conn);
         let origin = Origin::Dialled(local);
-        self.tell(index, Input::Opened { conn, via, origin, remote, peer_cred, room });
+        self.tell(index, Input::Opened { conn, via, origin, local: None, remote, peer_cred, room });
     }
 
     fn tick(&mut self) {

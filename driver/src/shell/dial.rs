@@ -211,11 +211,14 @@ impl<N: Net, W: Work> Ports<N, W> {
     }
 
     /// The engine no longer wants it; it is still told the end, once.
-    pub(crate) fn cancel_dial(&mut self, effect: EffectId) {
-        if self.dials.active.contains_key(&effect) {
+    /// False: there is no such dial.
+    pub(crate) fn cancel_dial(&mut self, effect: EffectId) -> bool {
+        let is_dial = self.dials.active.contains_key(&effect);
+        if is_dial {
             self.dial_abandon(effect);
             self.dial_failed(effect, EffectErrorKind::Cancelled, "cancelled".to_owned());
         }
+        is_dial
     }
 
     fn dial_next(&mut self, now: Time, effect: EffectId) {

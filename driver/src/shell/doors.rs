@@ -25,6 +25,7 @@ pub(crate) struct Doors {
     pub(crate) link_credit: usize,
     pub(crate) control_credit: usize,
     pub(crate) terminal_credit: usize,
+    pub(crate) manager_credit: usize,
     #[cfg(feature = "planted")]
     pub(crate) planted: Option<castra_core::planted::Bug>,
 }
@@ -72,6 +73,7 @@ impl Doors {
             link_credit: usize::MAX,
             control_credit: usize::MAX,
             terminal_credit: usize::MAX,
+            manager_credit: usize::MAX,
             #[cfg(feature = "planted")]
             planted: None,
         }
@@ -150,7 +152,7 @@ impl Doors {
         }
     }
 
-    /// Closes the doors for links; yields their listeners.
+    /// Closes the doors that lead in from elsewhere; yields their listeners.
     pub(crate) fn close_links(&mut self) -> impl Iterator<Item = ListenerId> + '_ {
         self.doors.iter_mut().filter(|door| is_link(door) && !door.closed).map(|door| {
             door.closed = true;
@@ -176,6 +178,7 @@ impl Doors {
             Via::Link(_) => self.link_credit,
             Via::Control => self.control_credit,
             Via::Terminals => self.terminal_credit,
+            Via::Manager => self.manager_credit,
         }
     }
 }
@@ -185,6 +188,7 @@ fn kind(door: &Door) -> Discriminant<Via> {
     discriminant(&door.via)
 }
 
+/// Whether it leads in from elsewhere: guests' links, and the manager's clients.
 const fn is_link(door: &Door) -> bool {
-    matches!(door.via, Via::Link(_))
+    matches!(door.via, Via::Link(_) | Via::Manager)
 }

@@ -33,6 +33,7 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 
+use castra_core::attach::HttpAnswer;
 use castra_core::boundary::{CloseCause, Deadline, Engine, Input, Origin, Output, Via};
 use castra_core::event::{Event, Level};
 use castra_core::id::ConnId;
@@ -308,7 +309,15 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                     let origin = Origin::Dialled(effect);
                     self.feed(
                         now,
-                        Input::Opened { conn, via, origin, remote, peer_cred: None, room: SEND_BUFFER },
+                        Input::Opened {
+                            conn,
+                            via,
+                            origin,
+                            local: None,
+                            remote,
+                            peer_cred: None,
+                            room: SEND_BUFFER,
+                        },
                     );
                 }
                 Some(Pending::Done(effect, result)) => self.feed(now, Input::Done { effect, result }),
@@ -321,6 +330,11 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
             (JobId::Effect(effect), Outcome::Finished(result)) => {
                 tracing::debug!(?effect, ?result, "done");
                 self.feed(now, Input::Done { effect, result: result.clone() });
+            }
+            (JobId::Effect(effect), Outcome::Answered { status, retry_after, body }) => {
+                tracing::debug!(?effect, status, "answered");
+                let answer = HttpAnswer { status: *status, retry_after: *retry_after, body };
+                self.feed(now, Input::Answered { effect, answer });
             }
             (JobId::Terminal(terminal), Outcome::Terminal(news)) => {
                 let news = news.borrowed();
@@ -362,6 +376,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                                 via,
                                 origin: Origin::Accepted,
                                 remote: accepted.remote,
+                                local: accepted.local,
                                 peer_cred: accepted.peer_cred,
                                 room: SEND_BUFFER,
                             },

@@ -91,6 +91,7 @@ impl<N: Net, W: Work> Ports<N, W> {
             Output::Read { source: Source::LinkDoor, credit } => self.doors.link_credit = credit,
             Output::Read { source: Source::ControlDoor, credit } => self.doors.control_credit = credit,
             Output::Read { source: Source::TerminalDoor, credit } => self.doors.terminal_credit = credit,
+            Output::Read { source: Source::ManagerDoor, credit } => self.doors.manager_credit = credit,
             Output::Read { source: Source::Terminal(terminal), credit } => {
                 self.work.submit(JobId::Terminal(terminal), Job::Grant { terminal, credit });
             }
@@ -116,7 +117,11 @@ impl<N: Net, W: Work> Ports<N, W> {
                 }
             }
             Output::Effect { id, effect } => self.effect(now, id, effect),
-            Output::Cancel { effect } => self.cancel_dial(effect),
+            Output::Cancel { effect } => {
+                if !self.cancel_dial(effect) {
+                    self.work.cancel(JobId::Effect(effect));
+                }
+            }
             Output::Event(event) => {
                 if let Some(sink) = &mut self.sink {
                     sink.event(now.boot, &event);
@@ -154,6 +159,13 @@ impl<N: Net, W: Work> Ports<N, W> {
             Effect::RemoveRecord(guest) => Job::RemoveRecord(guest),
             Effect::Start { guest, deadline } => Job::Start { guest, patience: deadline.since(now.boot) },
             Effect::Terminal { terminal, deed } => Job::Terminal { terminal, deed },
+            Effect::Http(request) => {
+                let patience = request.deadline.since(now.boot);
+                Job::Http { request, patience }
+            }
+            Effect::Type { terminal, bytes, deadline } => {
+                Job::Type { terminal, bytes, patience: deadline.since(now.boot) }
+            }
             Effect::Reload => Job::Reopen,
             Effect::Dial { deadline, to } => return self.dial(now.boot, id, deadline, to),
             _ => {

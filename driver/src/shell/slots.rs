@@ -244,9 +244,9 @@ impl Slots {
     const fn count(&mut self, stage: Stage, change: isize) {
         let count = match stage {
             Stage::Free => return,
-            Stage::Connecting | Stage::Open(Via::Link(_)) | Stage::Closing(Via::Link(_), _) => {
-                &mut self.links
-            }
+            Stage::Connecting
+            | Stage::Open(Via::Link(_) | Via::Manager)
+            | Stage::Closing(Via::Link(_) | Via::Manager, _) => &mut self.links,
             Stage::Open(Via::Control | Via::Terminals) | Stage::Closing(Via::Control | Via::Terminals, _) => {
                 &mut self.controls
             }

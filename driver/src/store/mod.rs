@@ -8,11 +8,13 @@
 //! the wall clock's seconds since 1970, which no number of restarts that really
 //! happened can have reached.
 
+mod attach;
 mod peers;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use castra_core::attach::RestoredManager;
 use castra_core::auth::Key;
 use castra_core::boundary::{Batch, Change};
 use castra_core::id::GuestName;
@@ -47,6 +49,8 @@ pub struct Found {
     pub tokens: Vec<(GuestName, Option<Key>)>,
     /// Relations, policies and messages.
     pub peers: RestoredPeers,
+    /// Attachments and actions.
+    pub manager: RestoredManager,
     /// A damaged database was set aside under this name: its tokens are not
     /// known any more. Say so loudly.
     pub set_aside: Option<(PathBuf, String)>,
@@ -101,7 +105,7 @@ impl Store {
     pub fn open(state_dir: &Path, now: WallTime) -> Result<(Self, Found), StoreError> {
         let path = state_dir.join(DATABASE_FILE);
         let Opened { mut file, read, set_aside } = DatabaseFile::open(&path, now, read)?;
-        let Read { incarnation: before, tokens, peers } = read;
+        let Read { incarnation: before, tokens, peers, manager } = read;
         let copy_path = state_dir.join(INCARNATION_FILE);
         let copy = read_copy(&copy_path);
         let fallback = match (&set_aside, copy) {
@@ -120,7 +124,7 @@ impl Store {
         .map_err(|error| StoreError::Database { path, error })?;
         // Every start that served has left its number in both.
         let vanished = before == 0 && copy.is_some() && set_aside.is_none();
-        Ok((Self { file }, Found { incarnation, tokens, peers, set_aside, vanished }))
+        Ok((Self { file }, Found { incarnation, tokens, peers, manager, set_aside, vanished }))
     }
 }
 
@@ -129,6 +133,7 @@ impl Commit for Store {
         self.file.commit(|transaction| {
             let mut tokens = transaction.open_table(TOKENS)?;
             let mut peers = peers::Tables::open(transaction)?;
+            let mut attach = attach::Tables::open(transaction)?;
             for change in batches.iter().copied().flatten() {
                 match change {
                     Change::SetToken { guest, key } => {
@@ -142,13 +147,14 @@ impl Commit for Store {
                             tokens.insert(guest.as_str(), &[] as &[u8])?;
                         }
                         peers.forget(guest)?;
+                        attach.forget(guest)?;
                     }
                     Change::Incarnation(incarnation) => {
                         let mut meta = transaction.open_table(META)?;
                         let before = meta.get(INCARNATION)?.map_or(0, |value| value.value());
                         meta.insert(INCARNATION, before.max(u64::from(*incarnation)))?;
                     }
-                    other if peers.apply(other)? => {}
+                    other if peers.apply(other)? || attach.apply(other)? => {}
                     _ => return Err(redb::Error::Corrupted("a change that a broker doesn't make".into())),
                 }
             }
@@ -162,6 +168,7 @@ struct Read {
     incarnation: u32,
     tokens: Vec<(GuestName, Option<Key>)>,
     peers: RestoredPeers,
+    manager: RestoredManager,
 }
 
 fn read(file: &mut DatabaseFile) -> Result<Read, redb::Error> {
@@ -170,6 +177,7 @@ fn read(file: &mut DatabaseFile) -> Result<Read, redb::Error> {
         transaction.open_table(META)?;
         transaction.open_table(TOKENS)?;
         peers::Tables::open(transaction)?;
+        attach::Tables::open(transaction)?;
         Ok(())
     })?;
     let transaction = file.begin_read()?;
@@ -191,7 +199,7 @@ fn read(file: &mut DatabaseFile) -> Result<Read, redb::Error> {
         };
         tokens.push((guest, key));
     }
-    Ok(Read { incarnation, tokens, peers: peers::read(&transaction)? })
+    Ok(Read { incarnation, tokens, peers: peers::read(&transaction)?, manager: attach::read(&transaction)? })
 }
 
 fn read_copy(path: &Path) -> Option<u32> {

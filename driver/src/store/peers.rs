@@ -131,14 +131,18 @@ fn relation((low, high): (&str, &str), value: &[u8]) -> Result<(Pair, Relation),
     }
 }
 
-fn row(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+pub(super) fn row(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(|error| Error::Io(error.into()))
 }
 
-fn parsed<T: DeserializeOwned>(value: &[u8], what: &str, of: impl std::fmt::Display) -> Result<T, Error> {
+pub(super) fn parsed<T: DeserializeOwned>(
+    value: &[u8],
+    what: &str,
+    of: impl std::fmt::Display,
+) -> Result<T, Error> {
     serde_json::from_slice(value).map_err(|_| damaged(what, of))
 }
 
-fn damaged(what: &str, of: impl std::fmt::Display) -> Error {
+pub(super) fn damaged(what: &str, of: impl std::fmt::Display) -> Error {
     Error::Corrupted(format!("{what} {:?}", of.to_string()))
 }

@@ -1,11 +1,11 @@
 //! What may happen next, and what it does.
 
+use castra_core::RestoredAgent;
 use castra_core::boundary::{
     CloseCause, Effect, EffectError, EffectErrorKind, Origin, Output, Remote, Transport, Via,
 };
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::id::{ConnId, EffectId};
-use castra_core::peers::RestoredInbox;
 use castra_core::status::State as Verdict;
 use castra_core::time::Now;
 use castra_core::{Agent, Engine, Input};
@@ -180,7 +180,7 @@ impl State {
             Move::Start(guest) => {
                 let config = AgentConfig { name: self.guests[guest].name, ..bounds.agent.clone() };
                 self.guests[guest].agent =
-                    Some(Agent::new(config, RestoredInbox::default(), entropy(bounds), self.clock()));
+                    Some(Agent::new(config, RestoredAgent::default(), entropy(bounds), self.clock()));
                 self.drain_guest(guest, false, story)
             }
             Move::Connect(guest) => self.connect(bounds, guest, story),
@@ -248,10 +248,14 @@ impl State {
         self.dialled += 1;
         self.streams.push(Stream::new(conn, guest));
         let (via, remote, room) = (Via::Link(Transport::Tcp), Remote::Unknown, ROOM);
-        let opened = |origin| Input::Opened { conn, via, origin, remote, peer_cred: None, room };
+        let opened = |origin| Input::Opened { conn, via, origin, local: None, remote, peer_cred: None, room };
         self.tell_broker(bounds, opened(Origin::Accepted), story)?;
         let origin = Origin::Dialled(effect);
-        self.tell_guest(guest, Input::Opened { conn, via, origin, remote, peer_cred: None, room }, story)
+        self.tell_guest(
+            guest,
+            Input::Opened { conn, via, origin, local: None, remote, peer_cred: None, room },
+            story,
+        )
     }
 
     fn deliver_to_broker(&mut self, bounds: &Bounds, index: usize, story: &mut Story) -> Result<(), Broken> {

@@ -101,7 +101,7 @@ impl Net for SimNet {
             }
             _ => Remote::Unknown,
         };
-        Ok(Accepted { remote, peer_cred: control.then_some(HOST_USER) })
+        Ok(Accepted { remote, local: None, peer_cred: control.then_some(HOST_USER) })
     }
 
     fn connect(&mut self, conn: ConnId, _target: &Target) -> io::Result<()> {

@@ -6,11 +6,11 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use castra_core::RestoredAgent;
 use castra_core::auth::Key;
 use castra_core::boundary::{PeerCred, Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::entropy::Entropy;
-use castra_core::peers::RestoredInbox;
 use castra_core::time::Time;
 use castra_core::{Agent, Broker};
 use castra_driver::address::ConnectAddress;
@@ -183,7 +183,7 @@ impl Stage {
         config.token.clone_from(&guest.key.borrow());
         let net = self.net();
         config.boot[..8].copy_from_slice(&self.lives.get().to_be_bytes());
-        let engine = Agent::new(config, RestoredInbox::default(), self.entropy(), self.clock.now());
+        let engine = Agent::new(config, RestoredAgent::default(), self.entropy(), self.clock.now());
         let spoke = Rc::clone(&self.truth.borrow().spoke[index]);
         let engine = self.overhear(engine, name_of(index).as_str().to_owned(), spoke);
         let dial = Some(ConnectAddress::Tcp { host: broker.to_string(), port: LINK_PORT });

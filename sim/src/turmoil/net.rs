@@ -219,7 +219,7 @@ impl Net for TurmoilNet {
             None => Remote::Ip(remote),
         };
         self.insert(conn, Stage::Open(stream));
-        Ok(Accepted { remote, peer_cred })
+        Ok(Accepted { remote, local: None, peer_cred })
     }
 
     fn connect(&mut self, conn: ConnId, target: &Target) -> io::Result<()> {

@@ -1,17 +1,21 @@
 //! The core's only door: what goes in, what comes out.
 
+mod change;
+
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Key;
+use crate::attach::{HttpAnswer, HttpRequest};
 use crate::event::Event;
 use crate::id::{ConnId, EffectId, GuestName, TerminalId};
 use crate::legacy::Record;
-use crate::peers::{Fate, Message, MessageId, Pair, Policy, Received, Relation};
-use crate::terminals::{Deed, News, Tail, TerminalRecord};
-use crate::time::{Now, Time, WallTime};
+use crate::terminals::{Deed, News};
+use crate::time::{Now, Time};
+
+pub use change::{Batch, Change};
 
 pub use crate::endpoint::{PeerCred, Remote, Transport};
 
@@ -46,6 +50,8 @@ pub enum Input<'a, C> {
         origin: Origin,
         /// The other end, for display and for counting half-open connections by source.
         remote: Remote,
+        /// Our own end, of an accepted TCP link if the shell was told to look.
+        local: Option<SocketAddr>,
         /// Who the kernel says is there. Always given on control and by clients of terminals.
         peer_cred: Option<PeerCred>,
         /// Free bytes in the shell's send buffer: its capacity.
@@ -85,6 +91,14 @@ pub enum Input<'a, C> {
         effect: EffectId,
         /// How it ended.
         result: Result<(), EffectError>,
+    },
+    /// An [`Effect::Http`] was answered, whatever the status: its end, in place of
+    /// [`Input::Done`].
+    Answered {
+        /// Which effect.
+        effect: EffectId,
+        /// The answer.
+        answer: HttpAnswer<'a>,
     },
     /// Something is told of a terminal.
     Terminal {
@@ -146,7 +160,7 @@ pub enum Output<'a> {
         why: CloseReason,
     },
     /// Do this outside and answer with [`Input::Done`] (a dial that succeeds is
-    /// answered by [`Input::Opened`] alone).
+    /// answered by [`Input::Opened`] alone, an HTTP request by [`Input::Answered`]).
     Effect {
         /// Its number.
         id: EffectId,
@@ -210,6 +224,8 @@ pub enum Wakeup {
     Terminal,
     /// A stream to terminals must be open, or its last bytes taken.
     Tunnel,
+    /// An attachment, an action, a lease or an HTTP client of the manager is due for something.
+    Attach,
 }
 
 /// What a connection is for.
@@ -222,6 +238,8 @@ pub enum Via {
     Control,
     /// Clients of terminals, local too.
     Terminals,
+    /// HTTP clients of the manager.
+    Manager,
 }
 
 /// How a connection came to be.
@@ -258,6 +276,8 @@ pub enum Source {
     ControlDoor,
     /// The listener for clients of terminals.
     TerminalDoor,
+    /// The manager's listener.
+    ManagerDoor,
     /// The output of a terminal.
     Terminal(TerminalId),
 }
@@ -324,91 +344,29 @@ pub enum Effect {
         /// What.
         deed: Deed,
     },
+    /// Make an HTTP request.
+    Http(Box<HttpRequest>),
+    /// Type into a terminal that this process hosts, as its owner, if it has none. Done
+    /// when the program's terminal took all of it; a failure says whether nothing, or
+    /// perhaps a part, was taken: see [`EffectErrorKind`].
+    Type {
+        /// The terminal's name.
+        terminal: String,
+        /// What.
+        bytes: Typed,
+        /// When to give up.
+        deadline: Time,
+    },
 }
 
-/// Changes that become durable together or not at all.
-pub type Batch = alloc::vec::Vec<Change>;
+/// What is typed: it may hold anything.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Typed(pub alloc::vec::Vec<u8>);
 
-/// One change of durable state.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Change {
-    /// The next start gets a higher incarnation than this.
-    Incarnation(u32),
-    /// The name's token; `None` keeps the name keyed for ever without a valid one.
-    SetToken {
-        /// Whose.
-        guest: GuestName,
-        /// The key.
-        key: Option<Key>,
-    },
-    /// Everything about the name goes, except that a name that ever had a token
-    /// stays keyed, now without a valid one.
-    Forget {
-        /// Whose.
-        guest: GuestName,
-    },
-    /// What two guests are to each other; `None`: the record goes. Forgetting a
-    /// guest turns each [`Relation::Linked`] of it into [`Relation::Missing`], and a
-    /// missing one into nothing.
-    SetRelation {
-        /// Who.
-        pair: Pair,
-        /// What they are.
-        relation: Option<Relation>,
-    },
-    /// The guest's policy; [`Policy::Default`] has no record. Goes with the guest.
-    SetPolicy {
-        /// Whose.
-        guest: GuestName,
-        /// What.
-        policy: Policy,
-    },
-    /// The message's record: new, or in place of the one with its number. Its fate
-    /// is another record, which this doesn't touch.
-    SetMessage(Box<Message>),
-    /// What became of a message.
-    SetFate {
-        /// Which.
-        number: u64,
-        /// What.
-        fate: Fate,
-    },
-    /// A message's record and its fate go.
-    DropMessage {
-        /// Which.
-        number: u64,
-    },
-    /// Agent: a message is in the inbox.
-    SetReceived(Box<Received>),
-    /// Agent: a message left the inbox.
-    DropReceived {
-        /// Which.
-        number: u64,
-    },
-    /// Agent: the id was received then; `None`: it is remembered no more.
-    SetSeen {
-        /// Which.
-        id: MessageId,
-        /// When.
-        at: Option<WallTime>,
-    },
-    /// Terminals: the number of the next one is at least this.
-    SetTerminalIds(u32),
-    /// Terminals: a terminal's record.
-    SetTerminal(Box<TerminalRecord>),
-    /// Terminals: the end of a terminal's output.
-    SetTail {
-        /// Whose.
-        terminal: TerminalId,
-        /// What.
-        tail: Box<Tail>,
-    },
-    /// Terminals: a terminal's record and tail go.
-    DropTerminal {
-        /// Whose.
-        terminal: TerminalId,
-    },
+impl core::fmt::Debug for Typed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Typed({} bytes)", self.0.len())
+    }
 }
 
 /// Why an effect failed.
@@ -444,4 +402,8 @@ pub enum EffectErrorKind {
     PermissionDenied,
     /// A terminal could not do what it was to do, or there is no such terminal.
     Terminal,
+    /// Somebody else owns the terminal: nothing was typed.
+    Owned,
+    /// An answer is longer than it may be, or is no answer.
+    BadAnswer,
 }
