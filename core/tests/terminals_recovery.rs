@@ -97,7 +97,7 @@ fn an_adopted_flood_drops_nothing_before_its_reader_is_back_but_waits_only_two_s
     let resume = Attach { session: 3, resume_from: Some(5000), ..Attach::default() };
     let mut host = adopted();
     let conn = host.control("A");
-    assert_eq!(host.granted(conn, &Request::Attach(resume.clone())).resumed, Some(true));
+    assert_eq!(host.granted(conn, &Request::Attach(resume)).resumed, Some(true));
     // All that was kept; what follows is paced by its owner.
     assert!(host.peer(conn).received[&3] >= ring);
     let mut host = adopted();
