@@ -32,6 +32,6 @@ impl Limited {
 impl Drop for Limited {
     fn drop(&mut self) {
         // It may have ended.
-        let _ = prlimit(Some(self.pid), (self.resource)(), self.before.clone());
+        let _ = prlimit(Some(self.pid), (self.resource)(), self.before);
     }
 }
