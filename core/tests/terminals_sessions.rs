@@ -57,6 +57,25 @@ fn whoever_comes_to_a_new_terminal_waits_for_its_record_too() {
 }
 
 #[test]
+fn a_terminal_that_was_refused_for_being_late_does_not_run_when_it_comes() {
+    for slow_disk in [false, true] {
+        let mut host = Host::new();
+        let conn = host.control("A");
+        (host.held_spawns, host.held_persists) = (!slow_disk, slow_disk);
+        let seq = host.ask(conn, &Request::Create(Box::default()));
+        host.pass(10_001);
+        assert!(matches!(host.answer(conn, seq), Some(Answer::Error { code: "SESSION_ERROR", .. })));
+        (host.held_spawns, host.held_persists) = (false, false);
+        host.run();
+        host.pass(5000);
+        let fake = host.fakes.get(&1);
+        assert!(fake.is_none_or(|fake| fake.deeds.iter().any(|deed| deed == "HangUp")), "{slow_disk}");
+        let rows = host.granted(conn, &Request::List).sessions.unwrap();
+        assert!(rows.iter().all(|row| row.state != Some(State::Running)), "{slow_disk}: {rows:?}");
+    }
+}
+
+#[test]
 fn an_ended_terminal_is_let_go_once_its_end_is_durable() {
     let mut host = Host::new();
     let conn = host.control("A");
