@@ -373,6 +373,12 @@ impl Shore {
         answers.remove(0)
     }
 
+    /// The agent renews its lease over HTTP.
+    pub fn exchange_lease(&mut self, told: &Told) {
+        let answer = self.exchange(&post(&format!("/sessions/{}/lease", told.session), &told.token, ""));
+        assert_eq!(answer.status, 200);
+    }
+
     /// The agent attaches over HTTP.
     pub fn post_attach(&mut self, told: &Told) -> Answer {
         self.exchange(&attach_request(told))
