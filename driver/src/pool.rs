@@ -41,7 +41,6 @@ struct State<J> {
     queue: VecDeque<(JobId, Instant, J)>,
     running: Vec<Arc<Call>>,
     threads: usize,
-    idle: usize,
     closed: bool,
 }
 
@@ -85,7 +84,7 @@ impl<J> std::fmt::Debug for Pool<J> {
 impl<J: Send + 'static> Pool<J> {
     /// No thread yet, and never more than `most`.
     pub(crate) fn new(name: &'static str, most: usize, tell: Tell) -> Self {
-        let state = State { queue: VecDeque::new(), running: Vec::new(), threads: 0, idle: 0, closed: false };
+        let state = State { queue: VecDeque::new(), running: Vec::new(), threads: 0, closed: false };
         Self(Arc::new(Shared { name, most, state: Mutex::new(state), work: Condvar::new(), tell }))
     }
 
@@ -100,7 +99,8 @@ impl<J: Send + 'static> Pool<J> {
         let shared = &self.0;
         let mut state = shared.lock();
         state.queue.push_back((id, Instant::now() + patience, job));
-        if state.queue.len() <= state.idle {
+        // One that has just answered is as good as one that waits.
+        if state.queue.len() <= state.threads.saturating_sub(state.running.len()) {
             shared.work.notify_one();
             return;
         }
@@ -216,10 +216,8 @@ impl<J: Send + 'static> Worker<J> {
                 }
                 return Next::Idle;
             }
-            state.idle += 1;
             let woken = self.shared.work.wait_timeout(state, left.unwrap_or(FOREVER));
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
-            state.idle -= 1;
         }
     }
 
@@ -250,9 +248,15 @@ impl<J> Drop for Worker<J> {
         }
         // It died over a job.
         let ours = |call: &Arc<Call>| call.wake.as_ref().is_some_and(|wake| Arc::ptr_eq(wake, &self.wake));
-        let lost = state.running.iter().position(ours).map(|at| state.running.swap_remove(at));
+        let mut lost = Vec::new();
+        if let Some(at) = state.running.iter().position(ours) {
+            lost.extend(state.running.swap_remove(at).id);
+        }
+        if state.threads == 0 {
+            lost.extend(state.queue.drain(..).map(|(id, ..)| id));
+        }
         drop(state);
-        if let Some(id) = lost.and_then(|call| call.id) {
+        for id in lost {
             (self.shared.tell)(id, failed(EffectErrorKind::Unreachable, "its thread died".to_owned()));
         }
     }
@@ -289,9 +293,8 @@ impl Call {
     /// # Errors
     /// As [`Call::check`], or the kernel refuses to wait.
     pub(crate) fn wait(&self, fd: impl AsFd, what: PollFlags) -> io::Result<()> {
-        self.wait_until(Some((fd.as_fd(), what)), self.deadline).and_then(|ready| {
-            if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
-        })
+        self.wait_until(Some((fd.as_fd(), what)), self.deadline)
+            .and_then(|ready| if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) })
     }
 
     /// The same, at most until `until`: false when that came first. With nothing to

@@ -161,7 +161,9 @@ impl Hand {
         request: &Request<'_>,
         call: &Call,
     ) -> Result<crate::terminals::client::Reply, ClientError> {
-        let Some(client) = &mut self.client else { return Err(io::Error::from(io::ErrorKind::NotConnected).into()) };
+        let Some(client) = &mut self.client else {
+            return Err(io::Error::from(io::ErrorKind::NotConnected).into());
+        };
         let asked = client.ask(request, call);
         if !matches!(asked, Ok(_) | Err(ClientError::Refused { .. })) {
             // A part of a frame may be on its way, or an answer that nobody waits for.

@@ -111,7 +111,14 @@ fn agent() -> Agent {
 /// Asks and reads the whole answer.
 fn ask(agent: &Agent, request: &HttpRequest) -> Result<Outcome, EffectError> {
     let url = url(&request.to, &request.path);
-    let answer = send(agent, request, &url).map_err(|error| explain(&error, &request.to))?;
+    let mut tries = 1..=THREADS;
+    let answer = loop {
+        match send(agent, request, &url) {
+            // Nothing that is asked here does more when it is asked twice.
+            Err(_) if socket::was_stale() && tries.next().is_some() => {}
+            answer => break answer.map_err(|error| explain(&error, &request.to))?,
+        }
+    };
     let (head, body) = answer.into_parts();
     let retry_after = retry_after(&head.headers, now());
     let body = read(body, request)?;

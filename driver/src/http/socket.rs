@@ -1,7 +1,7 @@
 //! The sockets under the HTTP client: every wait of theirs ends with the deadline of the
 //! request that the thread is about, or when that is cancelled.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,8 +25,10 @@ use crate::listen;
 use crate::net::Target;
 use crate::pool::Call;
 
-/// Bytes of each buffer.
-const BUFFER: usize = 16 * 1024;
+/// Bytes of a connection's buffer for what is sent …
+const OUTPUT: usize = 16 * 1024;
+/// … and for what is received: more than the longest head.
+const INPUT: usize = 32 * 1024;
 /// Most look-ups under way. One can't be ended: a dead name server must not pile up threads.
 const LOOK_UPS: usize = 4;
 /// Most addresses of a name that are tried.
@@ -37,6 +39,8 @@ const STACK_BYTES: usize = 512 * 1024;
 thread_local! {
     /// What this thread is about. A connection serves one request after the other.
     static CALL: RefCell<Option<Arc<Call>>> = const { RefCell::new(None) };
+    /// See [`was_stale`].
+    static STALE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Does `work` with every socket of this thread bound to `call`.
@@ -45,6 +49,12 @@ pub(super) fn within<T>(call: &Arc<Call>, work: impl FnOnce() -> T) -> T {
     let result = work();
     CALL.set(None);
     result
+}
+
+/// Whether a connection that had served before ended without a word to this request, since
+/// this was asked last: the other end gave it up, most likely before it heard of it.
+pub(super) fn was_stale() -> bool {
+    STALE.take()
 }
 
 fn call() -> io::Result<Arc<Call>> {
@@ -117,7 +127,7 @@ impl Connector<()> for Tcp {
             let share = u32::try_from(count - at).unwrap_or(1);
             let until = now + call.deadline().saturating_duration_since(now) / share;
             match connect(*address, &call, until) {
-                Ok(fd) => return Ok(Some(Socket { fd, buffers: LazyBuffers::new(BUFFER, BUFFER) })),
+                Ok(fd) => return Ok(Some(Socket::new(fd))),
                 Err(error) => trouble = error.into(),
             }
             call.check()?;
@@ -138,6 +148,21 @@ fn connect(address: SocketAddr, call: &Call, until: Instant) -> io::Result<Owned
 pub(super) struct Socket {
     fd: OwnedFd,
     buffers: LazyBuffers,
+    /// The request that it serves, or served last.
+    serves: Option<Arc<Call>>,
+    /// It served others before, and said nothing to this one yet.
+    suspect: bool,
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd, buffers: LazyBuffers::new(INPUT, OUTPUT), serves: None, suspect: false }
+    }
+
+    fn lost(&self, error: Errno) -> Error {
+        STALE.set(self.suspect);
+        io::Error::from(error).into()
+    }
 }
 
 /// The buffers hold what nobody should print.
@@ -154,6 +179,9 @@ impl Transport for Socket {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
         let call = call()?;
+        if !self.serves.as_ref().is_some_and(|served| Arc::ptr_eq(served, &call)) {
+            self.suspect = self.serves.replace(Arc::clone(&call)).is_some();
+        }
         let mut rest = &self.buffers.output()[..amount];
         while !rest.is_empty() {
             call.check()?;
@@ -161,7 +189,7 @@ impl Transport for Socket {
                 Ok(sent) => rest = &rest[sent..],
                 Err(Errno::AGAIN) => call.wait(&self.fd, PollFlags::OUT)?,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
+                Err(error) => return Err(self.lost(error)),
             }
         }
         Ok(())
@@ -172,14 +200,20 @@ impl Transport for Socket {
         loop {
             // An end that always has another byte ready is no way around the deadline.
             call.check()?;
-            match recv(&self.fd, self.buffers.input_append_buf(), RecvFlags::empty()) {
+            let room = self.buffers.input_append_buf();
+            if room.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a part of it is too long").into());
+            }
+            match recv(&self.fd, room, RecvFlags::empty()) {
                 Ok((_, received)) => {
+                    STALE.set(self.suspect && received == 0);
+                    self.suspect = false;
                     self.buffers.input_appended(received);
                     return Ok(received > 0);
                 }
                 Err(Errno::AGAIN) => call.wait(&self.fd, PollFlags::IN)?,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
+                Err(error) => return Err(self.lost(error)),
             }
         }
     }
