@@ -156,8 +156,8 @@ fn read(mut body: Body, request: &HttpRequest) -> Result<Vec<u8>, EffectError> {
     let read = body.as_reader().take(one_more).read_to_end(&mut bytes);
     read.map_err(|error| explain(&ureq::Error::from(error), &request.to))?;
     if bytes.len() > most {
-        let message = format!("{} answered with more than {most} bytes", request.to.authority());
-        return Err(EffectError { kind: EffectErrorKind::BadAnswer, message });
+        let what = format!("the answer has more than {most} bytes");
+        return Err(trouble(EffectErrorKind::BadAnswer, &request.to, &what));
     }
     Ok(bytes)
 }
@@ -192,7 +192,11 @@ fn explain(error: &ureq::Error, to: &Origin) -> EffectError {
         ureq::Error::BodyStalled => (EffectErrorKind::BadAnswer, "the answer stalls".to_owned()),
         error => (EffectErrorKind::Unreachable, error.to_string()),
     };
-    let message: String = format!("{}: {what}", to.authority()).chars().take(MESSAGE_MAX).collect();
+    trouble(kind, to, &what)
+}
+
+fn trouble(kind: EffectErrorKind, to: &Origin, what: &str) -> EffectError {
+    let message = format!("{}: {what}", to.authority()).chars().take(MESSAGE_MAX).collect();
     EffectError { kind, message }
 }
 
