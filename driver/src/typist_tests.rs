@@ -102,14 +102,20 @@ fn a_terminal_that_is_not_there_or_has_ended_is_missing() {
     assert_eq!(asker.ask("main", b"x"), Err(EffectErrorKind::ProgramMissing));
     until("an end", || asker.ask("ended", b"") == Err(EffectErrorKind::ProgramMissing));
     assert_eq!(asker.ask("ended", b"x"), Err(EffectErrorKind::ProgramMissing));
-    // The next one of the name is another terminal.
+    // The next one of the name is another terminal, also when nobody asked in between.
+    let (mut person, call) = (rig.client("person"), Call::alone(HANG));
+    let mut runs = move || {
+        let running = person.ask(&Request::List, &call).expect("a list").running;
+        running.iter().any(|(name, _)| name == "main")
+    };
     for script in ["stty raw; : > up; head -c 3 > got", "stty raw; : > up; head -c 3 > again"] {
         let _ = std::fs::remove_file(rig.path("up"));
         rig.run("main", script);
         until("a raw terminal", || rig.path("up").exists());
         assert_eq!(asker.ask("main", b"abc"), Ok(()));
-        until("its end", || asker.ask("main", b"") == Err(EffectErrorKind::ProgramMissing));
+        until("its end", || !runs());
     }
+    assert_eq!(asker.ask("main", b""), Err(EffectErrorKind::ProgramMissing));
     assert_eq!((read(&rig.path("got")), read(&rig.path("again"))), (b"abc".to_vec(), b"abc".to_vec()));
 }
 

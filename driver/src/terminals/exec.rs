@@ -84,6 +84,11 @@ mod tests {
         let mut rig = Rig::start();
         let program = exec("echo $$ >> ran; exec sleep 1000", &rig);
         start(&rig.socket, &program).expect("it runs");
+        // It is nobody's, at once.
+        let (mut person, call) = (rig.client("person"), Call::alone(START));
+        let (_, session) = person.ask(&Request::List, &call).expect("a list").running.remove(0);
+        let typed = person.ask(&Request::Input { session, data: Secret(b"x") }, &call);
+        typed.expect("typed");
         let ran = rig.path("ran");
         until("a start", || read(&ran).ends_with(b"\n"));
         let first = read(&ran);
@@ -91,11 +96,6 @@ mod tests {
         rig.restart();
         start(&rig.socket, &program).expect("it still runs");
         assert_eq!(read(&ran), first);
-        // It is nobody's.
-        let (mut person, call) = (rig.client("person"), Call::alone(START));
-        let (_, session) = person.ask(&Request::List, &call).expect("a list").running.remove(0);
-        let typed = person.ask(&Request::Input { session, data: Secret(b"x") }, &call);
-        typed.expect("typed");
         // One that ended is started anew.
         let pid = String::from_utf8(first.clone()).expect("text").trim().parse().expect("a process");
         let pid = rustix::process::Pid::from_raw(pid).expect("a process");
