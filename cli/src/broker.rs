@@ -30,6 +30,8 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
     let mut options = options(&args.settings, state_dir, !args.child.background)?;
     options.record.clone_from(&args.record);
+    options.config.manager.http = args.manager.manager;
+    options.config.manager.advertise.clone_from(&args.manager.advertise);
     args.child.apply()?;
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
     Ok(Exit::Yes)
