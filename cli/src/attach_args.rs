@@ -1,6 +1,5 @@
 //! The command line of managed attach.
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -108,7 +107,7 @@ pub(crate) struct Managers {
         allow_hyphen_values = true,
         conflicts_with_all = ["terminals_socket", "once"]
     )]
-    pub(crate) exec: Vec<OsString>,
+    pub(crate) exec: Vec<String>,
 }
 
 impl Managers {

@@ -173,6 +173,8 @@ fn document(serving: &Serving) -> serde_json::Value {
         "listen": serving.listen,
         "control": serving.control.display().to_string(),
         "pid": serving.pid,
+        // With its real port, for whoever asked for any free one.
+        "manager": serving.listen.iter().find(|address| address.starts_with("http://")),
     })
 }
 

@@ -1,0 +1,126 @@
+//! A link that comes and goes: actions move to polling and back, and each is applied once.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+use crate::worlds::Site;
+
+/// Actions that wait for their answer at once; the broker takes 64 requests of a client.
+const AT_ONCE: usize = 32;
+
+/// How many lines are settled, for whoever waits for more.
+#[derive(Default)]
+struct Progress {
+    settled: Mutex<usize>,
+    changed: Condvar,
+    refused: AtomicUsize,
+}
+
+impl Progress {
+    fn more(&self) {
+        *self.settled.lock().unwrap() += 1;
+        self.changed.notify_all();
+    }
+
+    fn now(&self) -> usize {
+        *self.settled.lock().unwrap()
+    }
+
+    /// Waits until so many are settled.
+    fn reach(&self, count: usize) {
+        let settled = self.settled.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(settled, PATIENCE, |settled| *settled < count);
+        let (settled, late) = waited.unwrap();
+        assert!(!late.timed_out(), "{settled} of {count} settled");
+    }
+}
+
+/// Sends the lines 0.. to the program, and what is refused early again, until each was taken
+/// and has become what it became. The answers that were not `ok`.
+fn send_all(socket: &std::path::Path, count: usize, progress: &Progress) -> Vec<Value> {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let ask = |number: usize| {
+        let payload = json!({"bytes": format!("{number}\n")});
+        let params = json!({"guest": "web-1", "action_type": "terminal_write", "payload": payload, "timeout_ms": 120_000});
+        let request = json!({"id": number, "method": "action_send", "params": params});
+        (&stream).write_all(format!("{request}\n").as_bytes()).unwrap();
+    };
+    let mut replies = BufReader::new(&stream);
+    let (mut next, mut open, mut odd) = (0, 0, vec![]);
+    while next < count || open > 0 {
+        while next < count && open < AT_ONCE {
+            ask(next);
+            (next, open) = (next + 1, open + 1);
+        }
+        let mut line = String::new();
+        replies.read_line(&mut line).unwrap();
+        let reply: Value = serde_json::from_str(&line).unwrap();
+        let code = reply["data"]["code"].as_str();
+        if reply["event"] == "error" && matches!(code, Some("guest_offline" | "missing_lease")) {
+            // Nothing was queued: neither link nor poll is there for a moment.
+            progress.refused.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            ask(usize::try_from(reply["id"].as_u64().unwrap()).unwrap());
+            continue;
+        }
+        open -= 1;
+        if reply["data"]["status"] != "ok" {
+            odd.push(reply);
+        }
+        progress.more();
+    }
+    odd
+}
+
+#[test]
+fn a_link_that_is_cut_and_restored_loses_no_action_and_doubles_none() {
+    let count = std::env::var("CASTRA_ATTACH_ACTIONS").ok().map_or(600, |count| count.parse().unwrap());
+    let site = Site::with_manager(&["--window", "3s", "--interval", "1s"]);
+    let agent = site.agent(&[]);
+    site.reachable();
+    site.does(&["adopt", "web-1"]);
+    agent.err.after(0, "fast path active=yes", PATIENCE);
+    let progress = Arc::new(Progress::default());
+    let (shared, socket) = (Arc::clone(&progress), site.world.state().join("control.sock"));
+    let sending = std::thread::spawn(move || send_all(&socket, count, &shared));
+    let (mut mark, mut flaps, step) = (agent.err.mark(), 0, count / 8);
+    // A session of seconds makes the agent's rests between dials longer: up to 10 s.
+    while progress.now() + 2 * step < count {
+        site.link.cut();
+        agent.err.after(mark, "fast path active=no", PATIENCE);
+        progress.reach((progress.now() + step).min(count));
+        mark = agent.err.mark();
+        site.link.restore();
+        agent.err.after(mark, "fast path active=yes", PATIENCE);
+        mark = agent.err.mark();
+        flaps += 1;
+        progress.reach((progress.now() + step / 4).min(count));
+    }
+    let odd = sending.join().unwrap();
+    assert!(odd.is_empty(), "{} were not applied: {:?}", odd.len(), odd.first());
+    assert!(flaps >= 2, "the link was cut {flaps} times only");
+    let (polls, text) = (site.http.requests("/actions/poll"), site.typed_text());
+    assert!(polls > 0 && agent.err.text().contains("path=poll"), "nothing came over HTTP");
+    let mut lines: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(lines.len(), count, "lost or doubled");
+    lines.sort_unstable();
+    assert!(lines.iter().copied().eq(0..count), "not each once");
+    let listed: Value = serde_json::from_str(&site.does(&["action", "list", "--json"])).unwrap();
+    assert_eq!(listed["total"], 0);
+    let applied = |path: &str| agent.err.text().matches(&format!("action applied path={path} ")).count();
+    eprintln!(
+        "{count} actions, {flaps} cuts: {} over the link, {} of {polls} polls, {} refused early",
+        applied("link"),
+        applied("poll"),
+        progress.refused.load(Ordering::Relaxed)
+    );
+    site.note(&agent);
+    site.assert_no_leaks();
+    site.kill(agent);
+}
