@@ -85,6 +85,28 @@ fn what_ran_on_is_adopted_byte_for_byte_and_its_exit_is_reported() {
 }
 
 #[test]
+fn an_adopted_flood_drops_nothing_before_its_reader_is_back_but_waits_only_two_seconds() {
+    let ring = config().ring as u64;
+    let adopted = || {
+        let mut host =
+            daemon(vec![record(3, false)], vec![held(3, 5000, 900_000)], [1; 16], RestorePolicy::Shells);
+        // It goes on at once, and would not stop.
+        host.print(3, 3 * ring);
+        host
+    };
+    let resume = Attach { session: 3, resume_from: Some(5000), ..Attach::default() };
+    let mut host = adopted();
+    let conn = host.control("A");
+    assert_eq!(host.granted(conn, &Request::Attach(resume)).resumed, Some(true));
+    // All that was kept; what follows is paced by its owner.
+    assert!(host.peer(conn).received[&3] >= ring);
+    let mut host = adopted();
+    host.pass(2001);
+    let conn = host.control("A");
+    assert_eq!(host.granted(conn, &Request::Attach(resume)).resumed, Some(false));
+}
+
+#[test]
 fn an_exit_while_nobody_was_there_is_told_at_the_next_attach() {
     let fakes = [(3, Fake { exit: Some(Exit { code: 9, signal: None }), ..fake(0, 700_000) })];
     let records = vec![(record(3, false), None)];

@@ -17,7 +17,7 @@ const PROTOCOL: &str = include_str!("../../docs/PROTOCOL.md");
 
 /// How many vectors the document has. Change it together with the document:
 /// it is here so that a change of the fences can't silently read none.
-const COUNT: usize = 190;
+const COUNT: usize = 222;
 
 #[test]
 fn every_vector_of_the_protocol_document_holds() {
@@ -61,6 +61,7 @@ fn check<'a>(vector: &'a Vector, sessions: &mut BTreeMap<&'a str, castra_core::a
         "status" => documents::status(vector),
         "event" => documents::event(vector),
         "record" => documents::record(vector),
+        "attach-frame" => link::attach_frame(vector),
         "terminal-request" => terminals::request(vector),
         "terminal-message" => terminals::message(vector),
         other => panic!("{}: nothing checks vectors of kind {other:?}", vector.name),

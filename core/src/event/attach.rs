@@ -9,6 +9,7 @@ use super::Level;
 use super::text::{Line, yes};
 use crate::attach::wire::AttachErrorCode;
 use crate::attach::{ActionCode, ActionStatus, AttachId, ManagerUrl, Route};
+use crate::id::GuestName;
 
 /// A fact about managed attach.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -239,69 +240,102 @@ impl AttachFact {
         }
     }
 
-    pub(super) fn append_line(&self, line: &mut Line<'_>) {
+    pub(super) fn append_line(&self, line: &mut Line<'_>, guest: Option<&GuestName>) {
         match self {
             Self::Received { handshake, session } => {
-                line.text("manager handshake received").id_or_none(" handshake=", handshake.as_ref());
+                line.text("manager handshake received")
+                    .vm(guest)
+                    .id_or_none(" handshake=", handshake.as_ref());
                 line.id_or_none(" session=", session.as_ref());
             }
             Self::Refused { handshake, reason } => {
-                line.text("manager handshake refused").id_or_none(" handshake=", handshake.as_ref());
+                line.text("manager handshake refused")
+                    .vm(guest)
+                    .id_or_none(" handshake=", handshake.as_ref());
                 line.text(" reason=").text(reason.as_str());
             }
             Self::Start { session, manager, attempt, source } => {
-                line.text("auto-attach via ").text(source.as_str()).text(" session=").text(session.as_str());
+                line.text("auto-attach via ")
+                    .text(source.as_str())
+                    .vm(guest)
+                    .text(" session=")
+                    .text(session.as_str());
                 line.text(" manager=").shown(manager).text(" attempt=").number(*attempt);
             }
             Self::Success { session, attempt, source } => {
-                line.text("auto-attached via ").text(source.as_str()).text(" session=");
+                line.text("auto-attached via ").text(source.as_str()).vm(guest).text(" session=");
                 line.text(session.as_str()).text(" attempt=").number(*attempt);
             }
             Self::Failure { session, attempt, source, code, message, retry_ms } => {
-                line.text(source.as_str()).text(" auto-attach failed session=").text(session.as_str());
+                line.text(source.as_str())
+                    .text(" auto-attach failed")
+                    .vm(guest)
+                    .text(" session=")
+                    .text(session.as_str());
                 line.text(" attempt=").number(*attempt).text(" code=").escaped(code);
                 line.text(" error=\"").escaped(message).text("\" retry_ms=").number_or_none(*retry_ms);
             }
             Self::FastPath { session, active } => {
-                line.text("actions fast path active=").text(yes(*active));
+                line.text("actions fast path").vm(guest).text(" active=").text(yes(*active));
                 line.text(" session=").text(session.as_str());
             }
             Self::FastPathApply { id, status, code } => {
-                line.text("action applied path=link").outcome(id, *status, code.map(ActionCode::as_str));
+                line.text("action applied").vm(guest).text(" path=link").outcome(
+                    id,
+                    *status,
+                    code.map(ActionCode::as_str),
+                );
             }
             Self::PollApply { id, status, code } => {
-                line.text("action applied path=poll").outcome(id, *status, code.map(ActionCode::as_str));
+                line.text("action applied").vm(guest).text(" path=poll").outcome(
+                    id,
+                    *status,
+                    code.map(ActionCode::as_str),
+                );
             }
             Self::Detached { session, code } => {
-                line.text("detached session=").text(session.as_str()).text(" reason=").escaped(code);
+                line.text("detached")
+                    .vm(guest)
+                    .text(" session=")
+                    .text(session.as_str())
+                    .text(" reason=")
+                    .escaped(code);
             }
             Self::Sent { handshake, session, refresh, manager } => {
-                line.text("manager handshake sent handshake=").text(handshake.as_str());
+                line.text("manager handshake sent").vm(guest).text(" handshake=").text(handshake.as_str());
                 line.text(" session=").text(session.as_str()).text(" kind=");
                 line.text(if *refresh { "refresh" } else { "renegotiate" }).text(" manager=").shown(manager);
             }
             Self::Accepted { handshake, session, route } => {
-                line.text("manager handshake accepted handshake=").text(handshake.as_str());
+                line.text("manager handshake accepted")
+                    .vm(guest)
+                    .text(" handshake=")
+                    .text(handshake.as_str());
                 line.text(" session=").text(session.as_str()).text(" route=").text(route.as_str());
             }
             Self::Expired { handshake, session } => {
-                line.text("manager handshake expired handshake=").text(handshake.as_str());
+                line.text("manager handshake expired").vm(guest).text(" handshake=").text(handshake.as_str());
                 line.text(" session=").text(session.as_str());
             }
             Self::GivenUp { session, code } => {
-                line.text("guest did not attach session=").text(session.as_str());
+                line.text("guest did not attach").vm(guest).text(" session=").text(session.as_str());
                 line.text(" reason=").escaped(code);
             }
             Self::RequestRefused { status, code } => {
-                line.text("manager request refused status=").number(*status).text(" code=").escaped(code);
+                line.text("manager request refused")
+                    .vm(guest)
+                    .text(" status=")
+                    .number(*status)
+                    .text(" code=")
+                    .escaped(code);
             }
             Self::Released { session, dropped } => {
-                line.text("guest released session=").text(session.as_str());
+                line.text("guest released").vm(guest).text(" session=").text(session.as_str());
                 line.text(" dropped=").number(*dropped);
             }
-            Self::Queued { id } => drop(line.text("action queued id=").text(id.as_str())),
+            Self::Queued { id } => drop(line.text("action queued").vm(guest).text(" id=").text(id.as_str())),
             Self::Settled { id, status, code } => {
-                line.text("action settled").outcome(id, *status, code.as_deref());
+                line.text("action settled").vm(guest).outcome(id, *status, code.as_deref());
             }
         }
     }
@@ -363,6 +397,10 @@ impl AttachFact {
 }
 
 impl Line<'_> {
+    fn vm(&mut self, guest: Option<&GuestName>) -> &mut Self {
+        self.text(" vm=").guest(guest)
+    }
+
     fn id_or_none(&mut self, name: &str, id: Option<&AttachId>) -> &mut Self {
         self.text(name).text(id.map_or("-", AttachId::as_str))
     }

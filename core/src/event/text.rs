@@ -19,7 +19,7 @@ impl Event {
         let guest = self.guest.as_ref();
         match &self.fact {
             Fact::Terminal(fact) => fact.append_line(&mut line),
-            Fact::Attach(fact) => fact.append_line(&mut line),
+            Fact::Attach(fact) => fact.append_line(&mut line, guest),
             Fact::BrokerStarted { guests } => {
                 line.text("broker started incarnation=").number(self.cursor.incarnation);
                 line.text(" guests=").number(*guests);
@@ -300,7 +300,7 @@ impl Line<'_> {
         self.shown(Escaped(text))
     }
 
-    fn guest(&mut self, guest: Option<&GuestName>) -> &mut Self {
+    pub(super) fn guest(&mut self, guest: Option<&GuestName>) -> &mut Self {
         self.bytes(guest.map_or(b"-", GuestName::as_bytes))
     }
 

@@ -48,6 +48,8 @@ pub struct TerminalsConfig {
     pub request_timeout: Duration,
     /// How long a terminal waits for its owner after that disconnected.
     pub lease: Duration,
+    /// How long an adopted terminal that nobody watches rather waits than drop output.
+    pub adopted_hold: Duration,
     /// From hang-up to kill.
     pub kill_timeout: Duration,
     /// How long an ended terminal stays in the list.
@@ -138,6 +140,7 @@ impl Default for TerminalsConfig {
             handshake_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(10),
             lease: Duration::from_secs(2),
+            adopted_hold: Duration::from_secs(2),
             kill_timeout: Duration::from_secs(3),
             exited_kept: Duration::from_secs(600),
             exited_max: 64,

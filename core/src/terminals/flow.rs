@@ -110,6 +110,12 @@ impl Terminals {
         if session.granted || !matches!(session.state, State::Running | State::Terminating) {
             return;
         }
+        // As much as costs nobody a byte that it may come back for.
+        let room = if session.times.held.is_some() { session.ring.room() } else { usize::MAX };
+        let credit = cx.config.grant.min(room);
+        if credit == 0 {
+            return;
+        }
         let far = lag >= cx.config.red;
         session.unbraked &= far;
         if far && !session.unbraked {
@@ -124,7 +130,7 @@ impl Terminals {
             session.arm(cx);
         }
         session.granted = true;
-        cx.out.read(Source::Terminal(terminal), cx.config.grant);
+        cx.out.read(Source::Terminal(terminal), credit);
     }
 
     /// How far the owner's subscription is behind.
@@ -283,7 +289,7 @@ impl Session {
     /// Whether something is due that nobody would do.
     #[cfg(feature = "model")]
     pub(super) fn earliest(&self) -> Option<crate::time::Time> {
-        let super::session::Times { lease, kill, patience, forget, tail } = self.times;
-        [lease, kill, patience, forget, tail].into_iter().flatten().min()
+        let super::session::Times { lease, kill, patience, forget, tail, held } = self.times;
+        [lease, kill, patience, forget, tail, held].into_iter().flatten().min()
     }
 }

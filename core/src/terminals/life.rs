@@ -253,6 +253,10 @@ impl Terminals {
         let Some(session) = self.sessions.get_mut(&terminal) else { return };
         if session.state == State::Starting {
             session.state = State::Running;
+            if session.watchers.is_empty() {
+                session.times.held = Some(self.cx.at() + self.cx.config.adopted_hold);
+                session.arm(&mut self.cx);
+            }
             session.look(&mut self.cx);
             session.write(&mut self.cx);
             self.cx.statistics.adopted += 1;
@@ -275,6 +279,7 @@ impl Terminals {
             State::Running => {
                 session.state = State::Terminating;
                 session.times.kill = Some(kill);
+                session.times.held = None;
                 session.arm(&mut self.cx);
                 self.cx.deed(terminal, Deed::HangUp, Purpose::Nothing);
                 // Its last words must not wait for a reader.
@@ -294,7 +299,7 @@ impl Terminals {
         let due = |at: &mut Option<crate::time::Time>| at.take_if(|at| *at <= now).is_some();
         let times = &mut session.times;
         let (lease, kill, patience) = (due(&mut times.lease), due(&mut times.kill), due(&mut times.patience));
-        let (tail, forget) = (due(&mut times.tail), due(&mut times.forget));
+        let (tail, forget, held) = (due(&mut times.tail), due(&mut times.forget), due(&mut times.held));
         if kill && session.state == State::Terminating {
             session.times.kill = Some(now + self.cx.config.kill_timeout);
             self.cx.deed(terminal, Deed::Kill, Purpose::Nothing);
@@ -314,7 +319,7 @@ impl Terminals {
         if lease && !planted!(self.cx.config, OwnerNotReleased) {
             self.end_lease(terminal);
         }
-        if patience {
+        if patience || held {
             self.grant(terminal);
         }
         if tail {

@@ -179,8 +179,12 @@ impl Terminals {
         if !session.watchers.contains(&target) {
             session.watchers.push(target);
         }
+        if session.times.held.take().is_some() {
+            session.arm(cx);
+        }
         self.wake(conn);
         self.wake(target);
+        self.grant(terminal);
     }
 
     pub(super) fn answer_snapshot(

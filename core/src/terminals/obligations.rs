@@ -51,7 +51,8 @@ impl Terminals {
             let looks = session.looks.is_empty() || starts || cx.is_open(Purpose::Look(session.id));
             Unguarded::new("a look at the screen").unless(looks)?;
             let runs = matches!(session.state, State::Running | State::Terminating);
-            let flows = !runs || session.granted || session.times.patience.is_some();
+            let flows =
+                !runs || session.granted || session.times.patience.is_some() || session.times.held.is_some();
             Unguarded::new("a terminal's output").unless(flows)?;
             let writes = !runs || session.input.is_empty() || cx.is_open(Purpose::Write(session.id));
             Unguarded::new("a terminal's input").unless(writes)?;

@@ -27,6 +27,11 @@ impl Ring {
         self.end
     }
 
+    /// How much it takes before its oldest byte goes.
+    pub(super) fn room(&self) -> usize {
+        self.capacity - usize::try_from(self.end - self.first).unwrap_or(self.capacity).min(self.capacity)
+    }
+
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let at = self.place(self.end);

@@ -96,6 +96,9 @@ pub(super) struct Times {
     pub(super) patience: Option<Time>,
     pub(super) forget: Option<Time>,
     pub(super) tail: Option<Time>,
+    /// Adopted, it drops nothing until then, unless somebody watches: whoever comes
+    /// back finds the byte that it knows last.
+    pub(super) held: Option<Time>,
 }
 
 /// Who owns a terminal.
@@ -178,8 +181,8 @@ impl Session {
 
     /// Wakes the engine for whatever is due first.
     pub(super) fn arm(&self, cx: &mut Cx) {
-        let Times { lease, kill, patience, forget, tail } = self.times;
-        match [lease, kill, patience, forget, tail].into_iter().flatten().min() {
+        let Times { lease, kill, patience, forget, tail, held } = self.times;
+        match [lease, kill, patience, forget, tail, held].into_iter().flatten().min() {
             Some(at) => cx.timers.arm(self.timer, at, Wakeup::Terminal),
             None => cx.timers.disarm(self.timer),
         }

@@ -293,6 +293,24 @@ fn describe_guest(json: &[u8]) -> String {
     }
 }
 
+/// A frame of managed attach is read, and written as it was.
+pub(crate) fn attach_frame(vector: &Vector) {
+    let json = vector.text("json");
+    let mut written = Vec::new();
+    match vector.text("from") {
+        "guest" => match GuestFrame::parse(json.as_bytes()) {
+            Ok(GuestFrame::Attach(request)) => message::append_json(&mut written, &request),
+            other => panic!("{}: {other:?}", vector.name),
+        },
+        "broker" => match BrokerFrame::parse(json.as_bytes()) {
+            Ok(BrokerFrame::Manager(frame)) => message::append_json(&mut written, &frame),
+            other => panic!("{}: {other:?}", vector.name),
+        },
+        other => panic!("{}: nobody is {other:?}", vector.name),
+    }
+    assert_eq!(String::from_utf8_lossy(&written), json, "{}", vector.name);
+}
+
 pub(crate) fn guest_frame(vector: &Vector) {
     let json = vector.line("frame");
     assert_eq!(describe_guest(&json), vector.text("reads"), "{}", vector.name);

@@ -29,7 +29,7 @@ pub(crate) use session::Stat;
 /// Most terminals of one holder.
 pub const TERMINALS_MAX: usize = 4096;
 /// Bytes of output kept for each terminal, unless told otherwise.
-pub const RING: u64 = 1024 * 1024;
+pub const RING: u64 = 2 * 1024 * 1024;
 /// How long a holder waits without a terminal and without a daemon.
 pub const LINGER: Duration = Duration::from_secs(60);
 

@@ -137,16 +137,17 @@ impl Output {
         model.take_replies()
     }
 
-    /// Stores what the screen shows at every half ring, and lets go what the next
-    /// daemon needs no more. A quarter of the ring stays behind that, for clients that
-    /// have not received it yet.
+    /// Stores what the screen shows at every quarter of the ring, and lets go what the
+    /// next daemon needs no more. Half of the ring stays behind that, for clients that
+    /// have not received it yet: more than an owner lags that brakes its program, and
+    /// the buffers on the way to it.
     pub(super) fn let_go(&mut self, link: &Link) -> io::Result<()> {
         if self.model.is_none() {
             self.stored = self.next;
-        } else if self.is_level() && self.next - self.stored >= self.ring / 2 {
+        } else if self.is_level() && self.next - self.stored >= self.ring / 4 {
             self.store(link)?;
         }
-        let floor = self.stored.min(self.next).saturating_sub(self.ring / 4);
+        let floor = self.stored.min(self.next).saturating_sub(self.ring / 2);
         if floor >= self.floor + self.ring / 8 {
             link.send(&Request::Floor { terminal: self.terminal, offset: floor }, Vec::new())?;
             self.floor = floor;
