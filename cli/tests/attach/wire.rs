@@ -35,12 +35,6 @@ impl Wire {
         Self { port, shared, listener }
     }
 
-    pub(crate) fn to(port: u16) -> Self {
-        let wire = Self::new();
-        wire.lead_to(port);
-        wire
-    }
-
     pub(crate) fn lead_to(&self, port: u16) {
         self.shared.lock().unwrap().target = port;
     }
