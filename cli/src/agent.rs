@@ -98,6 +98,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
         connect: connect.clone(),
         terminals: args.terminals_socket.clone(),
         hosted: terminals.and_then(|terminals| term::serve::beside_it(hosted, terminals, None)),
+        exec: args.managers.program(),
         socket,
         inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),

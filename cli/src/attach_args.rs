@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use castra_core::attach::{AttachId, ManagerUrl, TERMINAL_WRITE};
 use castra_core::id::GuestName;
+use castra_driver::terminals::exec::Exec;
 use clap::{Args, Subcommand};
 
 use crate::args::Json;
@@ -114,6 +115,12 @@ impl Managers {
     /// What is asked for of terminals, with what a program on one implies.
     pub(crate) fn hosted(&self, hosted: Hosted) -> Hosted {
         Hosted { terminals: hosted.terminals || !self.exec.is_empty(), ..hosted }
+    }
+
+    /// What runs on the terminal `main`, if anything, in this directory.
+    pub(crate) fn program(&self) -> Option<Exec> {
+        let cwd = std::env::current_dir().ok().and_then(|cwd| cwd.into_os_string().into_string().ok());
+        (!self.exec.is_empty()).then(|| Exec { command: self.exec.clone(), cwd })
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
     let mut options = options(&args.settings, state_dir, !args.child.background)?;
     options.record.clone_from(&args.record);
-    options.config.manager.http = args.manager.manager;
+    options.manager = args.manager.manager;
     options.config.manager.advertise.clone_from(&args.manager.advertise);
     args.child.apply()?;
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
@@ -137,6 +137,7 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         terminals: term::serve::beside_it(settings.hosted, socket, Some(log)),
         state_dir,
         listen,
+        manager: None,
         pidfile: settings.pidfile.clone(),
         logfile: settings.logfile.clone(),
         handshake_dir: settings.handshake_dir.clone(),

@@ -19,6 +19,7 @@ fn options(state_dir: &Path) -> BrokerOptions {
         config: BrokerConfig::default(),
         state_dir: state_dir.to_owned(),
         listen: vec!["tcp:127.0.0.1:0".parse().expect("an address")],
+        manager: None,
         pidfile: None,
         logfile: None,
         handshake_dir: None,

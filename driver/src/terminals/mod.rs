@@ -1,6 +1,8 @@
 //! Pseudo-terminals: who keeps them, who reads them, what they show, and the
 //! daemon that hosts them.
 
+pub(crate) mod client;
+pub mod exec;
 pub mod holder;
 pub mod journal;
 pub mod porter;

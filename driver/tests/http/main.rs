@@ -1,0 +1,7 @@
+//! HTTP requests of [`castra_driver::threads::ThreadWork`] against a stand-in server.
+
+mod answers;
+mod cancel;
+mod rig;
+mod tls;
+mod trouble;
