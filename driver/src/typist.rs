@@ -10,7 +10,7 @@ use castra_core::boundary::{EffectError, EffectErrorKind, Typed};
 use castra_core::terminals::wire::{ErrorCode, Request, Secret};
 
 use crate::pool::{Call, Next, Pool, Worker};
-use crate::terminals::client::{Client, ClientError, RETRY};
+use crate::terminals::client::{Client, ClientError, RETRY, Reply};
 use crate::terminals::porter::Tell;
 use crate::work::{JobId, Outcome};
 
@@ -138,7 +138,9 @@ impl Hand {
     }
 
     fn type_all(&mut self, session: u32, bytes: &[u8], call: &Call) -> Result<(), Trouble> {
-        for (at, chunk) in bytes.chunks(INPUT).enumerate() {
+        // Nothing at all is typed too: the terminal has to be there.
+        let nothing = bytes.is_empty().then_some(bytes);
+        for (at, chunk) in bytes.chunks(INPUT).chain(nothing).enumerate() {
             let request = Request::Input { session, data: Secret(chunk) };
             loop {
                 self.owned.insert(session);
@@ -156,11 +158,7 @@ impl Hand {
         Ok(())
     }
 
-    fn ask(
-        &mut self,
-        request: &Request<'_>,
-        call: &Call,
-    ) -> Result<crate::terminals::client::Reply, ClientError> {
+    fn ask(&mut self, request: &Request<'_>, call: &Call) -> Result<Reply, ClientError> {
         let Some(client) = &mut self.client else {
             return Err(io::Error::from(io::ErrorKind::NotConnected).into());
         };
@@ -223,3 +221,7 @@ fn kind_of(error: &io::Error) -> Option<EffectErrorKind> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "typist_tests.rs"]
+mod tests;

@@ -2,7 +2,12 @@
 //! when it is cancelled.
 //!
 //! Nothing but the request goes out: no cookies, no proxy of the environment, no
-//! compression, and a redirect is an answer like any other.
+//! compression, and a redirect is an answer like any other. Who is trusted over TLS the
+//! system says, as its operator set it up: a manager's certificate is seldom a public one.
+//!
+//! A request is sent once, except over a connection that had served before and ends
+//! without a word: then again over another. What is asked here does no more when it is
+//! asked twice.
 
 mod socket;
 
@@ -68,15 +73,10 @@ impl Http {
 
 fn serve(mut worker: Worker<Box<HttpRequest>>, client: &Client) {
     let locked = || client.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        match worker.next(Some(THREAD_IDLE), true) {
-            Next::Job(request, call) => {
-                let agent = locked().get_or_insert_with(agent).clone();
-                let outcome = socket::within(&call, || ask(&agent, &request));
-                worker.done(&call, outcome.unwrap_or_else(|error| Outcome::Finished(Err(error))));
-            }
-            Next::Idle | Next::Closed => break,
-        }
+    while let Next::Job(request, call) = worker.next(Some(THREAD_IDLE), true) {
+        let agent = locked().get_or_insert_with(agent).clone();
+        let outcome = socket::within(&call, || ask(&agent, &request));
+        worker.done(&call, outcome.unwrap_or_else(|error| Outcome::Finished(Err(error))));
     }
     if worker.is_last() {
         *locked() = None;
@@ -114,7 +114,7 @@ fn ask(agent: &Agent, request: &HttpRequest) -> Result<Outcome, EffectError> {
     let mut tries = 1..=THREADS;
     let answer = loop {
         match send(agent, request, &url) {
-            // Nothing that is asked here does more when it is asked twice.
+            // See above.
             Err(_) if socket::was_stale() && tries.next().is_some() => {}
             answer => break answer.map_err(|error| explain(&error, &request.to))?,
         }
@@ -156,8 +156,8 @@ fn read(mut body: Body, request: &HttpRequest) -> Result<Vec<u8>, EffectError> {
     let read = body.as_reader().take(one_more).read_to_end(&mut bytes);
     read.map_err(|error| explain(&ureq::Error::from(error), &request.to))?;
     if bytes.len() > most {
-        let message = format!("{} answered with more than {most} bytes", request.to.authority());
-        return Err(EffectError { kind: EffectErrorKind::BadAnswer, message });
+        let what = format!("the answer has more than {most} bytes");
+        return Err(trouble(EffectErrorKind::BadAnswer, &request.to, &what));
     }
     Ok(bytes)
 }
@@ -192,7 +192,11 @@ fn explain(error: &ureq::Error, to: &Origin) -> EffectError {
         ureq::Error::BodyStalled => (EffectErrorKind::BadAnswer, "the answer stalls".to_owned()),
         error => (EffectErrorKind::Unreachable, error.to_string()),
     };
-    let message: String = format!("{}: {what}", to.authority()).chars().take(MESSAGE_MAX).collect();
+    trouble(kind, to, &what)
+}
+
+fn trouble(kind: EffectErrorKind, to: &Origin, what: &str) -> EffectError {
+    let message = format!("{}: {what}", to.authority()).chars().take(MESSAGE_MAX).collect();
     EffectError { kind, message }
 }
 

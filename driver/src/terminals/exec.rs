@@ -67,3 +67,55 @@ fn try_start(socket: &Path, exec: &Exec, call: &Call) -> Result<(), ClientError>
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminals::rig::{Rig, read, until};
+    use castra_core::terminals::wire::Secret;
+
+    fn exec(script: &str, rig: &Rig) -> Exec {
+        let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        Exec { command, cwd: rig.directory.path().to_str().map(str::to_owned) }
+    }
+
+    #[test]
+    fn the_program_runs_once_also_when_the_daemon_is_another_one() {
+        let mut rig = Rig::start();
+        let program = exec("echo $$ >> ran; exec sleep 1000", &rig);
+        start(&rig.socket, &program).expect("it runs");
+        // It is nobody's, at once.
+        let (mut person, call) = (rig.client("person"), Call::alone(START));
+        let (_, session) = person.ask(&Request::List, &call).expect("a list").running.remove(0);
+        let typed = person.ask(&Request::Input { session, data: Secret(b"x") }, &call);
+        typed.expect("typed");
+        let ran = rig.path("ran");
+        until("a start", || read(&ran).ends_with(b"\n"));
+        let first = read(&ran);
+        start(&rig.socket, &program).expect("it runs already");
+        rig.restart();
+        start(&rig.socket, &program).expect("it still runs");
+        assert_eq!(read(&ran), first);
+        // One that ended is started anew.
+        let pid = String::from_utf8(first.clone()).expect("text").trim().parse().expect("a process");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it ran");
+        until("another start", || {
+            start(&rig.socket, &program).expect("it runs");
+            read(&ran).len() > first.len()
+        });
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let rig = Rig::start();
+        let missing = Exec { command: vec!["/no/such/program".to_owned()], cwd: None };
+        let error = start(&rig.socket, &missing).expect_err("not there").to_string();
+        assert!(error.contains("/no/such/program") && error.contains(MAIN), "{error}");
+        let nowhere = Exec { cwd: Some("/no/such/place".to_owned()), ..exec("exit", &rig) };
+        let error = start(&rig.socket, &nowhere).expect_err("nowhere").to_string();
+        assert!(error.contains("/no/such/place"), "{error}");
+        let error = start(&rig.path("none.sock"), &missing).expect_err("no daemon").to_string();
+        assert!(error.contains("/no/such/program"), "{error}");
+    }
+}

@@ -6,6 +6,8 @@ pub mod exec;
 pub mod holder;
 pub mod journal;
 pub mod porter;
+#[cfg(test)]
+pub(crate) mod rig;
 pub mod screen;
 pub mod service;
 pub mod token;
