@@ -19,7 +19,7 @@ pub(super) fn failure(error: ClientError, method: &str, guest: Option<GuestName>
         _ => return error.into(),
     };
     // Whoever wrote the message may have said it already.
-    let said = body.message.contains("castra ");
+    let said = body.message.contains("castra ") && body.code != ErrorCode::Refused;
     let guest = guest.map_or_else(|| "GUEST".to_owned(), |guest| guest.to_string());
     let advice = advice(body.code, method, &guest, &body.message).filter(|_| !said);
     let exit = match body.code {

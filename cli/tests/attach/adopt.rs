@@ -41,7 +41,7 @@ fn lives_an_adopted_life(site: &Site, args: &[&str], url: &str) {
     agent.err.after(0, "auto-attached via handshake", PATIENCE);
     // And then it is over.
     site.does(&["release", "web-1"]);
-    agent.err.after(0, "detached session=", PATIENCE);
+    agent.err.after(0, "detached vm=web-1", PATIENCE);
     let ran = site.castra(&["action", "send", "web-1", "--payload", "{\"bytes\":\"x\"}"]);
     assert!(ran.code == 1 && ran.err.contains("castra adopt web-1"), "{ran:?}");
     assert_eq!(site.typed_text(), "one\ntwo words\ndrei ü\n");

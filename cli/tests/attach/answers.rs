@@ -48,12 +48,12 @@ fn plays(script: &[Answer], failures: &[Failed<'_>]) {
 fn what_may_pass_is_tried_again_with_growing_waits_until_it_succeeds() {
     let busy = Answer::Status(429, "Retry-After: 2\r\n", "{\"error\":\"too_many_requests\"}");
     plays(
-        &[Answer::Status(500, "", "hush"), busy, Answer::Status(408, "", ""), Answer::Reset, Answer::Ok],
+        &[Answer::Reset, Answer::Status(500, "", "hush"), busy, Answer::Status(408, "", ""), Answer::Ok],
         &[
+            Failed { code: "unreachable", floor_ms: 0 },
             Failed { code: "http_500", floor_ms: 0 },
             Failed { code: "http_429", floor_ms: 2000 },
             Failed { code: "http_408", floor_ms: 0 },
-            Failed { code: "unreachable", floor_ms: 0 },
         ],
     );
 }

@@ -13,30 +13,39 @@ use crate::worlds::Site;
 /// Actions that wait for their answer at once; the broker takes 64 requests of a client.
 const AT_ONCE: usize = 32;
 
-/// How many lines are settled, for whoever waits for more.
+/// How many lines may be sent, and how many are settled.
 #[derive(Default)]
 struct Progress {
-    settled: Mutex<usize>,
+    /// Allowed, and settled.
+    counts: Mutex<(usize, usize)>,
     changed: Condvar,
     refused: AtomicUsize,
 }
 
 impl Progress {
-    fn more(&self) {
-        *self.settled.lock().unwrap() += 1;
+    fn settle(&self) {
+        self.counts.lock().unwrap().1 += 1;
         self.changed.notify_all();
     }
 
-    fn now(&self) -> usize {
-        *self.settled.lock().unwrap()
+    fn allow(&self, count: usize) {
+        self.counts.lock().unwrap().0 = count;
+        self.changed.notify_all();
+    }
+
+    /// How many may be sent; waits until it is more than `sent` if `wait`.
+    fn allowed(&self, sent: usize, wait: bool) -> usize {
+        let counts = self.counts.lock().unwrap();
+        self.changed.wait_while(counts, |counts| wait && counts.0 <= sent).unwrap().0
     }
 
     /// Waits until so many are settled.
     fn reach(&self, count: usize) {
-        let settled = self.settled.lock().unwrap();
-        let waited = self.changed.wait_timeout_while(settled, PATIENCE, |settled| *settled < count);
-        let (settled, late) = waited.unwrap();
-        assert!(!late.timed_out(), "{settled} of {count} settled");
+        let counts = self.counts.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(counts, 3 * PATIENCE, |counts| counts.1 < count);
+        let (counts, late) = waited.unwrap();
+        // Whoever sends must not wait for ever for a test that failed.
+        assert!(!late.timed_out(), "{counts:?}: not {count} settled");
     }
 }
 
@@ -54,7 +63,8 @@ fn send_all(socket: &std::path::Path, count: usize, progress: &Progress) -> Vec<
     let mut replies = BufReader::new(&stream);
     let (mut next, mut open, mut odd) = (0, 0, vec![]);
     while next < count || open > 0 {
-        while next < count && open < AT_ONCE {
+        let allowed = progress.allowed(next, open == 0 && next < count);
+        while next < allowed && open < AT_ONCE {
             ask(next);
             (next, open) = (next + 1, open + 1);
         }
@@ -73,7 +83,7 @@ fn send_all(socket: &std::path::Path, count: usize, progress: &Progress) -> Vec<
         if reply["data"]["status"] != "ok" {
             odd.push(reply);
         }
-        progress.more();
+        progress.settle();
     }
     odd
 }
@@ -85,26 +95,31 @@ fn a_link_that_is_cut_and_restored_loses_no_action_and_doubles_none() {
     let agent = site.agent(&[]);
     site.reachable();
     site.does(&["adopt", "web-1"]);
-    agent.err.after(0, "fast path active=yes", PATIENCE);
+    agent.err.after(0, "fast path vm=web-1 active=yes", PATIENCE);
     let progress = Arc::new(Progress::default());
     let (shared, socket) = (Arc::clone(&progress), site.world.state().join("control.sock"));
     let sending = std::thread::spawn(move || send_all(&socket, count, &shared));
-    let (mut mark, mut flaps, step) = (agent.err.mark(), 0, count / 8);
-    // A session of seconds makes the agent's rests between dials longer: up to 10 s.
-    while progress.now() + 2 * step < count {
+    let flaps = if count < 5000 { 3 } else { 12 };
+    // As many on the link as away from it, and at each change some are on their way.
+    let step = count / (2 * flaps);
+    let mut mark = agent.err.mark();
+    for flap in 0..flaps {
+        progress.allow((2 * flap + 1) * step);
+        progress.reach((2 * flap + 1) * step - step / 2);
         site.link.cut();
-        agent.err.after(mark, "fast path active=no", PATIENCE);
-        progress.reach((progress.now() + step).min(count));
+        agent.err.after(mark, "fast path vm=web-1 active=no", PATIENCE);
+        progress.allow((2 * flap + 2) * step);
+        progress.reach((2 * flap + 2) * step - step / 2);
         mark = agent.err.mark();
+        // A session of seconds makes the agent's rests between dials longer: up to 10 s.
         site.link.restore();
-        agent.err.after(mark, "fast path active=yes", PATIENCE);
+        agent.err.after(mark, "fast path vm=web-1 active=yes", PATIENCE);
         mark = agent.err.mark();
-        flaps += 1;
-        progress.reach((progress.now() + step / 4).min(count));
     }
+    progress.allow(count);
+    progress.reach(count);
     let odd = sending.join().unwrap();
     assert!(odd.is_empty(), "{} were not applied: {:?}", odd.len(), odd.first());
-    assert!(flaps >= 2, "the link was cut {flaps} times only");
     let (polls, text) = (site.http.requests("/actions/poll"), site.typed_text());
     assert!(polls > 0 && agent.err.text().contains("path=poll"), "nothing came over HTTP");
     let mut lines: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
@@ -113,7 +128,8 @@ fn a_link_that_is_cut_and_restored_loses_no_action_and_doubles_none() {
     assert!(lines.iter().copied().eq(0..count), "not each once");
     let listed: Value = serde_json::from_str(&site.does(&["action", "list", "--json"])).unwrap();
     assert_eq!(listed["total"], 0);
-    let applied = |path: &str| agent.err.text().matches(&format!("action applied path={path} ")).count();
+    let applied =
+        |path: &str| agent.err.text().matches(&format!("action applied vm=web-1 path={path} ")).count();
     eprintln!(
         "{count} actions, {flaps} cuts: {} over the link, {} of {polls} polls, {} refused early",
         applied("link"),

@@ -63,7 +63,7 @@ fn survives(mut site: Site, link: bool) {
     assert_eq!(linked(&site)["session_id"], json!(name));
 
     site.does(&["release", "web-1"]);
-    agent.err.after(0, "detached session=", PATIENCE);
+    agent.err.after(0, "detached vm=web-1", PATIENCE);
     site.does(&["adopt", "web-1"]);
     assert_ne!(session(&site), name, "a release ends it");
     site.types("seven");
@@ -94,11 +94,9 @@ fn an_agent_that_is_killed_while_it_types_types_nothing_twice() {
         let mark = agent.err.mark();
         for index in 0..20 {
             let line = format!("{round}-{index}");
-            let payload = json!({"bytes": format!("{line}\n")}).to_string();
             let mut control = site.world.control();
             let params = json!({"guest": "web-1", "action_type": "terminal_write",
                 "payload": {"bytes": format!("{line}\n")}, "wait": false});
-            let _ = payload;
             control.ask("action_send", &params).unwrap().unwrap();
             expected.push(line);
         }
