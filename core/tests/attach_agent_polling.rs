@@ -251,18 +251,18 @@ fn a_lease_is_renewed_at_three_quarters_over_the_link_and_asked_for_again_withou
     }
     assert!(!scene.heard().said.contains(&renew));
     scene.world.live(millis(2_500));
-    assert_eq!(scene.heard().said, [renew.clone()]);
+    assert_eq!(scene.heard().said, std::slice::from_ref(&renew));
     scene.say(&challenge_frame(5));
     scene.world.live(seconds(9));
     scene.say(&challenge_frame(6));
     assert_eq!(scene.heard().types(), ["proof"; 2]);
     scene.world.live(seconds(1));
-    assert_eq!(scene.heard().said, [renew.clone()], "again");
+    assert_eq!(scene.heard().said, std::slice::from_ref(&renew), "again");
     scene.say(r#"{"type":"lease","session_id":"sess-1","lease_ttl_ms":4000}"#);
     scene.world.live(millis(2_999));
     assert!(scene.heard().said.is_empty());
     scene.world.live(millis(1));
-    assert_eq!(scene.heard().said, [renew.clone()]);
+    assert_eq!(scene.heard().said, std::slice::from_ref(&renew));
     // However short it is said to be.
     scene.say(r#"{"type":"lease","session_id":"sess-1","lease_ttl_ms":0}"#);
     scene.world.live(millis(999));

@@ -201,7 +201,8 @@ proptest! {
                     let offer: &Offer = &offers[number].0;
                     prop_assert_eq!(&url, &canonical(offer.block_url.unwrap_or(configured)), "a handshake's token");
                     let beach = asked.line.contains("attach-by-code");
-                    prop_assert!(!beach || asked.body.contains(&format!("CODE-{number}\"")));
+                    let code = format!("CODE-{number}\"");
+                    prop_assert!(!beach || asked.body.contains(&code));
                 }
                 open.push((effect, asked));
             }

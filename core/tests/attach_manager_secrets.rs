@@ -63,7 +63,7 @@ fn nothing_that_is_written_down_holds_a_secret() {
     said += &shore.answer(id).unwrap().to_string();
     said += &format!("{:?} {:?}", shore.answers(waiting), shore.hear("web-1"));
     let params = json!({"guest": "web-1", "action_type": "terminal_write", "payload": {"bytes": "hunter2-typed"}, "wait": false});
-    said += &shore.ask("action_send", params.clone()).to_string();
+    said += &shore.ask("action_send", params).to_string();
     shore.leave("web-1");
     let polls = shore.connect();
     shore.write(polls, poll(&told).as_bytes());

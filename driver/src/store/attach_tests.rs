@@ -16,6 +16,7 @@ fn id(text: &str) -> AttachId {
 
 fn attachment(guest: &str, number: u64) -> Attachment {
     Attachment {
+        link_only: false,
         guest: name(guest),
         session: id(&format!("s-{number}")),
         beach: id("beach"),

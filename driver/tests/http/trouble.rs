@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use castra_core::attach::{HttpRequest, Origin};
+use castra_core::attach::Origin;
 use castra_core::boundary::EffectErrorKind;
 use rustix::net::sockopt::set_socket_linger;
 
@@ -60,14 +60,11 @@ fn a_server_that_drips_gets_no_longer() {
     // Nor one that always has another byte ready.
     let server = Server::raw(|mut stream, _| {
         request(&mut stream);
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
-        let chunks = format!("1;{}\r\nx\r\n", "y".repeat(1000)).repeat(100);
-        while stream.write_all(chunks.as_bytes()).is_ok() {}
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n");
+        let trailers = "x: y\r\n".repeat(1000);
+        while stream.write_all(trailers.as_bytes()).is_ok() {}
     });
-    let mut client = Client::new();
-    let id = client.submit(HttpRequest { answer_max: 1 << 30, ..post(server.origin()) }, SHORT);
-    let outcome = client.end(id);
-    failure(outcome, EffectErrorKind::TimedOut);
+    late(&mut Client::new(), server.origin());
 }
 
 #[test]
