@@ -46,6 +46,7 @@ Columns:
   LEASE       how long the guest's lease still lasts, which it renews; without one it takes no action
   POLLED      since it asked last over HTTP
   ATTEMPT     of this series, the one that is under way or was last
+  TRIED       since that one began
   RETRY       when the next attempt begins; - there is none, as far as is known
   MANAGER     where it attaches; link: is its own link
   SESSION     the attachment's name, until `castra release`
@@ -71,7 +72,7 @@ With --wait, inside a guest: until it is attached; --timeout (default 30s) bound
 
 Fields of --json: attachments, a list of guest, session_id, private_beach_id, manager_url, \
 handshake_id (null: the agent's environment), stage, route, code_expires_in_ms, lease_expires_in_ms, \
-last_poll_age_ms, queued, attempt, failure_count, next_retry_ms, last_error (code, message).
+last_poll_age_ms, queued, attempt, failure_count, last_attempt_age_ms, next_retry_ms, last_error (code, message).
 
 Examples:
   castra attachments
@@ -180,6 +181,7 @@ mod tests {
             queued: 0,
             attempt: None,
             failure_count: None,
+            last_attempt_age_ms: None,
             next_retry_ms: None,
             last_error: None,
         };

@@ -19,7 +19,7 @@ fn row() -> Value {
     json!({"guest": "web-1", "session_id": "s-1", "private_beach_id": "b-1",
         "manager_url": "http://127.0.0.1:7171", "handshake_id": "h-1", "stage": "pending", "route": null,
         "code_expires_in_ms": 599_000, "lease_expires_in_ms": null, "last_poll_age_ms": null, "queued": 0,
-        "attempt": 2, "failure_count": 1, "next_retry_ms": 1500,
+        "attempt": 2, "failure_count": 1, "last_attempt_age_ms": 700, "next_retry_ms": 1500,
         "last_error": {"code": "http_500", "message": "the manager answered 500"}})
 }
 
@@ -162,9 +162,9 @@ fn json_is_exactly_the_document_and_words_are_for_people() {
             "attachments",
             json!({"attachments": [row()]}),
             &["attachments"],
-            "GUEST   STAGE     ROUTE   QUEUED   LEASE   POLLED   ATTEMPT   RETRY     MANAGER                 \
+            "GUEST   STAGE     ROUTE   QUEUED   LEASE   POLLED   ATTEMPT   TRIED   RETRY     MANAGER                 \
              SESSION   LAST ERROR\n\
-             web-1   pending   -       0        -       -        2         in 1.5s   http://127.0.0.1:7171   \
+             web-1   pending   -       0        -       -        2         0.7s    in 1.5s   http://127.0.0.1:7171   \
              s-1       http_500: the manager answered 500\n",
             "",
         ),

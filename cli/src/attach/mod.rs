@@ -103,6 +103,7 @@ fn table(attachments: &[AttachmentRow]) -> Vec<String> {
         "LEASE",
         "POLLED",
         "ATTEMPT",
+        "TRIED",
         "RETRY",
         "MANAGER",
         "SESSION",
@@ -121,6 +122,7 @@ fn table(attachments: &[AttachmentRow]) -> Vec<String> {
                 age_or_never(row.lease_expires_in_ms),
                 age_or_never(row.last_poll_age_ms),
                 row.attempt.map_or_else(|| "-".into(), |attempt| attempt.to_string()),
+                age_or_never(row.last_attempt_age_ms),
                 row.next_retry_ms.map_or_else(|| "-".into(), |left| format!("in {}", age(left))),
                 printable(&row.manager_url.to_string()),
                 row.session_id.to_string(),
@@ -166,6 +168,7 @@ mod tests {
             queued: 3,
             attempt: Some(2),
             failure_count: Some(1),
+            last_attempt_age_ms: Some(2000),
             next_retry_ms: None,
             last_error: None,
         };
@@ -185,9 +188,9 @@ mod tests {
         assert_eq!(
             table(&[row, waiting]),
             [
-                "GUEST   STAGE      ROUTE   QUEUED   LEASE   POLLED   ATTEMPT   RETRY     MANAGER                 SESSION   LAST ERROR",
-                "web-1   attached   http    3        29s     0.8s     2         -         http://127.0.0.1:7171   s-1       -",
-                r"a       pending    -       0        -       -        2         in 1.5s   link:                   s-1       http_500: \u{1b}]0;x\u{7}",
+                "GUEST   STAGE      ROUTE   QUEUED   LEASE   POLLED   ATTEMPT   TRIED   RETRY     MANAGER                 SESSION   LAST ERROR",
+                "web-1   attached   http    3        29s     0.8s     2         2.0s    -         http://127.0.0.1:7171   s-1       -",
+                r"a       pending    -       0        -       -        2         2.0s    in 1.5s   link:                   s-1       http_500: \u{1b}]0;x\u{7}",
             ]
         );
     }
