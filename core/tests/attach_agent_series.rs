@@ -144,7 +144,9 @@ fn there_are_no_more_attempts_than_five_and_the_next_handshake_begins_anew() {
     scene.world.live(seconds(1000));
     let log = failures(&mut scene);
     assert_eq!(log, [(5, "http_500".into(), None)]);
-    assert!(scene.shown.contains("handshake auto-attach failed vm=devbox session=sess-1 attempt=5 code=http_500"));
+    assert!(
+        scene.shown.contains("handshake auto-attach failed vm=devbox session=sess-1 attempt=5 code=http_500")
+    );
     // The same one again, and another.
     for name in ["hand-1", "hand-2"] {
         scene.say(&handshake(name, "sess-1", URL));
