@@ -166,7 +166,8 @@ fn a_link_cancels_the_polls_and_its_loss_brings_them_back() {
     scene.lose();
     let heard = scene.heard();
     assert!(heard.facts.contains(&AttachFact::FastPath { session: id("sess-1"), active: false }));
-    assert!(lines(&heard).contains(&POLL), "{heard:?}");
+    // The lease that was asked for over the link was not answered, either.
+    assert_eq!(lines(&heard), [LEASE, POLL]);
     // What a cancelled poll brings after all is not taken: it comes again.
     scene.answer(poll, 200, &polled(&["a1"]));
     let heard = scene.heard();
@@ -210,6 +211,7 @@ fn a_manager_that_answers_nothing_at_once_is_not_polled_in_a_loop() {
     let start = scene.world.now;
     for _ in 0..8 {
         scene.answer(poll, 200, "[]");
+        assert!(scene.heard().http.is_empty());
         scene.world.live(millis(250));
         (poll, _) = scene.heard().request(POLL);
     }

@@ -189,6 +189,45 @@ fn frames_that_find_no_room_are_sent_later_in_order() {
 }
 
 #[test]
+fn a_backlog_goes_before_actions_and_both_flow_when_there_is_room() {
+    let mut shore = Shore::with(|config| config.manager.in_flight_max = 1);
+    shore.adopted("web-1");
+    let conn = shore.guests["web-1"];
+    let ids: Vec<_> = (0..2).map(|_| shore.queue("web-1")).collect();
+    shore.hear("web-1");
+    shore.stuck = true;
+    shore.ack("web-1", &ids[0], "ok");
+    shore.world.give_room(conn, 20);
+    shore.release();
+    assert!(shore.hear("web-1").is_empty());
+    shore.world.give_room(conn, common::ROOM);
+    shore.pump();
+    let kinds: Vec<_> = shore.hear("web-1").iter().map(|frame| frame["type"].clone()).collect();
+    assert_eq!(kinds, ["action_settled", "action"]);
+}
+
+#[test]
+fn whoever_attaches_is_told_so_before_it_is_to_do_anything() {
+    let mut shore = Shore::new();
+    let told = shore.adopted("web-1");
+    shore.queue("web-1");
+    shore.hear("web-1");
+    shore.leave("web-1");
+    shore.join("web-1");
+    shore.say("web-1", &format!(r#"{{"type":"attached","session_id":"{}"}}"#, told.session));
+    let kinds = |shore: &mut Shore| -> Vec<_> {
+        shore.hear("web-1").iter().map(|frame| frame["type"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(kinds(&mut shore), ["lease", "action"]);
+    shore.leave("web-1");
+    shore.join("web-1");
+    shore.pass(secs(1));
+    let fresh = shore.told("web-1");
+    shore.attach("web-1", &fresh);
+    assert_eq!(kinds(&mut shore), ["attached", "action"]);
+}
+
+#[test]
 fn an_action_that_nobody_took_expires_and_its_late_ack_is_confirmed() {
     let mut shore = Shore::new();
     shore.adopted("web-1");

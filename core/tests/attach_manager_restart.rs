@@ -321,3 +321,18 @@ fn a_drain_answers_everybody() {
     assert_eq!(code(&shore.answer(stored).unwrap()), "released");
     assert!(shore.world.stopped && shore.world.is_closed(poll));
 }
+
+#[test]
+fn what_is_on_its_way_when_a_guest_is_forgotten_has_no_effect_in_whatever_order_the_ends_are_told() {
+    let mut shore = Shore::new();
+    shore.join("web-1");
+    shore.stuck = true;
+    let adopt = shore.order("adopt", json!({"guest": "web-1", "wait": false}));
+    let forget = shore.order("forget", json!({"guest": "web-1"}));
+    assert_eq!(shore.world.effects.len(), 2);
+    shore.world.effects.reverse();
+    shore.release();
+    assert_eq!(code(&shore.answer(forget).unwrap()), "forgotten");
+    assert_eq!(code(&shore.answer(adopt).unwrap()), "unknown_guest");
+    assert!(shore.rows().is_empty());
+}

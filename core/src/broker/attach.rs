@@ -79,7 +79,7 @@ impl Broker {
             let answer = match ask {
                 Ok((bearer, ask)) => manager.on_ask(cx, guests, call, &bearer, ask),
                 Err(answer) => {
-                    manager.note_refusal(cx, None, answer.status, "bad_request");
+                    manager.note_refusal(cx, None, answer.status, answer.error);
                     Some(answer)
                 }
             };
