@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, until};
 use crate::worlds::Site;
 
 /// Actions that wait for their answer at once; the broker takes 64 requests of a client.
@@ -37,6 +37,10 @@ impl Progress {
     fn allowed(&self, sent: usize, wait: bool) -> usize {
         let counts = self.counts.lock().unwrap();
         self.changed.wait_while(counts, |counts| wait && counts.0 <= sent).unwrap().0
+    }
+
+    fn settled(&self) -> usize {
+        self.counts.lock().unwrap().1
     }
 
     /// Waits until so many are settled.
@@ -105,6 +109,13 @@ fn flaps(site: &Site, adopt: &[&str], count: usize) {
     for flap in 0..flaps {
         progress.allow((2 * flap + 1) * step);
         progress.reach((2 * flap + 1) * step - step / 2);
+        // What is applied from here on is acknowledged in vain.
+        site.link.hold();
+        let ahead = || {
+            let applied = agent.err.text().matches("action applied").count();
+            applied > progress.settled() || progress.settled() >= (2 * flap + 1) * step
+        };
+        assert!(until(PATIENCE, ahead), "nothing more was applied");
         site.link.cut();
         agent.err.after(mark, "fast path vm=web-1 active=no", PATIENCE);
         progress.allow((2 * flap + 2) * step);
@@ -121,11 +132,15 @@ fn flaps(site: &Site, adopt: &[&str], count: usize) {
     progress.reach(count);
     let odd = sending.join().unwrap();
     assert!(odd.is_empty(), "{} were not applied: {:?}", odd.len(), odd.first());
+    // Nothing comes behind it.
+    site.types("end");
+    assert!(until(PATIENCE, || site.typed_text().ends_with("end\n")), "the last line did not come");
     let said = agent.err.text();
     let applied = |path: &str| said.matches(&format!("action applied vm=web-1 path={path} ")).count();
     let polls = site.http.requests("/actions/poll");
     assert!(applied("link") > 0 && (applied("poll") > 0) == http && (polls > 0) == http);
     let text = site.typed_text();
+    let text = text.strip_suffix("end\n").unwrap();
     let mut lines: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(lines.len(), count, "lost or doubled");
     lines.sort_unstable();

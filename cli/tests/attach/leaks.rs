@@ -66,3 +66,19 @@ impl Site {
         assert_none(&self.world, &said, &secrets);
     }
 }
+
+#[test]
+#[should_panic(expected = "a secret is in")]
+fn a_secret_in_a_file_is_found() {
+    let world = World::new();
+    for name in ["one", "two", "three"] {
+        fs::write(world.path(name), format!("code={name}-of-many-secrets")).unwrap();
+    }
+    assert_none(&world, "nothing", &["two-of-many-secrets".to_owned()].into());
+}
+
+#[test]
+#[should_panic(expected = "a secret was said")]
+fn a_secret_that_was_said_is_found() {
+    assert_none(&World::new(), "Bearer hush", &["hush".to_owned()].into());
+}

@@ -8,6 +8,7 @@ mod flapping;
 mod forged;
 mod keyed_broker;
 mod leaks;
+mod played_guest;
 mod restarts;
 mod stand_in;
 #[allow(dead_code, unused_imports)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, until};
 use crate::worlds::Site;
 
 fn session(site: &Site) -> String {
@@ -117,7 +117,11 @@ fn an_agent_that_is_killed_while_it_types_types_nothing_twice() {
             "{event}"
         );
     }
+    // Nothing comes behind it.
+    site.types("end");
+    assert!(until(PATIENCE, || site.typed_text().ends_with("end\n")), "the last line did not come");
     let text = site.typed_text();
+    let text = text.strip_suffix("end\n").unwrap();
     let mut typed: Vec<&str> = text.lines().collect();
     typed.sort_unstable();
     typed.dedup();
