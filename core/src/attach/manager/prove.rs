@@ -188,8 +188,6 @@ impl Manager {
                         }
                     }
                     Who::Http(call) => {
-                        // Whoever attaches so is about to say so on its link, or to poll.
-                        adopted.polled_at = Some(cx.at());
                         let beach = adopted.record.beach.clone();
                         let expires = cx.now.wall.unix_millis().saturating_add_unsigned(millis(ttl));
                         let answer = Answer::attached(&session, &beach, millis(ttl), expires);
