@@ -86,7 +86,7 @@ pub(crate) struct Manager {
     /// Serve adopted guests over HTTP, too: IP:PORT, like 127.0.0.1:7171; port 0 is any free one
     #[arg(long = "manager", value_name = "ADDRESS", value_parser = manager_address)]
     pub(crate) manager: Option<SocketAddr>,
-    /// What guests are told in place of it, http(s)://HOST[:PORT] [default: the address at which the guest itself connected]
+    /// What guests are told in place of it, http or https with a host and a port [default: the address at which the guest itself connected]
     #[arg(long = "manager-advertise", value_name = "URL", requires = "manager", value_parser = http_url)]
     pub(crate) advertise: Option<ManagerUrl>,
 }
@@ -94,7 +94,7 @@ pub(crate) struct Manager {
 /// What an agent may attach itself to, and on whose word.
 #[derive(Args, Clone, PartialEq, Debug, Default)]
 pub(crate) struct Managers {
-    /// A manager that may adopt this guest, http(s)://HOST[:PORT]; may be given several times
+    /// A manager that may adopt this guest, http or https with a host and a port; may be given several times
     #[arg(long, value_name = "URL", value_parser = http_url)]
     pub(crate) manager_url: Vec<ManagerUrl>,
     /// Let the broker reach the terminals, name managers and send actions also where it has not proven itself with a token: whoever answers at its address could then run anything here
