@@ -76,6 +76,28 @@ fn a_terminal_that_was_refused_for_being_late_does_not_run_when_it_comes() {
 }
 
 #[test]
+fn a_flush_is_answered_once_all_input_before_it_is_in_the_terminal() {
+    let mut host = Host::new();
+    let conn = host.control("A");
+    let session = host.create(conn);
+    assert!(host.granted(conn, &Request::Flush { session }).session == Some(session));
+    host.held_writes = true;
+    host.input(conn, session, b"first").unwrap();
+    let first = host.ask(conn, &Request::Flush { session });
+    host.input(conn, session, b"second").unwrap();
+    let second = host.ask(conn, &Request::Flush { session });
+    assert!(host.answer(conn, first).is_none() && host.answer(conn, second).is_none());
+    host.write_one();
+    assert_eq!(host.fakes[&session].input, b"first");
+    assert!(host.answer(conn, first).is_some() && host.answer(conn, second).is_none());
+    host.exit(session, 0);
+    assert!(matches!(host.answer(conn, second), Some(Answer::Error { code: "IO_ERROR", .. })));
+    let other = host.control("B");
+    let session = host.create(conn);
+    assert_eq!(host.refused(other, &Request::Flush { session }), ErrorCode::OwnerRequired);
+}
+
+#[test]
 fn an_ended_terminal_is_let_go_once_its_end_is_durable() {
     let mut host = Host::new();
     let conn = host.control("A");

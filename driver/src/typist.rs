@@ -155,6 +155,8 @@ impl Hand {
                 pause.map_err(|error| Trouble { error: error.into(), partly: at > 0 })?;
             }
         }
+        // Taken is not typed: were the daemon to die now, it would be lost.
+        self.ask(&Request::Flush { session }, call).map_err(|error| Trouble { error, partly: true })?;
         Ok(())
     }
 

@@ -213,7 +213,7 @@ impl Terminals {
         match purpose {
             Purpose::Spawn(terminal) => self.on_spawned(terminal, result),
             Purpose::Adopt(terminal) => self.on_adopted(terminal, result),
-            Purpose::Write(terminal) => self.on_written(terminal),
+            Purpose::Write(terminal) => self.on_written(terminal, result),
             Purpose::Look(terminal) => self.on_looked(terminal, result),
             Purpose::Ask(ask) => self.on_asked(ask, result),
             Purpose::Persist => self.on_persisted(result),

@@ -10,8 +10,8 @@ use alloc::string::String;
 use super::cx::Notice;
 use super::engine::Terminals;
 use super::session::{Look, Session, Why, reach};
-use super::wire::{Event, Level, State, append_event};
-use crate::boundary::{CloseReason, Source};
+use super::wire::{ErrorCode, Event, Granted, Level, State, append_event};
+use crate::boundary::{CloseReason, EffectError, Source};
 use crate::id::{ConnId, TerminalId};
 
 /// A client that lets so many bytes wait for it doesn't read.
@@ -80,6 +80,7 @@ impl Terminals {
             && session.input.len() + bytes.len() <= most
         {
             session.input.extend(bytes);
+            session.given += bytes.len() as u64;
             session.write(&mut self.cx);
         }
     }
@@ -95,10 +96,29 @@ impl Terminals {
         }
     }
 
-    pub(super) fn on_written(&mut self, terminal: TerminalId) {
-        if let Some(session) = self.sessions.get_mut(&terminal) {
-            session.writing = false;
-            session.write(&mut self.cx);
+    pub(super) fn on_written(&mut self, terminal: TerminalId, result: &Result<(), EffectError>) {
+        let Some(session) = self.sessions.get_mut(&terminal) else { return };
+        session.writing = false;
+        let written = session.given.saturating_sub(session.input.len() as u64);
+        session.write(&mut self.cx);
+        match result {
+            Ok(()) => self.end_flushes(terminal, written, Ok(())),
+            Err(error) => self.end_flushes(terminal, u64::MAX, Err(&error.message)),
+        }
+    }
+
+    /// Answers whoever wants to know of the input up to `written`.
+    pub(super) fn end_flushes(&mut self, terminal: TerminalId, written: u64, result: Result<(), &str>) {
+        while let Some(session) = self.sessions.get_mut(&terminal)
+            && let Some((_, ask)) = session.flushes.pop_front_if(|(target, _)| *target <= written)
+        {
+            match result {
+                Ok(()) => {
+                    let session = Some(terminal.0);
+                    self.grant_ask(ask, &Granted { session, ..Granted::default() });
+                }
+                Err(message) => self.refuse_ask(ask, ErrorCode::IoError, message),
+            }
         }
     }
 

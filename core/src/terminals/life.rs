@@ -194,6 +194,8 @@ impl Terminals {
         }
         session.state = State::Running;
         let initial = core::mem::take(&mut session.initial);
+        session.given += initial.len() as u64;
+        session.flushes.iter_mut().for_each(|(target, _)| *target += initial.len() as u64);
         for byte in initial.into_iter().rev() {
             session.input.push_front(byte);
         }
@@ -352,6 +354,7 @@ impl Terminals {
         let why = why.map(|why| shortened(why, crate::event::MESSAGE_MAX));
         self.cx.event(TerminalFact::Exited { terminal, code: exit.code, signal: exit.signal, why });
         self.journal.mark_new(terminal);
+        self.end_flushes(terminal, u64::MAX, Err("its program ended first"));
         self.want(terminal, Look { lines: self.cx.config.tail_lines, why: Why::Last, tries: 0 });
         self.wake_watchers(terminal);
         self.make_place();

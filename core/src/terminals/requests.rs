@@ -36,6 +36,7 @@ impl Terminals {
             Request::Attach(attach) => self.attach(conn, seq, attach)?,
             Request::Detach { session } => self.detach(conn, seq, TerminalId(*session)),
             Request::Input { session, data } => self.input(conn, seq, TerminalId(*session), data.0)?,
+            Request::Flush { session } => self.flush(conn, seq, TerminalId(*session))?,
             Request::Resize { session, cols, rows } => {
                 self.resize(conn, seq, TerminalId(*session), *cols, *rows)?;
             }
@@ -129,10 +130,27 @@ impl Terminals {
         let terminal = self.gate(conn, terminal)?;
         if let Some(session) = self.sessions.get_mut(&terminal) {
             session.input.extend(data);
+            session.given += data.len() as u64;
             self.cx.statistics.input_bytes += data.len() as u64;
             session.write(&mut self.cx);
         }
         self.say_ok(conn, seq, terminal);
+        Ok(())
+    }
+
+    fn flush(&mut self, conn: ConnId, seq: u32, terminal: TerminalId) -> Result<(), Refusal> {
+        let terminal = self.gate(conn, terminal)?;
+        let Some(session) = self.sessions.get(&terminal) else { return Ok(()) };
+        if session.input.is_empty() && !session.writing {
+            self.say_ok(conn, seq, terminal);
+            return Ok(());
+        }
+        let ask = self.ask(conn, seq, terminal, None);
+        let Self { sessions, asks, .. } = self;
+        if let Some(session) = sessions.get_mut(&terminal) {
+            session.flushes.retain(|(_, ask)| asks.get(*ask).is_some());
+            session.flushes.push_back((session.given, ask));
+        }
         Ok(())
     }
 

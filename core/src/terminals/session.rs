@@ -49,6 +49,10 @@ pub(super) struct Session {
     pub(super) initial: Vec<u8>,
     pub(super) input: VecDeque<u8>,
     pub(super) writing: bool,
+    /// Bytes of input so far, those that wait included.
+    pub(super) given: u64,
+    /// Who wants to know when so many of them are in the terminal.
+    pub(super) flushes: VecDeque<(u64, u64)>,
     /// Output was asked for and has not come.
     pub(super) granted: bool,
     /// The owner is given up as a brake until it has caught up.
@@ -158,6 +162,8 @@ impl Session {
             initial: Vec::new(),
             input: VecDeque::new(),
             writing: false,
+            given: 0,
+            flushes: VecDeque::new(),
             granted: false,
             unbraked: false,
             looks: Vec::new(),

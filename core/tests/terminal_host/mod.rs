@@ -185,8 +185,17 @@ impl Host {
 
     /// One write of the journal that was held up ends; what follows is held up again.
     pub(crate) fn persist_one(&mut self) {
-        let is_write = |(_, effect): &(EffectId, Effect)| matches!(effect, Effect::Persist(_));
-        let place = self.effects.iter().position(is_write).unwrap();
+        self.end_one(|effect| matches!(effect, Effect::Persist(_)));
+    }
+
+    /// One write to a terminal, as [`Host::persist_one`].
+    #[allow(dead_code, reason = "not every test holds writes up")]
+    pub(crate) fn write_one(&mut self) {
+        self.end_one(|effect| matches!(effect, Effect::Terminal { deed: Deed::Write(_), .. }));
+    }
+
+    fn end_one(&mut self, is_meant: impl Fn(&Effect) -> bool) {
+        let place = self.effects.iter().position(|(_, effect)| is_meant(effect)).unwrap();
         let (id, effect) = self.effects.remove(place).unwrap();
         let result = self.carry_out(effect);
         self.handle(Input::Done { effect: id, result });

@@ -34,6 +34,12 @@ pub enum Request<'a> {
         /// What.
         data: Secret<'a>,
     },
+    /// Answered once everything that was given before is in the terminal: the daemon
+    /// may die then.
+    Flush {
+        /// Which.
+        session: u32,
+    },
     /// A new size.
     Resize {
         /// Which.
@@ -230,6 +236,7 @@ impl<'a> Request<'a> {
                 let data = fields.required("data").map_err(malformed)?;
                 Self::Input { session: session()?, data: Secret(data) }
             }
+            "flush" => Self::Flush { session: session()? },
             "resize" => {
                 let (cols, rows) = (fields.required("cols"), fields.required("rows"));
                 Self::Resize {
@@ -274,6 +281,10 @@ impl<'a> Request<'a> {
             Self::Input { session, data } => {
                 head("input", 2);
                 out.number("session", *session).binary("data", data.0);
+            }
+            Self::Flush { session } => {
+                head("flush", 1);
+                out.number("session", *session);
             }
             Self::Resize { session, cols, rows } => {
                 head("resize", 3);
