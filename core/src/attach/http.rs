@@ -24,6 +24,9 @@ pub struct HttpRequest {
     pub bearer: Secret,
     /// `x-beach-handshake-id`.
     pub handshake: Option<AttachId>,
+    /// It is counted, and goes out at most once, over a connection of its own. Others
+    /// may go out again over a new connection, where an old one ended without a word.
+    pub once: bool,
     /// JSON; empty: none. It may hold a code.
     pub body: Body,
     /// When to give up, on the boot-time clock.

@@ -61,7 +61,8 @@ pub struct Asked {
 
 impl Asked {
     fn from(request: &HttpRequest, at: Time) -> Self {
-        let HttpRequest { method, to, path, bearer, handshake, body, deadline, answer_max } = request;
+        let HttpRequest { method, to, path, bearer, handshake, once, body, deadline, answer_max } = request;
+        assert_eq!(*once, path.ends_with("/attach-by-code"), "attempts are counted");
         let scheme = if to.tls { "https" } else { "http" };
         Self {
             line: format!("{} {scheme}://{}{path}", method.as_str(), to.authority()),

@@ -6,8 +6,8 @@
 //! system says, as its operator set it up: a manager's certificate is seldom a public one.
 //!
 //! A request is sent once, except over a connection that had served before and ends
-//! without a word: then again over another. What is asked here does no more when it is
-//! asked twice.
+//! without a word: then again over another. Those that are counted have a connection of
+//! their own.
 
 mod socket;
 
@@ -52,8 +52,17 @@ pub(crate) struct Http {
     client: Client,
 }
 
-/// Connections that may be used again, and the roots of trust once somebody needs them.
-type Client = Arc<Mutex<Option<Agent>>>;
+/// Made with the first request.
+type Client = Arc<Mutex<Option<Agents>>>;
+
+/// Each with the roots of trust, once somebody needs them.
+#[derive(Clone, Debug)]
+struct Agents {
+    /// With connections that may be used again.
+    kept: Agent,
+    /// With none.
+    single: Agent,
+}
 
 impl Http {
     pub(crate) fn new(tell: Tell) -> Self {
@@ -74,8 +83,10 @@ impl Http {
 fn serve(mut worker: Worker<Box<HttpRequest>>, client: &Client) {
     let locked = || client.lock().unwrap_or_else(PoisonError::into_inner);
     while let Next::Job(request, call) = worker.next(Some(THREAD_IDLE), true) {
-        let agent = locked().get_or_insert_with(agent).clone();
-        let outcome = socket::within(&call, || ask(&agent, &request));
+        let make = || Agents { kept: agent(THREADS), single: agent(0) };
+        let agents = locked().get_or_insert_with(make).clone();
+        let agent = if request.once { &agents.single } else { &agents.kept };
+        let outcome = socket::within(&call, || ask(agent, &request));
         worker.done(&call, outcome.unwrap_or_else(|error| Outcome::Finished(Err(error))));
     }
     if worker.is_last() {
@@ -85,7 +96,7 @@ fn serve(mut worker: Worker<Box<HttpRequest>>, client: &Client) {
 
 /// All limits of time are the sockets' (see [`socket`]): a client with limits of its own
 /// would keep no roots of trust from one request to the next.
-fn agent() -> Agent {
+fn agent(idle: usize) -> Agent {
     let tls = TlsConfig::builder()
         .provider(TlsProvider::Rustls)
         .root_certs(RootCerts::PlatformVerifier)
@@ -100,8 +111,8 @@ fn agent() -> Agent {
         .accept("application/json")
         .accept_encoding("")
         .max_response_header_size(HEAD_MAX)
-        .max_idle_connections(THREADS)
-        .max_idle_connections_per_host(THREADS)
+        .max_idle_connections(idle)
+        .max_idle_connections_per_host(idle)
         .max_idle_age(CONNECTION_IDLE)
         .tls_config(tls)
         .build();
@@ -115,7 +126,7 @@ fn ask(agent: &Agent, request: &HttpRequest) -> Result<Outcome, EffectError> {
     let answer = loop {
         match send(agent, request, &url) {
             // See above.
-            Err(_) if socket::was_stale() && tries.next().is_some() => {}
+            Err(_) if !request.once && socket::was_stale() && tries.next().is_some() => {}
             answer => break answer.map_err(|error| explain(&error, &request.to))?,
         }
     };

@@ -1,6 +1,8 @@
 //! Requests that are answered.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use castra_core::attach::{Body, HttpRequest};
@@ -150,6 +152,26 @@ fn a_connection_serves_one_request_after_the_other() {
     }
     let connections: Vec<usize> = (0..40).map(|_| server.next().connection).collect();
     assert_eq!(connections, [0; 40]);
+}
+
+#[test]
+fn what_is_counted_goes_out_once_over_a_connection_of_its_own() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let accepted = Arc::clone(&count);
+    let server = Server::raw(move |mut stream, connection| {
+        accepted.fetch_add(1, Ordering::SeqCst);
+        request(&mut stream);
+        // Only the first one gets an answer, and could be used again.
+        if connection == 0 {
+            stream.write_all(OK.as_bytes()).unwrap();
+            request(&mut stream);
+        }
+    });
+    let mut client = Client::new();
+    assert_eq!(client.answer(get(server.origin())).0, 200);
+    let counted = HttpRequest { once: true, ..post(server.origin()) };
+    client.failure(counted, EffectErrorKind::Unreachable);
+    assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -216,6 +216,7 @@ pub(crate) fn get(to: Origin) -> HttpRequest {
         path: "/sessions/s-1/actions/poll".to_owned(),
         bearer: TOKEN.parse().unwrap(),
         handshake: None,
+        once: false,
         body: Body::default(),
         deadline: Time::ZERO,
         answer_max: 64 * 1024,

@@ -264,6 +264,7 @@ impl Controller {
                     path: alloc::format!("/private-beaches/{beach}/sessions/attach-by-code"),
                     bearer,
                     handshake: handshake.clone(),
+                    once: true,
                     body: Body(series.body()),
                     deadline,
                     answer_max: cx.config.attach.answer_max,

@@ -228,6 +228,7 @@ fn ask(
         path,
         bearer,
         handshake: None,
+        once: false,
         body: Body(body),
         deadline,
         answer_max: cx.config.attach.answer_max,
