@@ -6,8 +6,10 @@
 mod http;
 mod id;
 mod ledger;
+pub(crate) mod manager;
 mod record;
 mod secret;
+pub(crate) mod server;
 mod settings;
 mod url;
 pub mod wire;

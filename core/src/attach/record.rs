@@ -21,6 +21,9 @@ pub struct Attachment {
     pub beach: AttachId,
     /// Where the guest is told to attach.
     pub url: ManagerUrl,
+    /// It is to attach over its link, whatever else there is.
+    #[serde(default)]
+    pub link_only: bool,
     /// The newest handshake.
     pub handshake: AttachId,
     /// Its token: the bearer of everything that the guest asks.

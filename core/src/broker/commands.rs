@@ -93,6 +93,11 @@ impl Commands {
         self.recheck(cx, clients, guests, id);
     }
 
+    /// Whether it is being made durable that a guest is forgotten.
+    pub(crate) fn is_forgetting(&self, name: &GuestName) -> bool {
+        matches!(&self.storing, Some((_, _, StoreOp::Forget { guest })) if guest == name)
+    }
+
     pub(crate) fn ping(
         &mut self,
         cx: &mut Cx,

@@ -99,9 +99,7 @@ impl Broker {
             | Command::Release { .. }
             | Command::Attachments { .. }
             | Command::ActionSend { .. }
-            | Command::ActionList { .. } => {
-                clients.error(conn, id, &problem(ErrorCode::Unsupported, "this broker adopts nobody"));
-            }
+            | Command::ActionList { .. } => self.on_manager_request(conn, id, command, timeout),
             Command::Reload => commands.reload(cx, asker, timeout),
             Command::Shutdown => {
                 clients.reply(conn, id, "shutting_down", &Empty {});

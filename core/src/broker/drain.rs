@@ -30,10 +30,15 @@ impl Broker {
         self.cx.draining = true;
         self.cx.out.read(Source::LinkDoor, 0);
         self.cx.out.read(Source::ControlDoor, 0);
+        if self.cx.config.manager.http.is_some() {
+            self.cx.out.read(Source::ManagerDoor, 0);
+        }
         self.cx.timers.arm(self.drain_timer, deadline, Wakeup::Drain);
-        let Self { cx, guests, links, clients, commands, peers, .. } = self;
+        let Self { cx, guests, links, clients, commands, peers, manager, server, .. } = self;
         commands.on_drain(cx, clients);
         peers.on_drain(cx, guests);
+        manager.on_drain(cx);
+        server.on_drain(cx);
         for conn in links.table.ids().collect::<Vec<_>>() {
             links.leave(cx, guests, conn);
         }
@@ -45,17 +50,20 @@ impl Broker {
         if drain.stopped {
             return;
         }
-        let Self { cx, guests, clients, commands, records, peers, .. } = self;
+        let Self { cx, guests, clients, commands, records, peers, manager, .. } = self;
         records.pump(cx, guests, true);
-        let storing = commands.is_storing() || peers.is_storing();
+        let storing = commands.is_storing() || peers.is_storing() || manager.is_storing();
         let idle = clients.len() == 0 && !storing && !records.is_busy() && !cx.is_busy();
         if idle || cx.at() >= drain.deadline {
             commands.abandon(cx, clients);
             peers.abandon(cx);
+            manager.abandon(cx);
             self.pump_peers();
-            let Self { cx, guests, clients, .. } = self;
+            self.pump_manager();
+            let Self { cx, guests, clients, server, .. } = self;
             clients.pump(cx, guests);
             clients.close_all(cx);
+            server.close_all(cx);
             cx.timers.disarm(self.drain_timer);
             cx.out.stopped();
             if let Some(drain) = &mut self.drain {

@@ -108,6 +108,8 @@ impl Keep {
     pub(crate) const CONFIGURED: Self = Self(1);
     /// Somebody's peer.
     pub(crate) const LINKED: Self = Self(2);
+    /// Adopted by a manager.
+    pub(crate) const ADOPTED: Self = Self(4);
 
     pub(crate) const fn is(self, why: Self) -> bool {
         self.0 & why.0 != 0

@@ -34,6 +34,8 @@ impl Broker {
             records,
             peers,
             tunnels,
+            manager,
+            server,
             drain,
             drain_timer: _,
             sweeps,
@@ -43,6 +45,7 @@ impl Broker {
         } = self;
         debug_assert!(peers.is_idle() && guests.relations.is_empty(), "peers are not written down");
         debug_assert!(tunnels.is_idle(), "streams are not written down");
+        debug_assert!(manager.is_idle() && server.len() == 0, "attachments are not written down");
         links.introduce(canon);
         let rows = rows(guests, canon);
         cx.canonical(canon, &rows);

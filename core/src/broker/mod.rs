@@ -26,6 +26,7 @@ mod records;
 mod restore;
 pub(crate) mod ring;
 mod session;
+mod sizes;
 mod sweep;
 mod tunnels;
 pub(crate) mod walk;
@@ -42,6 +43,8 @@ use crate::status::{Glance, GuestStatus};
 use crate::time::{Now, WallTime};
 use crate::timers::TimerId;
 
+use crate::attach::manager::Manager;
+use crate::attach::server::Server;
 use crate::peers::machine::Peers;
 use clients::Clients;
 use commands::Commands;
@@ -55,6 +58,7 @@ use sweep::{Allowance, Sweeps};
 use tunnels::Tunnels;
 
 pub use cx::Statistics;
+pub use sizes::Sizes;
 
 /// What survives a restart. Reachability never does.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +87,8 @@ pub struct Broker {
     records: Records,
     peers: Peers,
     tunnels: Tunnels,
+    manager: Manager,
+    server: Server,
     drain: Option<Drain>,
     drain_timer: TimerId,
     sweeps: Sweeps,
@@ -121,6 +127,7 @@ impl Broker {
         let records = Records::new(&mut cx);
         let peers = Peers::new(&mut cx, &mut guests, restored.peers);
         let tunnels = Tunnels::new(&mut cx);
+        let manager = Manager::new(&mut cx, &mut guests, restored.manager);
         let drain_timer = cx.timers.insert(TimerKey::Drain);
         let mut broker = Self {
             cx,
@@ -131,6 +138,8 @@ impl Broker {
             records,
             peers,
             tunnels,
+            manager,
+            server: Server::default(),
             drain: None,
             drain_timer,
             sweeps: Sweeps::default(),
@@ -171,23 +180,6 @@ impl Broker {
         self.cx.statistics
     }
 
-    /// Sizes of the tables, for checks of their bounds.
-    #[must_use]
-    pub fn sizes(&self) -> Sizes {
-        Sizes {
-            guests: self.guests.len(),
-            links: self.links.table.len(),
-            half_open: self.links.door.len(),
-            clients: self.clients.len(),
-            timers: self.cx.timers.len(),
-            messages: self.peers.sizes().1,
-            message_bytes: self.peers.sizes().0,
-            peer_operations: self.peers.sizes().2,
-            streams: self.tunnels.sizes().0,
-            stream_bytes: self.tunnels.sizes().1,
-        }
-    }
-
     /// The names of the configuration have rows; those that it named `before`
     /// have nothing of it any more.
     fn configure(&mut self, before: Vec<GuestName>) {
@@ -212,10 +204,11 @@ impl Broker {
     }
 
     fn on_done(&mut self, effect: EffectId, result: &Result<(), EffectError>) {
-        let Self { cx, guests, clients, commands, records, peers, .. } = self;
+        let Self { cx, guests, clients, commands, records, peers, manager, .. } = self;
         let ours = records.on_done(cx, guests, effect, result)
             || commands.on_done(cx, clients, guests, effect, result)
             || peers.on_done(cx, guests, effect, result)
+            || manager.on_done(cx, guests, effect, result)
             || cx.on_done(effect, result);
         if !ours {
             cx.statistics.stale_inputs += 1;
@@ -230,7 +223,7 @@ impl Broker {
                 return;
             }
             self.allowance.timers -= 1;
-            let Self { cx, guests, links, clients, commands, records, peers, tunnels, .. } = self;
+            let Self { cx, guests, links, clients, commands, records, peers, tunnels, manager, .. } = self;
             let Some(key) = cx.timers.pop_due(cx.at()) else { return };
             match key {
                 TimerKey::Link(conn) => links.on_timer(cx, guests, conn),
@@ -241,7 +234,10 @@ impl Broker {
                 TimerKey::Peer(command) => peers.on_request_timer(cx, guests, command),
                 TimerKey::Mail => peers.on_mail_timer(cx, guests),
                 TimerKey::Tunnel => tunnels.on_timer(cx),
-                TimerKey::Attach | TimerKey::Http(_) | TimerKey::Adoption(_) | TimerKey::Drain => {}
+                TimerKey::Attach => manager.on_timer(cx, guests),
+                TimerKey::Http(conn) => self.on_http_timer(conn),
+                TimerKey::Adoption(command) => manager.on_request_timer(cx, command),
+                TimerKey::Drain => {}
             }
         }
     }
@@ -249,23 +245,28 @@ impl Broker {
     /// Machines meet here, and nowhere else.
     fn route(&mut self) {
         while let Some(notice) = self.cx.notices.pop_front() {
-            let Self { cx, guests, links, clients, commands, records, peers, tunnels, .. } = self;
+            let Self { cx, guests, links, clients, commands, records, peers, tunnels, manager, .. } = self;
             match notice {
-                Notice::Verdict(row) => commands.on_verdict(cx, clients, guests, row),
+                Notice::Verdict(row) => {
+                    commands.on_verdict(cx, clients, guests, row);
+                    manager.on_verdict(guests, row);
+                }
                 Notice::Evidence(row, urgency) => records.mark(guests, row, urgency),
                 Notice::Pong { conn, command } => commands.on_pong(cx, clients, conn, command),
                 Notice::Lost(conn) => {
                     commands.on_lost(cx, clients, conn);
                     peers.on_lost(cx, guests, conn);
                     tunnels.on_lost(cx, conn);
+                    manager.on_lost(cx, conn);
                 }
                 Notice::Established { conn, row } => {
                     if let Some(row) = guests.get(row).filter(|row| row.session == Some(conn)) {
                         peers.on_established(cx, guests, conn, row);
+                        manager.on_established(cx, conn, row);
                     }
                 }
                 Notice::Peer { conn, row, request } => self.on_peer_frame(conn, row, *request),
-                Notice::Attach { .. } => {}
+                Notice::Attach { conn, row, request } => self.on_attach_frame(conn, row, *request),
                 Notice::Tunnel { conn, frame } => tunnels.on_frame(cx, conn, frame),
                 Notice::Asked { conn, row, request } => {
                     commands.on_asked(cx, clients, guests, conn, row, request);
@@ -284,6 +285,7 @@ impl Broker {
                 Notice::TokenChanged(name) => self.end_name(&name, SessionEnd::TokenChanged),
                 Notice::Forget(name) => {
                     peers.on_forgotten(cx, guests, name);
+                    manager.on_forgotten(cx, guests, name);
                     self.forget(&name);
                 }
                 Notice::Shutdown => {
@@ -317,31 +319,6 @@ impl Broker {
     }
 }
 
-/// Sizes of the engine's tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Sizes {
-    /// Rows.
-    pub guests: usize,
-    /// Link connections.
-    pub links: usize,
-    /// Half-open ones of them.
-    pub half_open: usize,
-    /// Control connections.
-    pub clients: usize,
-    /// Timers, armed or not.
-    pub timers: usize,
-    /// Messages there is a record of.
-    pub messages: usize,
-    /// What they are reckoned to take, in bytes.
-    pub message_bytes: usize,
-    /// Peers' operations that wait for the disk.
-    pub peer_operations: usize,
-    /// Streams to guests' terminals, asked for or open.
-    pub streams: usize,
-    /// Bytes that they hold.
-    pub stream_bytes: usize,
-}
-
 impl Engine for Broker {
     type Config = BrokerConfig;
 
@@ -365,6 +342,7 @@ impl Engine for Broker {
         self.route();
         self.pump_peers();
         self.pump_tunnels();
+        self.pump_manager();
         self.records.pump(&mut self.cx, &mut self.guests, false);
         self.more |= self.pump_clients();
         self.resume_clients();
@@ -382,7 +360,7 @@ impl Engine for Broker {
 
 impl Broker {
     fn take(&mut self, input: Input<'_, BrokerConfig>) {
-        let Self { cx, guests, links, clients, peers, tunnels, .. } = self;
+        let Self { cx, guests, links, clients, peers, tunnels, manager, server, .. } = self;
         if let Input::Bytes { conn, .. }
         | Input::Finished { conn }
         | Input::Writable { conn, .. }
@@ -390,35 +368,44 @@ impl Broker {
             && !clients.contains(conn)
             && links.table.get(conn).is_none()
             && !tunnels.contains(conn)
+            && !server.contains(conn)
         {
             cx.statistics.stale_inputs += 1;
             return;
         }
         match input {
-            Input::Opened { conn, via: Via::Link(transport), origin, remote, room, .. } => {
+            Input::Opened { conn, via: Via::Link(transport), origin, remote, local, room, .. } => {
                 links.on_opened(cx, conn, transport, origin, remote, room);
+                if let Some(local) = local.filter(|_| cx.config.manager.http.is_some()) {
+                    manager.on_opened(conn, local, |conn| links.table.get(conn).is_some());
+                }
             }
             Input::Opened { conn, via: Via::Control, peer_cred, room, .. } => {
                 clients.on_opened(cx, conn, peer_cred, room);
             }
             Input::Bytes { conn, bytes } if clients.contains(conn) => self.on_request_bytes(conn, bytes),
             Input::Bytes { conn, bytes } if tunnels.contains(conn) => tunnels.on_bytes(cx, conn, bytes),
+            Input::Bytes { conn, bytes } if server.contains(conn) => self.on_http_bytes(conn, bytes),
             Input::Bytes { conn, bytes } => links.on_bytes(cx, guests, conn, bytes),
             Input::Finished { conn } if clients.contains(conn) => clients.on_finished(conn),
             Input::Finished { conn } if tunnels.contains(conn) => tunnels.on_finished(cx, conn),
+            Input::Finished { conn } if server.contains(conn) => self.on_http_finished(conn),
             Input::Finished { conn } => links.on_finished(cx, guests, conn),
             Input::Writable { conn, room } if clients.contains(conn) => clients.on_writable(conn, room),
             Input::Writable { conn, room } if tunnels.contains(conn) => {
                 tunnels.on_client_writable(cx, conn, room);
             }
+            Input::Writable { conn, room } if server.contains(conn) => self.on_http_writable(conn, room),
             Input::Writable { conn, room } => {
                 links.on_writable(cx, guests, conn, room);
                 peers.on_room(conn);
                 tunnels.on_room(conn);
+                manager.on_room(conn);
             }
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::Done { effect, result } => self.on_done(effect, &result),
-            Input::Opened { conn, via: Via::Terminals | Via::Manager, .. } => {
+            Input::Opened { conn, via: Via::Manager, room, .. } => server.on_opened(cx, conn, room),
+            Input::Opened { conn, via: Via::Terminals, .. } => {
                 cx.out.close(conn, CloseReason::Finished);
             }
             Input::Terminal { .. } | Input::Answered { .. } => cx.statistics.stale_inputs += 1,
@@ -445,14 +432,17 @@ impl Broker {
             sweeps.challenge_everybody();
         }
         sweeps.judge_everybody();
+        self.server.mind_the_door(&mut self.cx);
         self.configure(before);
         self.sweep();
     }
 
     fn on_closed(&mut self, conn: ConnId) {
-        let Self { cx, guests, links, clients, tunnels, .. } = self;
+        let Self { cx, guests, links, clients, tunnels, server, .. } = self;
         if tunnels.contains(conn) {
             tunnels.on_closed(cx, conn);
+        } else if server.contains(conn) {
+            self.on_http_closed(conn);
         } else if clients.contains(conn) {
             clients.on_closed(conn);
             cx.notify(Notice::Lost(conn));

@@ -19,6 +19,7 @@ pub(super) struct Longest {
     conflict: Duration,
     frame: Duration,
     handshake: Duration,
+    http: Duration,
 }
 
 impl Longest {
@@ -33,12 +34,16 @@ impl Longest {
             peers.restore_timeout,
             config.tunnel.open_timeout,
             config.tunnel.linger,
+            config.manager.wait_timeout,
         ];
+        let manager = &config.manager;
+        let http = [manager.poll_max, manager.request_timeout, manager.idle_timeout, Duration::from_secs(2)];
         Self {
             command: command.into_iter().fold(config.storage_timeout, Duration::max),
             conflict: config.conflict_timeout,
             frame: config.frame_timeout,
             handshake: config.handshake_timeout,
+            http: http.into_iter().fold(config.storage_timeout, Duration::max),
         }
     }
 
@@ -49,6 +54,7 @@ impl Longest {
             conflict: self.conflict.max(other.conflict),
             frame: self.frame.max(other.frame),
             handshake: self.handshake.max(other.handshake),
+            http: self.http.max(other.http),
         };
     }
 }
@@ -79,6 +85,8 @@ impl Broker {
         self.check_answers(counted.questions)?;
         self.peers.check(&self.cx, self.longest.command)?;
         self.tunnels.check(&self.cx, self.longest.command)?;
+        self.manager.check(&self.cx, self.longest.command)?;
+        self.server.check(&self.cx, self.longest.http)?;
         let Self { cx, records, links, .. } = self;
         if records.has_queued() {
             let wait = cx.config.record_interval.max(Duration::from_secs(1));
@@ -185,9 +193,9 @@ impl Broker {
 
     /// Every unanswered request belongs to a command, and what was put off goes on at once.
     fn check_answers(&self, questions: usize) -> Result<(), Unguarded> {
-        let Self { cx, clients, commands, peers, more, .. } = self;
+        let Self { cx, clients, commands, peers, manager, more, .. } = self;
         let (from_clients, from_guests) = commands.askers();
-        let from_clients = from_clients + peers.client_requests();
+        let from_clients = from_clients + peers.client_requests() + manager.client_requests();
         Unguarded::new("work put off").unless(*more || (cx.notices.is_empty() && !clients.is_hungry()))?;
         Unguarded::new("the answer to a client").unless(*more || from_clients == clients.unanswered())?;
         Unguarded::new("the answer to a guest").unless(*more || from_guests == questions)

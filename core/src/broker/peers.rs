@@ -63,7 +63,7 @@ impl Links {
     }
 
     /// Sends a frame that may wait, if there is still room for the answer to whatever the guest asks.
-    fn send_if_idle(&mut self, cx: &mut Cx, conn: ConnId, json: &[u8]) -> bool {
+    pub(super) fn send_if_idle(&mut self, cx: &mut Cx, conn: ConnId, json: &[u8]) -> bool {
         let has_room = self.table.get(conn).is_some_and(|link| link.has_room_for_mail(json.len()));
         has_room && self.send(cx, conn, json.len(), |out| out.extend_from_slice(json))
     }
