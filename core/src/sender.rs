@@ -66,6 +66,11 @@ impl Sender {
         self.room
     }
 
+    /// The most there ever is of it.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Drops what neither we nor the shell handed on yet.
     pub(crate) fn discard(&mut self, out: &mut Outbox) {
         out.discard(self.conn);

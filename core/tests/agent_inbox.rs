@@ -336,7 +336,7 @@ fn whoever_takes_part_says_so_and_one_that_proves_itself_once_does_not() {
         let link = world.connect();
         world.text(link)
     };
-    assert!(hello(with_inbox(settings())).contains(" capabilities=peers-v1,proof-v1 "));
+    assert!(hello(with_inbox(settings())).contains(" capabilities=attach-v1,peers-v1,proof-v1 "));
     assert!(!hello(config()).contains("peers-v1"));
     assert!(!hello(AgentConfig { once: true, ..with_inbox(settings()) }).contains("peers-v1"));
     // Without an inbox what is said of peers is not for this agent.

@@ -49,7 +49,7 @@ fn an_unkeyed_session_is_proven_and_answers_every_challenge_at_once() {
     let conn = world.connect();
     assert_eq!(
         world.text(conn),
-        "hello vm:devbox capabilities=proof-v1,shell,term boot=1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f\n"
+        "hello vm:devbox capabilities=attach-v1,proof-v1,shell,term boot=1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f\n"
     );
     assert_eq!(world.wait, Some(Deadline { at: world.now + seconds(5), why: Wakeup::Handshake }));
     world.say(conn, GREETING);

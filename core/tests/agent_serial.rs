@@ -23,7 +23,7 @@ fn an_agent_on_a_serial_stream_asks_for_the_greeting_before_it_says_hello() {
     assert_eq!(world.sent(conn), RESTART);
     world.say(conn, "\n\r\nlogin: \n");
     assert_eq!(world.take(), []);
-    assert!(hello(&mut world, conn).starts_with("hello vm:devbox capabilities=proof-v1 "));
+    assert!(hello(&mut world, conn).starts_with("hello vm:devbox capabilities=attach-v1,proof-v1 "));
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn only_an_agent_with_terminals_says_so() {
         let conn = world.connect();
         world.text(conn)
     };
-    assert!(hello(trusting()).contains(" capabilities=proof-v1,terminals-v1 "));
+    assert!(hello(trusting()).contains(" capabilities=attach-v1,proof-v1,terminals-v1 "));
     assert!(!hello(config()).contains("terminals"));
 }
 

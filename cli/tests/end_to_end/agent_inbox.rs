@@ -42,7 +42,7 @@ fn a_message_is_in_the_inbox_once_however_often_the_agent_is_killed() {
     let start = || world.agent("devbox", &address, &["--inbox", inbox.to_str().unwrap()]);
     let mut agent = start();
     let (hello, mut link) = broker.session();
-    assert!(hello.contains("capabilities=peers-v1,proof-v1 "), "{hello}");
+    assert!(hello.contains("capabilities=attach-v1,peers-v1,proof-v1 "), "{hello}");
     for number in 0..8 {
         send(&mut link, number);
         // Killed after it said so, or at whatever it does just then.

@@ -28,10 +28,12 @@ impl Agent {
             local,
             inbox,
             tunnel,
+            attach,
             life,
             longest: _,
         } = self;
         debug_assert!(tunnel.is_idle(), "streams are not written down");
+        debug_assert!(attach.is_idle(), "attachments are not written down");
         canon.name(&config.name);
         match life {
             Life::Serving => canon.word(0),

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::Context;
 use super::session::Session;
 use super::wire::{Tags, Wire};
+use crate::attach::ATTACH_V1;
 use crate::auth::{Key, Transcript};
 use crate::capabilities::Capabilities;
 use crate::event::{CODE_MAX, shortened};
@@ -166,7 +167,8 @@ impl Handshake {
     fn say_hello(&mut self, cx: &mut Context<'_>, wire: &mut Wire) {
         let peers = cx.config.inbox.as_ref().map(|_| PEERS_V1);
         let terminals = cx.config.terminals.then_some(TERMINALS_V1);
-        let own = [PROOF_V1].into_iter().chain(peers).chain(terminals);
+        let attach = (!cx.config.once).then_some(ATTACH_V1);
+        let own = [PROOF_V1].into_iter().chain(peers).chain(terminals).chain(attach);
         let capabilities = Capabilities::collect(own.chain(cx.config.capabilities.iter()));
         let hello = Hello {
             name: self.name,

@@ -287,8 +287,11 @@ impl Link {
         }
         let keyed = session.tags.is_some();
         self.state = State::Up { wire, session };
-        if let Some(first) = facts(cx, LinkFact::Up { keyed }) {
-            self.tell(cx, &first);
+        let mut first = Vec::new();
+        let stated = facts(cx, LinkFact::Up { keyed, first: &mut first });
+        first.iter().for_each(|request| self.begin_with(cx, request));
+        if let Some(stated) = stated {
+            self.tell(cx, &stated);
         }
     }
 

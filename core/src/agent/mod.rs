@@ -2,10 +2,11 @@
 //!
 //! `link` dials, backs off and owns the connection; `handshake` and `session`
 //! read its two phases; `inbox` keeps what other guests said; `local` serves the
-//! clients. The machines don't call each other: the link reports [`LinkFact`]s,
+//! clients; `attach` joins managed attach to them. The machines don't call each other: the link reports [`LinkFact`]s,
 //! which [`route`] brings to whom they concern, and `local` asks through
 //! [`Upstream`] and [`Mailbox`].
 
+mod attach;
 #[cfg(feature = "model")]
 mod fingerprint;
 mod handshake;
@@ -19,12 +20,15 @@ mod session;
 mod tunnel;
 mod wire;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde_json::value::RawValue;
 
-use crate::attach::wire::ManagerFrame;
+use crate::attach::agent::Controller;
+use crate::attach::wire::{AttachRequest, ManagerFrame};
 use crate::boundary::{CloseReason, Deadline, EffectError, Engine, Input, Origin, Output, Via, Wakeup};
 use crate::broker::ring::Ring;
 use crate::config::AgentConfig;
@@ -59,6 +63,7 @@ pub struct Agent {
     /// Only in an agent that takes part.
     inbox: Option<Inbox>,
     tunnel: Tunnel,
+    attach: Box<Controller>,
     life: Life,
     #[cfg(feature = "model")]
     longest: obligations::Longest,
@@ -85,16 +90,16 @@ struct Events {
 }
 
 /// What a machine works with while it handles something.
-struct Context<'a> {
-    now: Now,
-    config: &'a AgentConfig,
-    entropy: &'a mut Entropy,
-    out: &'a mut Outbox,
+pub(crate) struct Context<'a> {
+    pub(crate) now: Now,
+    pub(crate) config: &'a AgentConfig,
+    pub(crate) entropy: &'a mut Entropy,
+    pub(crate) out: &'a mut Outbox,
     events: &'a mut Events,
 }
 
 impl Context<'_> {
-    fn event(&mut self, fact: Fact) {
+    pub(crate) fn event(&mut self, fact: Fact) {
         self.events.count += 1;
         let event = Event {
             cursor: Cursor { incarnation: self.events.incarnation, number: self.events.count },
@@ -111,8 +116,9 @@ impl Context<'_> {
 
 /// What the link tells the other machines.
 enum LinkFact<'a> {
-    /// There is a session; `keyed`: the broker proved itself with the token.
-    Up { keyed: bool },
+    /// There is a session; `keyed`: the broker proved itself with the token. What is to
+    /// be said before anything else goes into `first`.
+    Up { keyed: bool, first: &'a mut Vec<AttachRequest> },
     /// The session is over, and why: nothing that was asked will be answered.
     Lost(&'a str),
     /// The broker answered a request.
@@ -176,18 +182,21 @@ fn route(
     local: &mut Local,
     inbox: &mut Option<Inbox>,
     tunnel: &mut Tunnel,
+    attach: &mut Controller,
     cx: &mut Context<'_>,
     fact: LinkFact<'_>,
 ) -> Option<PeerRequest> {
     match fact {
-        LinkFact::Up { keyed } => {
+        LinkFact::Up { keyed, first } => {
             tunnel.on_up(cx, keyed);
+            attach.on_up(cx, keyed, first);
             return inbox.as_mut()?.on_up();
         }
         LinkFact::Tunnel(frame) => tunnel.on_frame(cx, frame),
-        LinkFact::Manager(_) => {}
+        LinkFact::Manager(frame) => attach.on_frame(cx, frame),
         LinkFact::Lost(message) => {
             tunnel.on_lost(cx, TunnelEnd::SessionLost);
+            attach.on_lost(cx);
             local.on_lost(cx, message);
             inbox.as_mut()?.on_lost();
         }
@@ -212,12 +221,13 @@ struct Parts<'a> {
     local: &'a mut Local,
     inbox: &'a mut Option<Inbox>,
     tunnel: &'a mut Tunnel,
+    attach: &'a mut Controller,
 }
 
 impl Agent {
     /// An agent that dials at once: drain it before the first [`Engine::handle`].
     #[must_use]
-    pub fn new(mut config: AgentConfig, restored: RestoredAgent, entropy: Entropy, now: Now) -> Self {
+    pub fn new(mut config: AgentConfig, mut restored: RestoredAgent, entropy: Entropy, now: Now) -> Self {
         // Whoever stops at once can't keep what it is told.
         config.inbox = config.inbox.filter(|_| !config.once);
         #[cfg(feature = "model")]
@@ -230,6 +240,8 @@ impl Agent {
             events.incarnation = u32::from_be_bytes(drawn);
             events.ring = Some(Ring::new(events.incarnation, settings.event_ring));
         }
+        let applied = core::mem::take(&mut restored.applied);
+        let attach = Controller::new(&config.attach, applied, now);
         let inbox = config.inbox.clone().map(|settings| Inbox::new(settings, restored, now));
         let mut agent = Self {
             config,
@@ -242,11 +254,16 @@ impl Agent {
             local: Local::default(),
             inbox,
             tunnel: Tunnel::default(),
+            attach: Box::new(attach),
             life: Life::Serving,
             #[cfg(feature = "model")]
             longest,
         };
-        agent.parts(|parts, cx| parts.link.start(cx));
+        agent.parts(|parts, cx| {
+            parts.link.start(cx);
+            parts.attach.start(cx);
+        });
+        agent.attach();
         agent
     }
 
@@ -264,8 +281,8 @@ impl Agent {
             out: &mut self.out,
             events: &mut self.events,
         };
-        let Self { link, local, inbox, tunnel, .. } = self;
-        work(Parts { link, local, inbox, tunnel }, &mut cx)
+        let Self { link, local, inbox, tunnel, attach, .. } = self;
+        work(Parts { link, local, inbox, tunnel, attach }, &mut cx)
     }
 
     fn on_opened(&mut self, conn: ConnId, input: &Input<'_, AgentConfig>) -> bool {
@@ -290,21 +307,21 @@ impl Agent {
     }
 
     fn on_bytes(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
-        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel, attach }, cx| {
             if link.owns(conn) {
-                link.on_bytes(cx, bytes, &mut |cx, fact| route(local, inbox, tunnel, cx, fact));
+                link.on_bytes(cx, bytes, &mut |cx, fact| route(local, inbox, tunnel, attach, cx, fact));
                 return true;
             }
             if tunnel.owns(conn) {
                 tunnel.on_bytes(cx, conn, bytes);
                 return true;
             }
-            local.on_bytes(cx, conn, bytes, &mut around(link, inbox))
+            local.on_bytes(cx, conn, bytes, &mut around(link, inbox, attach))
         })
     }
 
     fn on_writable(&mut self, conn: ConnId, room: usize) -> bool {
-        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel, attach }, cx| {
             if link.owns(conn) {
                 link.on_writable(cx, room);
                 return true;
@@ -313,15 +330,15 @@ impl Agent {
                 tunnel.on_writable(cx, conn, room);
                 return true;
             }
-            local.on_writable(cx, conn, room, &mut around(link, inbox))
+            local.on_writable(cx, conn, room, &mut around(link, inbox, attach))
         })
     }
 
     /// `closed`: the connection is gone. Otherwise only its other half is.
     fn on_end(&mut self, conn: ConnId, closed: bool) -> bool {
-        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel, attach }, cx| {
             if link.owns(conn) {
-                link.on_end(cx, closed, &mut |cx, fact| route(local, inbox, tunnel, cx, fact));
+                link.on_end(cx, closed, &mut |cx, fact| route(local, inbox, tunnel, attach, cx, fact));
                 return true;
             }
             if tunnel.owns(conn) {
@@ -333,8 +350,11 @@ impl Agent {
     }
 
     fn on_done(&mut self, effect: EffectId, result: Result<(), EffectError>) -> bool {
-        self.parts(|Parts { link, inbox, tunnel, .. }, cx| {
+        self.parts(|Parts { link, inbox, tunnel, attach, .. }, cx| {
             if tunnel.on_done(cx, effect, &result) {
+                return true;
+            }
+            if attach.on_done(cx, effect, &result) {
                 return true;
             }
             let written = inbox.as_mut().and_then(|inbox| inbox.on_done(cx, effect, &result));
@@ -363,18 +383,22 @@ impl Agent {
     }
 
     fn on_timer(&mut self) {
-        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
-            link.on_timer(cx, &mut |cx, fact| route(local, inbox, tunnel, cx, fact));
+        self.parts(|Parts { link, local, inbox, tunnel, attach }, cx| {
+            link.on_timer(cx, &mut |cx, fact| route(local, inbox, tunnel, attach, cx, fact));
             tunnel.on_timer(cx);
+            attach.on_timer(cx);
             if let Some(inbox) = inbox {
                 inbox.on_timer(cx.now.boot);
             }
-            local.on_timer(cx);
+            local.on_timer(cx, attach);
         });
         if let Life::Draining { deadline } = self.life
             && deadline <= self.now.boot
         {
-            self.parts(|parts, cx| parts.local.close_all(cx));
+            self.parts(|parts, cx| {
+                parts.local.close_all(cx);
+                parts.attach.cut(cx);
+            });
         }
     }
 
@@ -383,8 +407,9 @@ impl Agent {
             return;
         }
         self.life = Life::Draining { deadline };
-        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+        self.parts(|Parts { link, local, inbox, tunnel, attach }, cx| {
             tunnel.drain(cx);
+            attach.drain(cx);
             link.stop(cx);
             local.drain(cx);
             if let Some(inbox) = inbox {
@@ -400,15 +425,16 @@ impl Agent {
             Life::Stopped => return None,
         };
         let offers = self.inbox.as_ref().and_then(Inbox::next_deadline);
-        [self.link.next_deadline(), self.local.next_deadline(), self.tunnel.next_deadline(), offers, drain]
-            .into_iter()
+        let own = [self.link.next_deadline(), self.local.next_deadline(), self.tunnel.next_deadline()];
+        own.into_iter()
+            .chain([self.attach.next_deadline(), offers, drain])
             .flatten()
             .min_by_key(|deadline| deadline.at)
     }
 }
 
-fn around<'a>(link: &'a mut Link, inbox: &'a mut Option<Inbox>) -> Around<'a> {
-    Around { upstream: link, mailbox: inbox.as_mut().map(|inbox| inbox as &mut dyn Mailbox) }
+fn around<'a>(link: &'a mut Link, inbox: &'a mut Option<Inbox>, attach: &'a Controller) -> Around<'a> {
+    Around { upstream: link, attach, mailbox: inbox.as_mut().map(|inbox| inbox as &mut dyn Mailbox) }
 }
 
 impl Engine for Agent {
@@ -424,7 +450,8 @@ impl Engine for Agent {
             Input::Finished { conn } => self.on_end(conn, false),
             Input::Closed { conn, .. } => self.on_end(conn, true),
             Input::Done { effect, result } => self.on_done(effect, result),
-            Input::Terminal { .. } | Input::Answered { .. } => false,
+            Input::Answered { effect, answer } => self.on_answered(effect, &answer),
+            Input::Terminal { .. } => false,
             Input::Tick => true,
             Input::Drain { deadline } => {
                 self.drain(deadline);
@@ -438,19 +465,24 @@ impl Engine for Agent {
             }
         };
         self.ignored += u64::from(!known);
+        // Who waits for what has just happened is answered before its time is up.
+        self.attach();
         self.on_timer();
         if self.life == Life::Serving && self.link.has_ended() {
             self.drain(self.now.boot);
             self.parts(|parts, cx| parts.local.close_all(cx));
         }
-        self.parts(|Parts { link, local, inbox, tunnel }, cx| {
+        if self.attach.is_stirred() {
+            self.attach();
+        }
+        self.parts(|Parts { link, local, inbox, tunnel, .. }, cx| {
             local.stream(cx, inbox.as_ref().map(Mailbox::kept));
             for released in local.released.drain(..) {
                 tunnel.on_client(cx, released);
             }
             tunnel.pump(cx, link);
         });
-        if matches!(self.life, Life::Draining { .. }) && self.local.is_empty() {
+        if matches!(self.life, Life::Draining { .. }) && self.local.is_empty() && self.is_drained() {
             self.life = Life::Stopped;
             self.out.stopped();
         }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::inbox::OFFER_TIMEOUT;
 use super::link::State;
 use super::{Agent, Life};
+use crate::attach::agent as attach;
 use crate::config::AgentConfig;
 use crate::obligations::Unguarded;
 
@@ -17,6 +18,7 @@ pub(super) struct Longest {
     redial: Duration,
     request: Duration,
     silent_intervals: u32,
+    attach: attach::Longest,
 }
 
 impl Longest {
@@ -31,8 +33,10 @@ impl Longest {
                 .max(config.ping_timeout)
                 .max(config.tunnel.dial_timeout)
                 .max(config.tunnel.linger)
+                .max(config.attach.wait_timeout)
                 .max(config.inbox.as_ref().map_or(Duration::ZERO, |inbox| inbox.timeout)),
             silent_intervals: config.silent_intervals,
+            attach: attach::Longest::new(&config.attach),
         }
     }
 
@@ -44,6 +48,7 @@ impl Longest {
             redial: self.redial.max(other.redial),
             request: self.request.max(other.request),
             silent_intervals: self.silent_intervals.max(other.silent_intervals),
+            attach: self.attach.widest(other.attach),
         };
     }
 }
@@ -79,6 +84,7 @@ impl Agent {
             guarded(Unguarded::new("a local request").on(conn), deadline, longest.request)?;
         }
         self.tunnel.check(armed, now, longest.request)?;
+        self.attach.check(armed, now, &longest.attach)?;
         // What is written ends with its `Done`, like every effect.
         for offer in self.inbox.iter().flat_map(|inbox| &inbox.offers) {
             guarded(Unguarded::new("an offer").of(offer.from), offer.until, OFFER_TIMEOUT)?;

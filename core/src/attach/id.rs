@@ -39,6 +39,11 @@ impl AttachId {
         Self(str::from_utf8(&digits).unwrap_or_default().into())
     }
 
+    /// No other comes before it.
+    pub(crate) fn least() -> Self {
+        Self("-".into())
+    }
+
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {

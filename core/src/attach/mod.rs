@@ -3,6 +3,7 @@
 //! What both sides and their shells share: identifiers, secrets, addresses, frames,
 //! records and settings. The two machines: `manager` (in the broker) and `agent`.
 
+pub(crate) mod agent;
 mod http;
 mod id;
 mod ledger;

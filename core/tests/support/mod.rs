@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use castra_core::RestoredAgent;
+use castra_core::attach::HttpRequest;
 use castra_core::auth::{Direction, Key, SessionKey, Transcript};
 use castra_core::boundary::{
     Batch, CloseCause, CloseReason, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote,
@@ -39,9 +40,39 @@ pub enum Out {
     Close(ConnId, CloseReason),
     Dial(EffectId, Time),
     Persist(EffectId, Batch),
+    Http(EffectId, Asked),
+    Type(EffectId, String, Vec<u8>, Time),
     Cancel(EffectId),
     Event(Fact),
     Stopped,
+}
+
+/// An HTTP request, as a manager sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Asked {
+    pub line: String,
+    pub bearer: String,
+    pub handshake: Option<String>,
+    pub body: String,
+    pub at: Time,
+    pub deadline: Time,
+    pub answer_max: usize,
+}
+
+impl Asked {
+    fn from(request: &HttpRequest, at: Time) -> Self {
+        let HttpRequest { method, to, path, bearer, handshake, body, deadline, answer_max } = request;
+        let scheme = if to.tls { "https" } else { "http" };
+        Self {
+            line: format!("{} {scheme}://{}{path}", method.as_str(), to.authority()),
+            bearer: bearer.expose().to_owned(),
+            handshake: handshake.as_ref().map(ToString::to_string),
+            body: String::from_utf8(body.0.clone()).unwrap(),
+            at,
+            deadline: *deadline,
+            answer_max: *answer_max,
+        }
+    }
 }
 
 pub struct World {
@@ -140,6 +171,12 @@ impl World {
                 }
                 Output::Effect { id, effect: Effect::Dial { deadline, .. } } => Out::Dial(id, deadline),
                 Output::Effect { id, effect: Effect::Persist(batch) } => Out::Persist(id, batch),
+                Output::Effect { id, effect: Effect::Http(request) } => {
+                    Out::Http(id, Asked::from(&*request, self.now))
+                }
+                Output::Effect { id, effect: Effect::Type { terminal, bytes, deadline } } => {
+                    Out::Type(id, terminal, bytes.0, deadline)
+                }
                 Output::Cancel { effect } => Out::Cancel(effect),
                 Output::Event(event) => Out::Event(event.fact),
                 Output::Stopped => Out::Stopped,

@@ -2,12 +2,14 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde_json::value::RawValue;
 
 use super::{Asked, Local, Pending};
 use crate::agent::Context;
 use crate::broker::walk::append_head;
+use crate::control::attach::{AttachmentRow, Attachments};
 use crate::control::reply::{ErrorCode, MessageResult, PeerChanged, PeerNames, PeersListed};
 use crate::event::Fact;
 use crate::id::GuestName;
@@ -18,7 +20,25 @@ use crate::peers::{Outcome, bounded_reason};
 impl Local {
     /// The session is over: nothing that was asked over it will be answered.
     pub(in crate::agent) fn on_lost(&mut self, cx: &mut Context<'_>, message: &str) {
-        self.fail_all(cx, ErrorCode::NotReachable, message);
+        let asked_there = |pending: &Pending| !matches!(pending.asked, Asked::Attached);
+        self.fail_all(cx, ErrorCode::NotReachable, message, asked_there);
+    }
+
+    /// Whether somebody waits for the agent to be attached.
+    pub(in crate::agent) fn awaits_attach(&self) -> bool {
+        self.pending.values().any(|pending| matches!(pending.asked, Asked::Attached))
+    }
+
+    /// The agent is attached.
+    pub(in crate::agent) fn on_attached(&mut self, cx: &mut Context<'_>, row: &AttachmentRow) {
+        let waited = |pending: &Pending| matches!(pending.asked, Asked::Attached);
+        let waited: Vec<_> = self.pending.extract_if(.., |_, pending| waited(pending)).collect();
+        for (_, pending) in waited {
+            self.conclude(cx, &pending, |client, cx| {
+                let data = Attachments { attachments: [row.clone()].into() };
+                client.reply(cx.out, pending.id.as_ref(), "attachments", data);
+            });
+        }
     }
 
     /// The answer to a question about who is there.

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 
 use super::tunnel::Released;
 use super::{Context, Mailbox, Upstream};
+use crate::attach::agent::Controller;
 use crate::boundary::{CloseReason, Deadline, PeerCred, Wakeup};
 use crate::control::client::Client;
 use crate::control::reply::ErrorCode;
@@ -49,6 +50,7 @@ pub(super) struct Seat {
 /// What the clients' requests are about, besides themselves.
 pub(super) struct Around<'a> {
     pub(super) upstream: &'a mut dyn Upstream,
+    pub(super) attach: &'a Controller,
     /// Only in an agent that takes part.
     pub(super) mailbox: Option<&'a mut dyn Mailbox>,
 }
@@ -66,10 +68,19 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Debug)]
 enum Asked {
     Guest(GuestRequestKind),
-    Register { peer: GuestName },
-    Unregister { peer: GuestName },
+    Register {
+        peer: GuestName,
+    },
+    Unregister {
+        peer: GuestName,
+    },
     List,
-    Send { to: GuestName, bytes: u64 },
+    Send {
+        to: GuestName,
+        bytes: u64,
+    },
+    /// Nothing: the agent says so itself.
+    Attached,
 }
 
 impl Local {
@@ -213,13 +224,17 @@ impl Local {
         true
     }
 
-    pub(super) fn on_timer(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_timer(&mut self, cx: &mut Context<'_>, attach: &Controller) {
         let due = |pending: &Pending| pending.deadline <= cx.now.boot;
         let ids: Vec<u64> =
             self.pending.iter().filter(|(_, pending)| due(pending)).map(|(&id, _)| id).collect();
         for id in ids {
             if let Some(pending) = self.pending.remove(&id) {
-                self.fail(cx, &pending, ErrorCode::Timeout, "the broker did not answer in time");
+                let message = match pending.asked {
+                    Asked::Attached => attach.explain(cx.now.boot),
+                    _ => "the broker did not answer in time".into(),
+                };
+                self.fail(cx, &pending, ErrorCode::Timeout, &message);
             }
         }
     }
@@ -237,7 +252,7 @@ impl Local {
     /// Answers everything with `shutting_down` and closes every client that is not
     /// still being written to.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
-        self.fail_all(cx, ErrorCode::ShuttingDown, "the agent stops");
+        self.fail_all(cx, ErrorCode::ShuttingDown, "the agent stops", |_| true);
         self.draining = true;
         self.clients.retain_mut(|seat| {
             (seat.events, seat.inbox) = (None, None);
@@ -258,8 +273,15 @@ impl Local {
         self.conclude(cx, pending, |client, cx| client.error(cx.out, pending.id.as_ref(), code, message));
     }
 
-    fn fail_all(&mut self, cx: &mut Context<'_>, code: ErrorCode, message: &str) {
-        for pending in core::mem::take(&mut self.pending).into_values() {
+    fn fail_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        code: ErrorCode,
+        message: &str,
+        which: impl Fn(&Pending) -> bool,
+    ) {
+        let failed: Vec<_> = self.pending.extract_if(.., |_, pending| which(pending)).collect();
+        for (_, pending) in failed {
             self.fail(cx, &pending, code, message);
         }
     }

@@ -11,6 +11,7 @@ use super::streams::{Follow, shown};
 use super::{Around, Asked, Local, Pending, Seat};
 use crate::agent::{Context, Events, Mailbox, Question, Upstream};
 use crate::broker::walk::{Filter, append_head};
+use crate::control::attach::Attachments;
 use crate::control::reply::{Empty, ErrorBody, ErrorCode, Inbox as InboxReply, Info, Limits};
 use crate::control::request::{Command, LINE_MAX, Request};
 use crate::event::Cursor;
@@ -25,7 +26,8 @@ use crate::time::millis;
 /// What is to be asked of the broker.
 struct Asking {
     asked: Asked,
-    question: Question,
+    /// `None`: the agent itself will know.
+    question: Option<Question>,
     bound: Duration,
 }
 
@@ -94,6 +96,10 @@ impl Seat {
                 let answer = around.mailbox()?.answer(&name, accept, reason)?;
                 around.upstream.tell(cx, &answer);
                 self.client.reply(cx.out, id, "peer_answered", Answered { name, accept });
+            }
+            Command::Attachments { wait } if !wait || around.attach.is_attached() => {
+                let attachments = around.attach.row(cx.config.name, cx.now.boot).into_iter().collect();
+                self.client.reply(cx.out, id, "attachments", Attachments { attachments });
             }
             Command::Hold { hold } => {
                 if let Some(stated) = around.mailbox()?.hold(hold) {
@@ -196,7 +202,9 @@ impl Seat {
             let message = format!("{} requests of this client are unanswered: wait for one", self.open);
             return Err(ErrorBody { code: ErrorCode::Busy, message });
         }
-        around.upstream.ask(cx, &asking.question)?;
+        if let Some(question) = &asking.question {
+            around.upstream.ask(cx, question)?;
+        }
         self.open += 1;
         Ok(asking)
     }
@@ -221,13 +229,13 @@ fn asking(
             any,
             timeout_ms: Some(millis(bound)),
         });
-        Asking { asked: Asked::Guest(kind), question, bound }
+        Asking { asked: Asked::Guest(kind), question: Some(question), bound }
     };
     let mut peer = |asked, request: &dyn Fn(Option<u64>) -> PeerRequest| {
         let bound = timeout.unwrap_or(around.mailbox()?.settings().timeout);
         // The broker's answer says more than a timeout here: it gets a little less time.
         let within = millis(bound - ON_THE_WAY.min(bound / 4));
-        Ok(Asking { asked, question: Question::Peer(request(Some(within))), bound })
+        Ok(Asking { asked, question: Some(Question::Peer(request(Some(within)))), bound })
     };
     match command {
         Command::Status { guests } => {
@@ -241,6 +249,10 @@ fn asking(
         }
         Command::Restore { guest: name } => {
             Ok(guest(GuestRequestKind::Restore, Vec::from([name]), None, false, config.wait_timeout))
+        }
+        Command::Attachments { .. } => {
+            let bound = timeout.unwrap_or(config.attach.wait_timeout);
+            Ok(Asking { asked: Asked::Attached, question: None, bound })
         }
         Command::RegisterPeer { source, name } => {
             own(cx, source)?;
