@@ -107,6 +107,11 @@ fn check(plan: &Plan) -> Result<(), &'static str> {
     if plan.guests.iter().flat_map(|guest| &guest.inbox).any(|inbox| inbox.policies.is_empty()) {
         return Err("an inbox needs a policy for its first life");
     }
+    if let Some(attach) = &plan.attach
+        && (attach.guests.len() != count || !attach.steps.iter().all(|step| known(step.guest)))
+    {
+        return Err("managed attach names a guest that isn't there");
+    }
     if !plan.faults.is_sorted_by_key(|fault| fault.at_ms) {
         return Err("the faults are not in the order of time");
     }

@@ -72,7 +72,8 @@ impl Outside {
             self.withdraw(hub, owner, witness, id);
         }
         self.go_on(hub, owner, witness);
-        for typing in self.typing.extract_if(.., |typing| typing.ends_at() <= hub.now) {
+        let now = hub.now;
+        for typing in self.typing.extract_if(.., |typing| typing.ends_at() <= now) {
             witness.of_attach(|attach| attach.ends_typing(owner.node));
             let (job, outcome) = typing.end(hub, owner.node, witness);
             self.done.push(Done { job, outcome });
@@ -145,7 +146,8 @@ impl Outside {
                         }
                         end => end.into_iter().for_each(|end| hub.close(end)),
                     }
-                    witness.of_attach(|attach| attach.is_answered(node, job, answer.status, answer.retry_after));
+                    witness
+                        .of_attach(|attach| attach.is_answered(node, job, answer.status, answer.retry_after));
                     let answer::Answer { status, retry_after, body, .. } = answer;
                     Outcome::Answered { status, retry_after, body }
                 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Guest, GuestKind};
+use castra_core::peers::Policy;
+
+use super::{Guest, GuestKind, Inbox};
 use crate::choice::Choice;
 
 /// Managed attach.
@@ -123,7 +125,7 @@ impl Step {
 /// Draws whether there is managed attach in a world, and what is done about it.
 pub(super) fn draw(
     choice: &mut impl Choice,
-    guests: &[Guest],
+    guests: &mut [Guest],
     most: usize,
     (chaos_ms, window_ms): (u64, u64),
 ) -> Option<Attach> {
@@ -131,6 +133,12 @@ pub(super) fn draw(
         return None;
     }
     let managed = guests.iter().map(|_| managed(choice)).collect();
+    for guest in guests.iter_mut().filter(|guest| guest.kind == GuestKind::Agent) {
+        // Who keeps nothing applies nothing.
+        if guest.inbox.is_none() && !choice.once_in(6) {
+            guest.inbox = Some(Inbox { policies: vec![Policy::Default], require_authenticated: false });
+        }
+    }
     let mut tasks = Vec::new();
     for task in Task::ALL {
         let usual = match task {
@@ -156,11 +164,8 @@ pub(super) fn draw(
     }
     for _ in 0..choice.below(most as u32 + 1) {
         let Some(task) = (!tasks.is_empty()).then(|| choice.pick(&tasks)) else { break };
-        let guest = if choice.once_in(8) {
-            choice.below(guests.len() as u32) as usize
-        } else {
-            choice.pick(&agents)
-        };
+        let guest =
+            if choice.once_in(8) { choice.below(guests.len() as u32) as usize } else { choice.pick(&agents) };
         steps.push(step(choice, task, guest, (chaos_ms, window_ms)));
     }
     steps.sort_by_key(|step| step.at_ms);
@@ -185,12 +190,7 @@ fn managed(choice: &mut impl Choice) -> Managed {
     }
 }
 
-fn step(
-    choice: &mut impl Choice,
-    task: Task,
-    guest: usize,
-    (chaos_ms, window_ms): (u64, u64),
-) -> Step {
+fn step(choice: &mut impl Choice, task: Task, guest: usize, (chaos_ms, window_ms): (u64, u64)) -> Step {
     Step {
         at_ms: choice.between(0, chaos_ms),
         task,

@@ -9,6 +9,7 @@ mod clients;
 mod errands;
 mod faults;
 mod inboxes;
+mod managing;
 mod peace;
 mod scripts;
 mod turns;
@@ -32,6 +33,7 @@ use crate::chronicle::{Chronicle, MarkKind, Role};
 use crate::disk::{Disk, SimWork};
 use crate::net::{Hub, NodeId, Owner, Shared, SimNet};
 use crate::outcome::Outcome;
+use crate::outside::SharedOutside;
 use crate::plan::{Carrier, Plan};
 use crate::scribe::Scribe;
 use crate::violation::Violation;
@@ -41,6 +43,8 @@ use crate::witness::{BROKER, Witness, number};
 use clients::Command;
 use errands::Errand;
 use inboxes::InboxDisk;
+use managing::stand_in::StandIn;
+use managing::tasks::Tasking;
 use scripts::Script;
 
 /// A world that can be run once.
@@ -72,6 +76,8 @@ pub struct World {
     peaceful: bool,
     /// Guests that are gone for good.
     left: Vec<bool>,
+    /// The manager that is not this broker.
+    other_manager: Option<NodeId>,
     #[cfg(feature = "planted")]
     planted: Option<castra_core::planted::Bug>,
 }
@@ -101,6 +107,8 @@ struct Process {
     inside: Option<NodeId>,
     /// Since when it runs without a pause.
     steady: Time,
+    /// What an agent has done outside of itself.
+    outside: Option<SharedOutside>,
 }
 
 impl Process {
@@ -124,6 +132,8 @@ enum Body {
     Script(Box<Script>),
     Command(Box<Command>),
     Errand(Box<Errand>),
+    Task(Box<Tasking>),
+    StandIn(Box<StandIn>),
 }
 
 /// What the world itself has to do.
@@ -137,6 +147,8 @@ enum Todo {
     Fault(usize),
     /// The plan's act begins.
     Act(usize),
+    /// The plan's step of managed attach begins.
+    Step(usize),
     /// A frozen process goes on.
     Thaw(NodeId),
     /// A twin ends.
@@ -219,6 +231,7 @@ impl World {
             done: Vec::new(),
             peaceful: false,
             left: vec![false; plan.guests.len()],
+            other_manager: None,
             #[cfg(feature = "planted")]
             planted: None,
         }
@@ -393,6 +406,7 @@ impl World {
             Todo::Client(index) => self.start_client(index),
             Todo::Fault(index) => self.inject(index),
             Todo::Act(index) => self.start_act(index),
+            Todo::Step(index) => self.start_step(index),
             Todo::Thaw(node) => self.thaw(node),
             Todo::EndTwin(node) => self.end_twin(node),
             Todo::Drained(life) => self.drained(life),
@@ -436,6 +450,8 @@ impl World {
             (Some(guest), _) => (format!("guest-{guest}"), Role::Guest),
             (None, Body::Command(command)) => (command.to_string(), Role::Client),
             (None, Body::Errand(errand)) => (errand.to_string(), Role::Client),
+            (None, Body::Task(task)) => (task.to_string(), Role::Client),
+            (None, Body::StandIn(_)) => ("another manager".to_owned(), Role::Client),
             (None, _) => ("broker".to_owned(), Role::Broker),
         }
     }
@@ -474,6 +490,9 @@ fn bounds(plan: &Plan) -> Sizes {
         message_bytes: config.peers.mail_bytes_max,
         streams: config.tunnel.streams_max,
         stream_bytes: config.tunnel.bytes_max(),
+        attachments: config.manager.attachments_max,
+        actions: usize::MAX,
+        http_clients: config.manager.connections_max,
         peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
     }
 }

@@ -53,7 +53,8 @@ impl Managing {
                 if let Some((at, Some(rest), _)) = rested
                     && now + Duration::from_millis(1) < at + rest
                 {
-                    let text = format!("{guest} tries again after {} ms of {rest:?}", now.since(at).as_millis());
+                    let text =
+                        format!("{guest} tries again after {} ms of {rest:?}", now.since(at).as_millis());
                     return Err(("A2", text));
                 }
                 if *attempt > AttachSettings::default().attempts_max {
@@ -68,7 +69,9 @@ impl Managing {
                 let rest = retry_ms.map(Duration::from_millis);
                 series.failed = Some((now, rest, code.clone()));
                 let asked = series.retry_after.take();
-                rest.map_or(Ok(()), |rest| fits(*attempt, rest, asked).map_err(|text| ("A2", format!("{guest} {text}"))))
+                rest.map_or(Ok(()), |rest| {
+                    fits(*attempt, rest, asked).map_err(|text| ("A2", format!("{guest} {text}")))
+                })
             }
             AttachFact::Success { session, .. } => {
                 count(&mut self.counts, "success");

@@ -31,7 +31,7 @@ impl Witness {
     }
 
     /// The broker says something on a connection.
-    pub(super) fn said_of_attach(&mut self, conn: ConnId, bytes: &[u8]) {
+    pub(in crate::witness) fn said_of_attach(&mut self, conn: ConnId, bytes: &[u8]) {
         if self.attach.is_none() || find(bytes, TYPE).is_none() {
             return;
         }
@@ -49,7 +49,7 @@ impl Witness {
     }
 
     /// An agent says something.
-    pub(super) fn answered_about_attach(&mut self, node: NodeId, bytes: &[u8]) {
+    pub(in crate::witness) fn answered_about_attach(&mut self, node: NodeId, bytes: &[u8]) {
         if self.attach.is_none() {
             return;
         }
@@ -70,7 +70,9 @@ impl Managing {
         };
         // Durable before it leaves.
         let durable = self.attachments.values().any(|record| {
-            record.handshake == name && record.session == session && handshake.controller_token.as_ref() == Some(&record.token)
+            record.handshake == name
+                && record.session == session
+                && handshake.controller_token.as_ref() == Some(&record.token)
         });
         let block = handshake.controller_auto_attach.as_ref();
         let url = block.and_then(|block| block.manager_url.as_ref()).and_then(|url| url.parse().ok());
@@ -95,11 +97,15 @@ impl Managing {
                 });
                 let guest = agent.guest;
                 if same.next().is_none() {
-                    let text = format!("{guest} attaches over its link by {handshake_id}, which it was not sent so");
+                    let text =
+                        format!("{guest} attaches over its link by {handshake_id}, which it was not sent so");
                     return Err(("A3", text));
                 }
                 if !agent.trusting {
-                    return Err(("A4", format!("{guest} attaches by {handshake_id}, which it may not trust")));
+                    return Err((
+                        "A4",
+                        format!("{guest} attaches by {handshake_id}, which it may not trust"),
+                    ));
                 }
                 if agent.asking.iter().any(|asking| asking.attaches) {
                     return Err(("A1", format!("{guest} attaches over its link, and asks over HTTP, too")));

@@ -125,9 +125,10 @@ fn by_what_right(agent: &Watched, handed: &[Handed], request: &HttpRequest) -> C
     {
         return Ok(());
     }
-    let by = handed.iter().rev().find(|handed| {
-        handed.token.as_ref() == Some(&request.bearer) && handed.url.as_ref().is_some_and(to)
-    });
+    let by = handed
+        .iter()
+        .rev()
+        .find(|handed| handed.token.as_ref() == Some(&request.bearer) && handed.url.as_ref().is_some_and(to));
     let Some(by) = by else {
         return Err(("A4", format!("{guest} sends {} a token that is not for it", shown(&request.to))));
     };
