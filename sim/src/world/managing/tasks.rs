@@ -138,8 +138,13 @@ impl Tasking {
             Ok(reply) => reply,
             Err(error) => return unreadable(witness, &error),
         };
-        let Some(RequestId::Number(id)) = &reply.id else {
-            return witness.blame("L4", guest, format!("{self}: an answer to no question"));
+        let id = match &reply.id {
+            Some(RequestId::Number(id)) => id,
+            Some(RequestId::Text(_)) => {
+                return witness.blame("L4", guest, format!("{self}: an id that nobody gave"));
+            }
+            // It is not let in, or not any more.
+            None => return,
         };
         let index = usize::try_from(*id).ok().and_then(|id| id.checked_sub(1));
         match index.and_then(|index| self.answered.get_mut(index)) {
