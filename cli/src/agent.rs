@@ -89,6 +89,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
         connect: connect.clone(),
         terminals: args.terminals_socket.clone(),
         hosted: terminals.and_then(|terminals| term::serve::beside_it(args.hosted, terminals, None)),
+        exec: None,
         socket,
         inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),

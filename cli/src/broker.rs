@@ -135,6 +135,7 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         terminals: term::serve::beside_it(settings.hosted, socket, Some(log)),
         state_dir,
         listen,
+        manager: None,
         pidfile: settings.pidfile.clone(),
         logfile: settings.logfile.clone(),
         handshake_dir: settings.handshake_dir.clone(),

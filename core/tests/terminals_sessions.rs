@@ -57,6 +57,25 @@ fn whoever_comes_to_a_new_terminal_waits_for_its_record_too() {
 }
 
 #[test]
+fn a_terminal_that_was_refused_for_being_late_does_not_run_when_it_comes() {
+    for slow_disk in [false, true] {
+        let mut host = Host::new();
+        let conn = host.control("A");
+        (host.held_spawns, host.held_persists) = (!slow_disk, slow_disk);
+        let seq = host.ask(conn, &Request::Create(Box::default()));
+        host.pass(10_001);
+        assert!(matches!(host.answer(conn, seq), Some(Answer::Error { code: "SESSION_ERROR", .. })));
+        (host.held_spawns, host.held_persists) = (false, false);
+        host.run();
+        host.pass(5000);
+        let fake = host.fakes.get(&1);
+        assert!(fake.is_none_or(|fake| fake.deeds.iter().any(|deed| deed == "HangUp")), "{slow_disk}");
+        let rows = host.granted(conn, &Request::List).sessions.unwrap();
+        assert!(rows.iter().all(|row| row.state != Some(State::Running)), "{slow_disk}: {rows:?}");
+    }
+}
+
+#[test]
 fn an_ended_terminal_is_let_go_once_its_end_is_durable() {
     let mut host = Host::new();
     let conn = host.control("A");
@@ -259,7 +278,9 @@ fn an_ended_terminal_stays_listed_for_ten_minutes_and_shows_its_last_screen_and_
     let resume = Attach { session, resume_from: Some(4000), ..Attach::default() };
     assert_eq!(host.granted(conn, &Request::Attach(resume)).resumed, Some(true));
     assert_eq!((host.peer(conn).received[&session], host.events(conn).len()), (1000, 1));
-    host.pass(600_000);
+    host.pass(599_999);
+    assert_eq!(host.granted(conn, &Request::List).sessions.unwrap().len(), 1);
+    host.pass(1);
     assert_eq!(host.granted(conn, &Request::List).sessions.unwrap().len(), 0);
     host.pass(1000);
     assert!(host.records.is_empty() && host.tails.is_empty());
@@ -403,6 +424,12 @@ fn a_daemon_that_stops_keeps_its_terminals_or_ends_them() {
         assert_eq!((host.stopped, host.door), (keep, 0));
         if !keep {
             assert_eq!(host.refused(conn, &Request::Create(Box::default())), ErrorCode::ShuttingDown);
+            // The door is shut; a shell that let somebody in all the same is told what to say.
+            let late = host.open();
+            let said = b"\x84\xa4type\xa5error\xa3seq\x00\xa4code\xadSHUTTING_DOWN\
+                \xa7message\xb6the daemon is stopping";
+            let late = host.peer(late);
+            assert_eq!((late.answers[&0].as_slice(), late.open), (&said[..], false));
             host.pass(2999);
             assert!(!host.stopped);
             host.pass(1);

@@ -23,6 +23,7 @@ use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::store::StoreError;
+use crate::terminals::exec::{self, Exec, ExecError};
 use crate::terminals::service::{TerminalsError, TerminalsOptions, TerminalsThread};
 use crate::threads::ThreadWork;
 
@@ -48,8 +49,12 @@ pub struct AgentOptions {
     /// The socket of this guest's own terminals: the agent leads the broker's clients,
     /// and local ones, there. It need not be there yet.
     pub terminals: Option<PathBuf>,
-    /// They are served here, on a thread of their own; in place of `terminals`.
+    /// They are served here, on a thread of their own; in place of `terminals`. A manager's
+    /// actions type into these alone.
     pub hosted: Option<TerminalsOptions>,
+    /// What runs in one of the hosted ones, named [`exec::MAIN`], from the start; unless one
+    /// of that name runs already.
+    pub exec: Option<Exec>,
     /// A trace of everything goes to this file, which must not exist. It holds the guest's key.
     pub record: Option<PathBuf>,
 }
@@ -99,6 +104,9 @@ pub enum AgentError {
     /// The guest's terminals can't be served.
     #[error(transparent)]
     Terminals(#[from] Box<TerminalsError>),
+    /// The program that was to run in a terminal can't be started.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
     /// There is no recording: usage, if the file exists.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -141,7 +149,7 @@ pub fn run(
     on_ready: impl FnOnce(&[String]),
     mut on_event: impl FnMut(&Event),
 ) -> Result<AgentEnd, AgentError> {
-    let AgentOptions { mut config, connect, socket, inbox, mut terminals, hosted, record } = options;
+    let AgentOptions { mut config, connect, socket, inbox, mut terminals, hosted, exec, record } = options;
     let mut warnings = Vec::new();
     let hosted = hosted.filter(|_| !config.once).map(TerminalsThread::start);
     let hosted = hosted.transpose().map_err(Box::new)?.map(|(thread, serving)| {
@@ -149,12 +157,17 @@ pub fn run(
         terminals = Some(serving.socket);
         thread
     });
+    let ours = terminals.clone().filter(|_| hosted.is_some());
     config.terminals = terminals.is_some() && !config.once;
     let (store, restored) = match inbox.filter(|_| config.inbox.is_some() && !config.once) {
         Some(place) => open_inbox(place, clock::now().wall, &mut warnings)?,
         None => (None, RestoredAgent::default()),
     };
     config.inbox = config.inbox.filter(|_| store.is_some());
+    let hosted = match (&ours, exec) {
+        (Some(socket), Some(exec)) => start_program(hosted, socket, &exec)?,
+        _ => hosted,
+    };
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
@@ -170,7 +183,10 @@ pub fn run(
     }
     fill_config(&mut config, &connect, socket.as_deref()).map_err(internal("drawing a boot id"))?;
     let once = config.once;
-    let work = ThreadWork::new(store, None, net.waker()).map_err(internal("starting workers"))?;
+    let mut work = ThreadWork::new(store, None, net.waker()).map_err(internal("starting workers"))?;
+    if let Some(socket) = ours {
+        work = work.with_typist(socket);
+    }
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
     let (recording, sink) = record.map(|path| record::start(&path, net.waker(), true)).transpose()?.unzip();
@@ -219,6 +235,18 @@ pub fn run(
         Ok(Ended::Signalled(number)) => Err(AgentError::Signalled(number)),
         Err(error) => Err(AgentError::Internal { what: "waiting for the network", error }),
     }
+}
+
+/// The terminals, with the program in one of them; without it there are none.
+fn start_program(
+    hosted: Option<TerminalsThread>,
+    socket: &Path,
+    program: &Exec,
+) -> Result<Option<TerminalsThread>, AgentError> {
+    let Err(error) = exec::start(socket, program) else { return Ok(hosted) };
+    // What made the program fail matters more than how its terminals end.
+    let _ = hosted.map(TerminalsThread::stop);
+    Err(error.into())
 }
 
 type Durable = (Option<Box<dyn Commit>>, RestoredAgent);

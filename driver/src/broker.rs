@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::files::{
     LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, read_records,
     write_whole,
 };
-use crate::listen::{ListenError, listen_for_clients, listen_on};
+use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
 use crate::record::{self, RecordError};
@@ -51,6 +52,9 @@ pub struct BrokerOptions {
     pub state_dir: PathBuf,
     /// Where guests come in. None is legal, and lonely.
     pub listen: Vec<ListenAddress>,
+    /// Where the manager's HTTP clients come in; `None`: guests attach over their links.
+    /// The configuration's `manager.http` follows it, with the real port.
+    pub manager: Option<SocketAddr>,
     /// Default: `broker.pid` in the state directory.
     pub pidfile: Option<PathBuf>,
     /// Default: `logs/broker.log` in the state directory. `events.jsonl` stands beside it.
@@ -72,7 +76,7 @@ pub struct BrokerOptions {
 /// A broker that serves.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Serving {
-    /// Where guests come in, with real ports.
+    /// Where guests come in, with real ports, and then the manager's address: `http://…`.
     pub listen: Vec<String>,
     /// The control socket.
     pub control: PathBuf,
@@ -176,7 +180,18 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         Ok::<_, BrokerError>(())
     };
     for address in &options.listen {
-        let bound = listen_on(address, &mut warnings)?;
+        let mut bound = listen_on(address, &mut warnings)?;
+        if options.manager.is_some() {
+            bound.tell_local();
+        }
+        listen.push(bound.address.clone());
+        add(bound, &mut net)?;
+    }
+    let mut config = options.config.clone();
+    config.manager.http = None;
+    if let Some(address) = options.manager {
+        let (bound, address) = listen_for_manager(address, &mut warnings)?;
+        config.manager.http = Some(address);
         listen.push(bound.address.clone());
         add(bound, &mut net)?;
     }
@@ -184,7 +199,6 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     holder.listen.clone_from(&listen);
     describe(&mut lock, &holder, &mut warnings);
 
-    let mut config = options.config.clone();
     fill_identity(&mut config, &options.state_dir, &listen, started.wall);
     let connections_max = connections_max();
     // Half of the descriptors are for guests that proved themselves.

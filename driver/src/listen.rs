@@ -50,6 +50,18 @@ pub struct Bound {
     pub address: String,
     /// The socket file to remove in the end.
     pub path: Option<PathBuf>,
+    pub(crate) local: Local,
+}
+
+/// Our own end of what a listener takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Local {
+    /// Nobody wants to know.
+    Unasked,
+    /// It is the listener's own.
+    Known(SocketAddr),
+    /// Each has its own: the listener takes what comes to any address.
+    Each,
 }
 
 /// Why nobody can listen there.
@@ -92,7 +104,8 @@ pub fn listen_on(address: &ListenAddress, warnings: &mut Vec<String>) -> Result<
         ListenAddress::Unix { path, .. } => {
             let fd = listen_unix(path)?;
             let path = Some(path.clone());
-            Ok(Bound { fd, carrier: Carrier::Unix, via, address: address.to_string(), path })
+            let address = address.to_string();
+            Ok(Bound { fd, carrier: Carrier::Unix, via, address, path, local: Local::Unasked })
         }
         ListenAddress::Tcp { host, port } => {
             let (fd, bound) = listen_tcp(host, *port).map_err(|error| refused(address.to_string(), error))?;
@@ -102,13 +115,37 @@ pub fn listen_on(address: &ListenAddress, warnings: &mut Vec<String>) -> Result<
                      prefer a loopback address, unix or vsock, or at least --require-token"
                 ));
             }
-            Ok(Bound { fd, carrier: Carrier::Tcp, via, address: format!("tcp:{bound}"), path: None })
+            let address = format!("tcp:{bound}");
+            Ok(Bound { fd, carrier: Carrier::Tcp, via, address, path: None, local: Local::Unasked })
         }
         ListenAddress::Vsock { port } => {
             let (fd, port) = listen_vsock(*port).map_err(|error| refused(address.to_string(), error))?;
-            Ok(Bound { fd, carrier: Carrier::Vsock, via, address: format!("vsock:{port}"), path: None })
+            let address = format!("vsock:{port}");
+            Ok(Bound { fd, carrier: Carrier::Vsock, via, address, path: None, local: Local::Unasked })
         }
     }
+}
+
+/// Listens for HTTP clients of the manager, and says at which address with which port.
+/// What is legal but unwise is added to `warnings`.
+///
+/// # Errors
+/// The address is taken, unusable or not ours; see [`ListenError`].
+pub fn listen_for_manager(
+    address: SocketAddr,
+    warnings: &mut Vec<String>,
+) -> Result<(Bound, SocketAddr), ListenError> {
+    let listening = listen_tcp_at(address);
+    let (fd, bound) = listening.map_err(|error| refused(format!("http://{address}"), error))?;
+    let address = format!("http://{bound}");
+    if !bound.ip().is_loopback() {
+        warnings.push(format!(
+            "{address} can be reached from other machines, and HTTP is not encrypted: whoever listens in \
+             reads the tokens that steer guests; prefer a loopback address or attaching over the link"
+        ));
+    }
+    let via = Via::Manager;
+    Ok((Bound { fd, carrier: Carrier::Tcp, via, address, path: None, local: Local::Unasked }, bound))
 }
 
 /// Listens for local clients at `path` (0600; its directory keeps others out too).
@@ -130,7 +167,8 @@ pub fn listen_for_terminals(path: &Path) -> Result<Bound, ListenError> {
 fn listen_locally(path: &Path, via: Via) -> Result<Bound, ListenError> {
     let fd = listen_unix(path)?;
     let address = format!("unix:{}", path.display());
-    Ok(Bound { fd, carrier: Carrier::Unix, via, address, path: Some(path.to_owned()) })
+    let path = Some(path.to_owned());
+    Ok(Bound { fd, carrier: Carrier::Unix, via, address, path, local: Local::Unasked })
 }
 
 impl Bound {
@@ -148,6 +186,25 @@ impl Bound {
                 let remote = vsock_peer(&fd).unwrap_or(Remote::Unknown);
                 Ok((fd, remote))
             }
+        }
+    }
+
+    /// From now on says of each TCP connection to which of our addresses it came. That
+    /// costs a call for each where the listener takes what comes to any address.
+    pub fn tell_local(&mut self) {
+        if self.carrier == Carrier::Tcp {
+            let address = getsockname(&self.fd).ok().and_then(|address| SocketAddr::try_from(address).ok());
+            let known = address.filter(|address| !address.ip().is_unspecified());
+            self.local = known.map_or(Local::Each, Local::Known);
+        }
+    }
+
+    /// To which of our addresses a connection came, if somebody wants to know.
+    pub(crate) fn local_of(&self, accepted: &OwnedFd) -> Option<SocketAddr> {
+        match self.local {
+            Local::Unasked => None,
+            Local::Known(address) => Some(address),
+            Local::Each => getsockname(accepted).ok().and_then(|address| SocketAddr::try_from(address).ok()),
         }
     }
 

@@ -102,6 +102,52 @@ fn accepted_tcp_connections_do_not_wait_for_more_bytes() {
     assert_eq!(net.accept(id, CONN).expect_err("nobody else").kind(), io::ErrorKind::WouldBlock);
 }
 
+/// To which of our addresses the next connection came.
+fn local_of_next(bound: Bound, to: SocketAddr) -> Option<SocketAddr> {
+    let mut net = MioNet::new().expect("a poller");
+    let id = net.listen(bound).expect("a watched one");
+    let _client = std::net::TcpStream::connect(to).expect("a connection");
+    net.accept(id, CONN).expect("a client").local
+}
+
+#[test]
+fn which_address_a_guest_came_to_is_told_where_somebody_wants_to_know() {
+    let port = |bound: &Bound| bound.address.rsplit(':').next().expect("a port").parse().expect("a port");
+    for address in ["tcp:127.0.0.2:0", "tcp:0.0.0.0:0"] {
+        for told in [false, true] {
+            let mut bound =
+                listen_on(&address.parse().expect("an address"), &mut Vec::new()).expect("a port");
+            let to = SocketAddr::from(([127, 0, 0, 2], port(&bound)));
+            if told {
+                bound.tell_local();
+                // No question for each connection where the answer is known.
+                let asks = bound.local == Local::Each;
+                assert_eq!(asks, address.contains("0.0.0.0"), "{:?}", bound.local);
+            }
+            assert_eq!(local_of_next(bound, to), told.then_some(to), "{address}");
+        }
+    }
+    let directory = scratch();
+    let mut bound = listen_for_clients(&directory.path().join("control.sock")).expect("a listener");
+    bound.tell_local();
+    assert_eq!(bound.local, Local::Unasked);
+}
+
+#[test]
+fn the_managers_listener_warns_where_others_can_reach_it() {
+    let mut warnings = Vec::new();
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let (bound, address) = listen_for_manager(loopback, &mut warnings).expect("a port");
+    assert_eq!((bound.via, bound.address.as_str()), (Via::Manager, format!("http://{address}").as_str()));
+    assert!(warnings.is_empty() && address.port() != 0);
+    let error = listen_for_manager(address, &mut warnings).expect_err("taken");
+    assert!(matches!(error, ListenError::Taken { .. }), "{error}");
+    assert_eq!(local_of_next(bound, address), None);
+    let public = "0.0.0.0:0".parse().expect("an address");
+    listen_for_manager(public, &mut warnings).expect("a port");
+    assert!(warnings.len() == 1 && warnings[0].contains("not encrypted"), "{warnings:?}");
+}
+
 #[test]
 fn a_vsock_listener_binds_where_the_kernel_has_vsock() {
     let mut warnings = Vec::new();

@@ -179,9 +179,9 @@ impl Net for MioNet {
             (Remote::Unknown, Some(PeerCred { uid, pid, .. })) => Remote::Process { uid, pid },
             (remote, _) => remote,
         };
-        let carrier = bound.carrier;
+        let (carrier, local) = (bound.carrier, bound.local_of(&fd));
         self.insert(conn, fd, carrier, Interest::READABLE)?;
-        Ok(Accepted { remote, local: None, peer_cred })
+        Ok(Accepted { remote, local, peer_cred })
     }
 
     fn connect(&mut self, conn: ConnId, target: &Target) -> io::Result<()> {

@@ -14,8 +14,10 @@ use castra_core::event::Escaped;
 use crate::config_file::ConfigReader;
 use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
+use crate::http::Http;
 use crate::start::Starts;
 use crate::terminals::porter::{Porter, Tell};
+use crate::typist::Typist;
 use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 
 /// Most batches that share one transaction.
@@ -24,8 +26,8 @@ const GROUP: usize = 128;
 /// Address space for a worker's stack; the standard library's own choice.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
-/// Worker threads: one for the database, one for files, one for name look-ups,
-/// each started with its first job.
+/// Worker threads: one for the database, one for files, one for name look-ups, up to
+/// four for HTTP requests and one that types, each started with its first job.
 #[derive(Debug)]
 pub struct ThreadWork {
     database: Lane<Batch>,
@@ -33,6 +35,8 @@ pub struct ThreadWork {
     names: Lane<(String, u16)>,
     starts: Option<Starts>,
     terminals: Option<Porter>,
+    http: Http,
+    typist: Option<Typist>,
     finished: Receiver<Done>,
     reports: Reports,
 }
@@ -71,6 +75,11 @@ impl Reports {
         // Nobody listens any more when the loop has ended.
         let _ = self.finished.send(Done { job, outcome });
         (self.wake)();
+    }
+
+    fn teller(&self) -> Tell {
+        let reports = self.clone();
+        Arc::new(move |job, outcome| reports.done(job, outcome))
     }
 }
 
@@ -141,12 +150,15 @@ impl ThreadWork {
     ) -> io::Result<Self> {
         let (sender, finished) = channel();
         let reports = Reports { finished: sender, wake };
+        let http = Http::new(reports.teller());
         let mut work = Self {
             database: Lane::new("castra-database"),
             files: Lane::new("castra-files"),
             names: Lane::new("castra-names"),
             starts: None,
             terminals: None,
+            http,
+            typist: None,
             finished,
             reports,
         };
@@ -173,6 +185,14 @@ impl ThreadWork {
         Self { terminals: Some(porter), ..self }
     }
 
+    /// The same, and [`Job::Type`] types into terminals of the daemon behind `socket`,
+    /// which has to be of this process: it asks for no token then.
+    #[must_use]
+    pub fn with_typist(self, socket: PathBuf) -> Self {
+        let typist = Some(Typist::new(socket, self.reports.teller()));
+        Self { typist, ..self }
+    }
+
     /// Whoever looks after the terminals.
     #[must_use]
     pub const fn terminals(&self) -> Option<&Porter> {
@@ -182,8 +202,7 @@ impl ThreadWork {
     /// Takes what others than these workers have done for the loop.
     #[must_use]
     pub fn teller(&self) -> Tell {
-        let reports = self.reports.clone();
-        Arc::new(move |job, outcome| reports.done(job, outcome))
+        self.reports.teller()
     }
 
     /// Appends what was finished since the last call.
@@ -192,9 +211,11 @@ impl ThreadWork {
     }
 
     /// Finishes what was asked for, for at most `patience`; then leaves the
-    /// threads to their fate. Says whether everything was done.
+    /// threads to their fate. Requests and typing end at once. Says whether
+    /// everything else was done.
     pub fn stop(mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
+        drop((self.http, self.typist.take()));
         let database = self.database.stop(deadline);
         self.files.stop(deadline) && database
     }
@@ -241,7 +262,15 @@ impl Work for ThreadWork {
                 }
                 return;
             }
-            Job::Http { .. } | Job::Type { .. } => Some("this program can't do that"),
+            Job::Http { request, patience } => return self.http.submit(id, request, patience),
+            Job::Type { terminal, bytes, patience } => {
+                let Some(typist) = &self.typist else {
+                    let message = "no terminals are hosted here".to_owned();
+                    let error = EffectError { kind: EffectErrorKind::Unreachable, message };
+                    return self.reports.done(id, Outcome::Finished(Err(error)));
+                };
+                return typist.submit(id, terminal, bytes, patience);
+            }
             job if self.files.thread.is_some() => match self.files.submit(id, job) {
                 Ok(()) => None,
                 Err(Job::Append(append)) => return self.refuse_append(id, &append),
@@ -257,6 +286,11 @@ impl Work for ThreadWork {
         if let Some(message) = refused {
             self.reports.done(id, Outcome::Finished(Err(storage(message))));
         }
+    }
+
+    fn cancel(&mut self, id: JobId) {
+        // Whatever else it names ends by itself.
+        let _ = self.http.cancel(id) || self.typist.as_ref().is_some_and(|typist| typist.cancel(id));
     }
 }
 

@@ -19,6 +19,7 @@ fn options(state_dir: &Path) -> BrokerOptions {
         config: BrokerConfig::default(),
         state_dir: state_dir.to_owned(),
         listen: vec!["tcp:127.0.0.1:0".parse().expect("an address")],
+        manager: Some("127.0.0.1:0".parse().expect("an address")),
         pidfile: None,
         logfile: None,
         handshake_dir: None,
@@ -54,7 +55,10 @@ fn a_broker_serves_alone_and_leaves_nothing_behind() {
     assert_eq!(mode(&state), 0o700);
     assert_eq!(mode(&serving.control), 0o600);
     UnixStream::connect(&serving.control).expect("the control socket");
-    let [address] = serving.listen.as_slice() else { panic!("{serving:?}") };
+    let [address, manager] = serving.listen.as_slice() else { panic!("{serving:?}") };
+    let manager = manager.strip_prefix("http://").expect("the manager's address, last");
+    assert!(!manager.ends_with(":0"), "{manager}: not the real port");
+    std::net::TcpStream::connect(manager).expect("the manager's listener");
     let address = address.strip_prefix("tcp:").expect("tcp");
     assert!(!address.ends_with(":0"), "{address}: not the real port");
     std::net::TcpStream::connect(address).expect("the link listener");
@@ -88,5 +92,8 @@ fn a_broker_serves_alone_and_leaves_nothing_behind() {
     assert!(!state.join("broker.pid").exists());
     assert!(!serving.control.exists());
     let line = fs::read_to_string(state.join("moved")).expect("the log");
-    assert!(line.contains(&format!("[host-broker] INFO listening on tcp:{address}")), "{line}");
+    assert!(
+        line.contains(&format!("[host-broker] INFO listening on tcp:{address} http://{manager}")),
+        "{line}"
+    );
 }

@@ -38,7 +38,7 @@ fn a_guest_that_boots_is_waiting_then_reachable_and_waiting_again_at_once_when_k
     assert_eq!(verdict(&row), "reachable");
     assert_eq!((&row["proven"], &row["authenticated"]), (&Value::Bool(true), &Value::Bool(false)));
     assert_eq!(row["transport"], "tcp");
-    assert_eq!(row["capabilities"], serde_json::json!(["metrics", "peers-v1", "proof-v1"]));
+    assert_eq!(row["capabilities"], serde_json::json!(["attach-v1", "metrics", "peers-v1", "proof-v1"]));
     assert!(row["last_handshake_age_ms"].as_u64().unwrap() <= 15_000);
     assert_eq!(world.castra(&["status", "devbox"]).code, 0);
     let text = world.castra(&["status"]).out;

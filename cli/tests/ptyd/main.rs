@@ -5,8 +5,10 @@
 mod defects;
 mod dual;
 mod extensions;
+mod failures;
 mod framing;
 mod handshake;
+mod lifetimes;
 mod ownership;
 mod published;
 mod recovery;

@@ -79,7 +79,7 @@ impl Broker {
             let answer = match ask {
                 Ok((bearer, ask)) => manager.on_ask(cx, guests, call, &bearer, ask),
                 Err(answer) => {
-                    manager.note_refusal(cx, None, answer.status, "bad_request");
+                    manager.note_refusal(cx, None, answer.status, answer.error);
                     Some(answer)
                 }
             };
@@ -131,10 +131,13 @@ impl Broker {
         loop {
             let Self { cx, guests, links, commands, manager, .. } = self;
             manager.advance(cx, guests, |guest| commands.is_forgetting(guest));
-            manager.flow(cx, guests, |cx, conn, json| links.send_if_idle(cx, conn, json));
             manager
                 .catch_up(|conn, json| links.send(cx, conn, json.len(), |out| out.extend_from_slice(json)));
-            if self.manager.post.is_empty() {
+            // What a guest is told comes before what it is to do.
+            if manager.post.is_empty() {
+                manager.flow(cx, guests, |cx, conn, json| links.send_if_idle(cx, conn, json));
+            }
+            if manager.post.is_empty() {
                 break;
             }
             while let Some(post) = self.manager.post.pop_front() {

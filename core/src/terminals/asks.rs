@@ -132,8 +132,19 @@ impl Terminals {
         {
             let message = format!("terminal {} did not do it in time", ask.terminal);
             self.refuse_ask(id, ErrorCode::SessionError, &message);
+            self.abandon(id, ask.terminal);
         }
         self.asks.arm(&mut self.cx);
+    }
+
+    /// Whoever wanted a terminal was told that there is none: so there is none.
+    fn abandon(&mut self, id: u64, terminal: TerminalId) {
+        let Self { sessions, asks, .. } = self;
+        let Some(session) = sessions.get(&terminal) else { return };
+        let others = session.creators.iter().any(|ask| asks.get(*ask).is_some());
+        if session.creators.contains(&id) && !others {
+            self.end(terminal);
+        }
     }
 
     /// Nobody waits for these answers any more.

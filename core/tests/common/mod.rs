@@ -52,6 +52,8 @@ pub struct World {
     pub doors: BTreeMap<&'static str, usize>,
     pub deadline: Option<Deadline>,
     pub stopped: bool,
+    /// Our own end of links that are accepted from now on.
+    pub local: Option<std::net::SocketAddr>,
     /// The latest time the broker was told.
     latest: Time,
     next: u32,
@@ -90,6 +92,7 @@ impl World {
             doors: BTreeMap::new(),
             deadline: None,
             stopped: false,
+            local: None,
             latest: now.boot,
             next: 0,
         };
@@ -233,7 +236,7 @@ impl World {
             conn,
             via,
             origin: Origin::Accepted,
-            local: None,
+            local: self.local.filter(|_| matches!(via, Via::Link(_))),
             remote,
             peer_cred,
             room,

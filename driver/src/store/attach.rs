@@ -46,9 +46,7 @@ impl<'t> Tables<'t> {
 
     /// The guest's attachment and its actions go.
     pub(super) fn forget(&mut self, guest: &GuestName) -> Result<(), Error> {
-        if self.attachments.remove(guest.as_str())?.is_none() {
-            return Ok(());
-        }
+        self.attachments.remove(guest.as_str())?;
         let mut waiting = Vec::new();
         for entry in self.actions.iter()? {
             let (number, value) = entry?;

@@ -208,6 +208,8 @@ fn read_copy(path: &Path) -> Option<u32> {
 }
 
 #[cfg(test)]
+mod attach_tests;
+#[cfg(test)]
 mod peers_tests;
 #[cfg(test)]
 mod tests;

@@ -494,6 +494,9 @@ fn bounds(plan: &Plan) -> Sizes {
         actions: usize::MAX,
         http_clients: config.manager.connections_max,
         peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
+        attachments: config.manager.attachments_max,
+        actions: config.manager.attachments_max * config.manager.queue_max,
+        http_clients: config.manager.connections_max,
     }
 }
 

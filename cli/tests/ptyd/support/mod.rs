@@ -3,6 +3,7 @@
 mod client;
 mod flood;
 mod journal;
+mod limit;
 mod screen;
 mod wire;
 mod world;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Client, Role};
 pub(crate) use flood::{FLOOD, flooded, paced_flood};
 pub(crate) use journal::edit_journal;
+pub(crate) use limit::Limited;
 pub(crate) use screen::Oracle;
 pub(crate) use wire::{
     Fields, bin, fields, flag, frame, framed, has, hex, keys, number, numbered, sh, text, texts, value,

@@ -1,6 +1,7 @@
 //! A directory of its own for each test, daemons in it, and nothing left behind.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,25 @@ impl World {
         let mut command = self.surround(Command::new(env!("CARGO_BIN_EXE_castra")));
         command.args(["terminals", "serve"]).args(args);
         self.spawn(command)
+    }
+
+    /// The same daemon as [`Self::start`]'s, started by a program that runs what follows
+    /// its own arguments.
+    pub(crate) fn start_by(&self, launcher: &[&str]) -> Daemon {
+        let mut command = self.surround(Command::new(launcher[0]));
+        command.args(&launcher[1..]).arg(self.path("castra-ptyd"));
+        self.spawn(command)
+    }
+
+    /// A holder for the daemons to come, with a linger of its own. The caller waits for it.
+    pub(crate) fn hold(&self, name: &str, linger: Duration) -> Child {
+        let mut command = self.surround(Command::new(env!("CARGO_BIN_EXE_castra")));
+        command.args(["terminals-holder", "--linger-ms", &linger.as_millis().to_string(), "--socket"]);
+        let mut holder = command.arg(self.path(name)).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n");
+        holder
     }
 
     fn surround(&self, mut command: Command) -> Command {

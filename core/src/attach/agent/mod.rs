@@ -382,7 +382,7 @@ impl Controller {
                         batch.push(ack);
                     }
                     self.polling.acknowledge(cx, &series.target, batch);
-                } else if self.actions.unfinished() == 0 && self.polling.may_poll() {
+                } else if self.actions.unfinished() == 0 && self.polling.may_poll(self.lease.ends.is_some()) {
                     self.polling.poll(cx, &series.target);
                 }
             }

@@ -78,9 +78,10 @@ impl Polling {
         self.rest_until.is_some()
     }
 
-    /// Whether a poll may begin, if nothing rests.
-    pub(super) const fn may_poll(&self) -> bool {
-        self.lease.is_none() && self.poll_from.is_none()
+    /// Whether a poll may begin, if nothing rests. `leased`: without a lease it would
+    /// be refused.
+    pub(super) const fn may_poll(&self, leased: bool) -> bool {
+        (leased || self.lease.is_none()) && self.poll_from.is_none()
     }
 
     pub(super) fn rests_until(&self) -> Option<Time> {

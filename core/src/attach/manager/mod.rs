@@ -350,16 +350,21 @@ impl Manager {
         (self.adopted.len(), self.adopted.values().map(|adopted| adopted.queue.len()).sum())
     }
 
-    /// Somebody may not, or asked for something that is not. Of many, few are written down.
+    /// Somebody may not, or asked for something that is not.
     pub(crate) fn note_refusal(&mut self, cx: &mut Cx, guest: Option<GuestName>, status: u16, code: &str) {
+        if self.may_note(cx) {
+            attach_event(cx, guest, AttachFact::RequestRefused { status, code: String::from(code) });
+        }
+    }
+
+    /// Of what others can cause as often as they like, little is written down.
+    fn may_note(&mut self, cx: &Cx) -> bool {
         let (since, count) = &mut self.refusals;
         if *count == 0 || cx.at().since(*since) >= Duration::from_secs(1) {
             (*since, *count) = (cx.at(), 0);
         }
-        *count += 1;
-        if *count <= REFUSALS {
-            attach_event(cx, guest, AttachFact::RequestRefused { status, code: String::from(code) });
-        }
+        *count = count.saturating_add(1);
+        *count <= REFUSALS
     }
 
     fn effect_of(&mut self, guest: GuestName, effect: EffectId, writes: Vec<lanes::Write>) {

@@ -92,7 +92,9 @@ impl Manager {
         let error = state.last_error.clone().filter(|_| gave_up);
         adopted.state = Some(state);
         let Some(AttachError { code, message }) = error else { return };
-        attach_event(cx, Some(guest), AttachFact::GivenUp { session, code: code.clone() });
+        if self.may_note(cx) {
+            attach_event(cx, Some(guest), AttachFact::GivenUp { session, code: code.clone() });
+        }
         for id in self.requests.adoptions_of(guest) {
             let text = format!(
                 "{guest} did not attach: {} ({}); castra attachments shows how it goes",

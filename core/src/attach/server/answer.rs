@@ -11,6 +11,8 @@ use crate::link::message::append_json;
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// The word of a refusal.
+    pub(crate) error: &'static str,
     /// The methods that would do.
     pub(crate) allow: Option<&'static str>,
     pub(crate) body: Body,
@@ -49,11 +51,11 @@ impl Answer {
     fn json(status: u16, document: &impl Serialize) -> Self {
         let mut body = Vec::new();
         append_json(&mut body, document);
-        Self { status, allow: None, body: Body(body) }
+        Self { status, error: "", allow: None, body: Body(body) }
     }
 
-    pub(crate) fn error(status: u16, error: &str, message: &str, error_code: Option<&str>) -> Self {
-        Self::json(status, &Failed { error, message, error_code })
+    pub(crate) fn error(status: u16, error: &'static str, message: &str, error_code: Option<&str>) -> Self {
+        Self { error, ..Self::json(status, &Failed { error, message, error_code }) }
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -82,11 +84,11 @@ impl Answer {
         if json.is_empty() {
             json.extend_from_slice(b"[]");
         }
-        Self { status: 200, allow: None, body: Body(json) }
+        Self { status: 200, error: "", allow: None, body: Body(json) }
     }
 
     pub(crate) fn acknowledged() -> Self {
-        Self { status: 200, allow: None, body: Body(br#"{"acknowledged":true}"#.to_vec()) }
+        Self { status: 200, error: "", allow: None, body: Body(br#"{"acknowledged":true}"#.to_vec()) }
     }
 
     pub(crate) fn lease(lease_ttl_ms: u64, lease_expires_at_ms: i64) -> Self {

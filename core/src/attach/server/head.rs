@@ -34,16 +34,13 @@ pub(super) struct Head {
 
 /// Reads a head. `None`: it isn't whole.
 ///
-/// Only whole lines are looked at, so that every cut of the bytes gives the same.
-///
 /// # Errors
 /// What is answered before the connection ends: where the next request begins is not known.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Answer> {
     let within = &bytes[..bytes.len().min(HEAD_MAX)];
-    let lines = within.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
-    match request.parse(&within[..lines]) {
+    match request.parse(within) {
         Ok(httparse::Status::Complete(length)) => Head::new(&request, length).map(Some),
         Ok(httparse::Status::Partial) if bytes.len() >= HEAD_MAX => Err(too_long()),
         Ok(httparse::Status::Partial) => Ok(None),

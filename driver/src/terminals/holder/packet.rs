@@ -46,7 +46,8 @@ impl Packet {
     }
 }
 
-/// The next message, and what came beside it; `None` when the other end is gone.
+/// The next message, and what came beside it; `None` when the other end is gone. The
+/// kernel drops descriptors for which this process has no room: then fewer came.
 ///
 /// # Errors
 /// A packet that is no message is `InvalidData`.
@@ -68,7 +69,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     if received.bytes == 0 {
         return Ok(None);
     }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet that is too long"));
     }
     let message = rmp_serde::from_slice(&buffer[..received.bytes])

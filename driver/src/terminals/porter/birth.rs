@@ -80,10 +80,17 @@ impl Keeper {
         source: Option<(OwnedFd, OwnedFd)>,
     ) {
         let phase = std::mem::replace(&mut self.phase, Phase::Blank);
-        let (Phase::Starting(starting), Some((memory, counter))) = (phase, source) else {
-            return self.finish(id, Err(failed("the holder of the terminals sent no output")));
+        let Phase::Starting(starting) = phase else {
+            return self.finish(id, Err(failed("nobody waits for a program")));
         };
         let Starting { link, first, model } = *starting;
+        let Some((memory, counter)) = source else {
+            // It runs, and nobody will ever see it.
+            let terminal = self.terminal;
+            let _ = link.send(&Request::Kill { seq: 0, terminal }, Vec::new());
+            let _ = link.send(&Request::Release { seq: 0, terminal }, Vec::new());
+            return self.finish(id, Err(failed("its output can't be read: there are no descriptors left")));
+        };
         let ring = link.ring;
         let start = Start { first, end: first, seen: first };
         let source = (View::new(memory, ring), counter);

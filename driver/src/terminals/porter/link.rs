@@ -184,10 +184,15 @@ fn greet(socket: &OwnedFd, deadline: Instant) -> io::Result<(u32, u64, Vec<HeldT
             Report::Hello { version: theirs, ring: size, .. } => (version, ring) = (theirs, size.max(1)),
             Report::Held { terminal, pid, start_time, pts, cols, rows, first, end, snapshot, .. } => {
                 let mut descriptors = descriptors.into_iter();
-                let (Some(memory), Some(counter)) = (descriptors.next(), descriptors.next()) else {
+                let (Some(memory), Some(counter), stored) =
+                    (descriptors.next(), descriptors.next(), descriptors.next())
+                else {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "a terminal without output"));
                 };
-                let snapshot = snapshot.zip(descriptors.next());
+                if snapshot.is_some() && stored.is_none() {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a terminal without its screen"));
+                }
+                let snapshot = snapshot.zip(stored);
                 let size = (cols, rows);
                 held.push(HeldTerminal {
                     terminal,
