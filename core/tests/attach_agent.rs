@@ -6,6 +6,7 @@ mod adoption;
 mod support;
 
 use adoption::*;
+use castra_core::Input;
 use castra_core::attach::wire::AttachErrorCode;
 use castra_core::attach::{AttachSettings, Hint};
 use castra_core::boundary::EffectErrorKind;
@@ -223,6 +224,30 @@ fn without_a_handshake_the_environment_is_followed_and_an_accepted_handshake_rep
     assert_eq!(heard.cancelled.len(), 1, "its poll");
     assert!(heard.facts.contains(&AttachFact::Detached { session, code: "replaced".into() }));
     assert_eq!(heard.request(ATTACH).1.bearer, TOKEN);
+}
+
+#[test]
+fn a_broker_that_is_not_trusted_any_more_says_nothing_of_an_attachment() {
+    let mut scene = Scene::attached(trusting());
+    let doubting = AgentConfig { trust_unkeyed_broker: false, ..trusting() };
+    scene.world.give(Input::Reload(Box::new(doubting)));
+    scene.lose();
+    scene.connect();
+    let heard = scene.heard();
+    assert!(
+        heard.said.is_empty() && !heard.cancelled.iter().any(|effect| polls(&heard, *effect)),
+        "{heard:?}"
+    );
+    scene.say(r#"{"type":"manager_detach","session_id":"sess-1"}"#);
+    scene.say(r#"{"type":"lease","session_id":"sess-1","lease_ttl_ms":1}"#);
+    scene.say(r#"{"type":"attach_refused","code":"released","message":""}"#);
+    scene.world.live(seconds(2));
+    let heard = scene.heard();
+    assert!(heard.facts.is_empty() && heard.http.is_empty(), "{heard:?}");
+}
+
+fn polls(heard: &Heard, effect: castra_core::id::EffectId) -> bool {
+    heard.http.iter().any(|(other, asked)| *other == effect && asked.line == POLL)
 }
 
 #[test]

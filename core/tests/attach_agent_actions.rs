@@ -264,6 +264,11 @@ fn an_agent_that_starts_again_applies_nothing_twice_and_says_what_it_knows() {
         let (types, said) = scene.oblige();
         assert_eq!((types.len(), said), (typed, vec![expected.clone()]));
         assert_eq!(before.contains(&expected), typed == 0, "also without being asked");
+        // What an interruption came to is written with whatever comes next.
+        scene.say(&action("a9", "x", 60_000));
+        let (_, batch) = write(&scene.heard());
+        let interrupted = set("a1", Some((ActionStatus::Rejected, Some(ActionCode::Interrupted))));
+        assert_eq!(batch.contains(&interrupted), expected["error_code"] == "interrupted", "{batch:?}");
     }
 }
 
@@ -333,6 +338,13 @@ fn an_action_on_a_link_that_is_not_trusted_is_refused() {
 
 #[test]
 fn a_release_stops_what_was_not_begun() {
+    for written in [false, true] {
+        release(written);
+    }
+}
+
+/// `written`: what was not begun waits for its turn only.
+fn release(written: bool) {
     let mut scene = Scene::attached(trusting());
     for name in ["a1", "a2", "a3"] {
         scene.say(&action(name, name, 60_000));
@@ -341,8 +353,13 @@ fn a_release_stops_what_was_not_begun() {
     scene.done(first);
     let heard = scene.heard();
     let (typing, second) = (heard.typed[0].0, heard.writes[0].0);
+    if written {
+        scene.done(second);
+    }
     scene.say(r#"{"type":"manager_detach","session_id":"sess-1"}"#);
-    scene.done(second);
+    if !written {
+        scene.done(second);
+    }
     scene.done(typing);
     let (typed, said) = scene.oblige();
     assert!(typed.is_empty(), "{typed:?}");

@@ -105,7 +105,7 @@ fn the_row_says_how_it_goes() {
         "guest": "devbox", "session_id": "sess-1", "private_beach_id": "beach-1", "manager_url": URL,
         "handshake_id": "hand-1", "stage": "pending", "route": null, "code_expires_in_ms": 600_000,
         "lease_expires_in_ms": null, "last_poll_age_ms": null, "queued": 0, "attempt": 1,
-        "failure_count": 1, "next_retry_ms": 312,
+        "failure_count": 1, "last_attempt_age_ms": 0, "next_retry_ms": 312,
         "last_error": {"code": "http_500", "message": "the manager answered 500: it has trouble of its own"},
     });
     for (key, value) in expected.as_object().unwrap() {

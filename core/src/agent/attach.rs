@@ -18,12 +18,13 @@ impl Agent {
     /// After anything that happened: whatever can begin begins, what is to be said is
     /// said as far as there is room, and whoever waited is answered.
     pub(super) fn attach(&mut self) {
+        if !self.attach.is_astir() {
+            return;
+        }
         self.parts(|parts, cx| {
             let attach = parts.attach;
             attach.advance(cx);
-            if attach.has_to_say() {
-                say(attach, parts.link, cx);
-            }
+            say(attach, parts.link, cx);
             if attach.is_attached() && parts.local.awaits_attach() {
                 answer(parts.local, attach, cx);
             }
@@ -75,8 +76,10 @@ impl Link {
 const FRAME_MOST: usize = 2048;
 
 impl Sender {
-    /// Whether so many bytes leave a third of the buffer free.
+    /// Whether so many bytes leave a third of the buffer free. While less than half is,
+    /// the shell will say when there is more.
     fn has_room_for(&self, bytes: usize) -> bool {
-        !self.is_blocked() && self.room() >= self.capacity() / 3 + bytes
+        let capacity = self.capacity();
+        !self.is_blocked() && self.room() >= (capacity / 3 + bytes).min(capacity / 2)
     }
 }

@@ -472,9 +472,7 @@ impl Engine for Agent {
             self.drain(self.now.boot);
             self.parts(|parts, cx| parts.local.close_all(cx));
         }
-        if self.attach.is_stirred() {
-            self.attach();
-        }
+        self.attach();
         self.parts(|Parts { link, local, inbox, tunnel, .. }, cx| {
             local.stream(cx, inbox.as_ref().map(Mailbox::kept));
             for released in local.released.drain(..) {

@@ -29,7 +29,7 @@ pub struct HttpRequest {
     /// When to give up, on the boot-time clock.
     pub deadline: Time,
     /// Longest answer, in bytes; a longer one is a failure
-    /// ([`crate::boundary::EffectErrorKind::TooLarge`]).
+    /// ([`crate::boundary::EffectErrorKind::BadAnswer`]).
     pub answer_max: usize,
 }
 

@@ -70,6 +70,9 @@ pub struct AttachState {
     pub attempt: u32,
     /// Attempts of this series that failed.
     pub failure_count: u32,
+    /// Since the last one began; absent: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempt_age_ms: Option<u64>,
     /// When the next one begins; null: there is none.
     pub next_retry_ms: Option<u64>,
     /// Why the last one failed, or the handshake was refused.

@@ -172,7 +172,7 @@ impl World {
                 Output::Effect { id, effect: Effect::Dial { deadline, .. } } => Out::Dial(id, deadline),
                 Output::Effect { id, effect: Effect::Persist(batch) } => Out::Persist(id, batch),
                 Output::Effect { id, effect: Effect::Http(request) } => {
-                    Out::Http(id, Asked::from(&*request, self.now))
+                    Out::Http(id, Asked::from(&request, self.now))
                 }
                 Output::Effect { id, effect: Effect::Type { terminal, bytes, deadline } } => {
                     Out::Type(id, terminal, bytes.0, deadline)

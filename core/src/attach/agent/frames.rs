@@ -15,6 +15,7 @@ use crate::agent::Context;
 use crate::attach::wire::{AttachErrorCode, AttachRequest, Handshake, ManagerFrame};
 use crate::attach::{ActionCode, ActionStatus, AttachId, Route};
 use crate::event::{AttachFact, Fact};
+use crate::time::Time;
 
 impl Controller {
     /// The link has a session: `first` is said before anything else.
@@ -143,10 +144,11 @@ impl Controller {
     }
 
     fn on_detach(&mut self, cx: &mut Context<'_>, session: &AttachId) {
-        let ours = self
-            .series
-            .as_ref()
-            .filter(|series| series.target.session == *session && series.target.handshake.is_some());
+        let ours = self.series.as_ref().filter(|series| series.target.session == *session);
+        if ours.is_some_and(|series| series.target.handshake.is_none()) {
+            // Another manager's.
+            return;
+        }
         let (attached, trying) =
             ours.map_or((false, false), |series| (series.is_attached(), series.is_trying()));
         if trying {
@@ -161,7 +163,7 @@ impl Controller {
     }
 
     /// Whether something is to be said over the link.
-    pub(crate) fn has_to_say(&mut self) -> bool {
+    fn has_to_say(&mut self) -> bool {
         let Some(link) = self.link else { return false };
         let framed = |series: &super::Series| matches!(series.step, Step::Framed { sent: false, .. });
         let greets = matches!(self.route, Some((Route::Link, _)));
@@ -173,7 +175,14 @@ impl Controller {
     }
 
     /// Says what is to be said, as long as `send` says that it was sent.
-    pub(crate) fn say(&mut self, now: crate::time::Time, send: &mut dyn FnMut(&AttachRequest) -> bool) {
+    pub(crate) fn say(&mut self, now: Time, send: &mut dyn FnMut(&AttachRequest) -> bool) {
+        if self.has_to_say() {
+            self.say_all(now, send);
+        }
+        self.held_back = self.has_to_say();
+    }
+
+    fn say_all(&mut self, now: Time, send: &mut dyn FnMut(&AttachRequest) -> bool) {
         if let Some(state) = &self.refusal {
             if !send(&AttachRequest::State(state.clone())) {
                 return;

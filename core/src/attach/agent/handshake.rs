@@ -88,15 +88,11 @@ pub(super) fn judge(
     let named = url(block.manager_url.as_deref())?;
     let outside = url(handshake.manager_url.as_deref())?;
     let other_beach = handshake.private_beach_id.as_deref().is_some_and(|other| other != beach.as_str());
-    let differs = |named: &ManagerUrl| outside.as_ref().is_some_and(|outside| outside != named);
-    if other_beach || named.as_ref().is_some_and(differs) {
-        return Err(AttachErrorCode::Mismatch);
-    }
     let url = match named {
         Some(named) => named,
         None => settings.managers.first().cloned().ok_or(AttachErrorCode::UntrustedUrl)?,
     };
-    if outside.is_some_and(|outside| outside != url) {
+    if other_beach || outside.is_some_and(|outside| outside != url) {
         return Err(AttachErrorCode::Mismatch);
     }
     let token = handshake.controller_token.clone().or_else(|| configured_token(&url, settings));

@@ -73,6 +73,8 @@ pub(crate) struct Controller {
     no_block: bool,
     /// Something happened that may let something else begin.
     stirred: bool,
+    /// Something is to be said as soon as there is room.
+    held_back: bool,
     /// When something is due.
     due: Option<Time>,
     draining: bool,
@@ -158,9 +160,9 @@ impl Controller {
         self.series.as_ref().is_some_and(Series::is_attached)
     }
 
-    /// Whether something happened since [`Controller::advance`].
-    pub(crate) const fn is_stirred(&self) -> bool {
-        self.stirred
+    /// Whether something happened since [`Controller::advance`], or waits for room.
+    pub(crate) const fn is_astir(&self) -> bool {
+        self.stirred || self.held_back
     }
 
     /// The agent stops: nothing begins any more, what is being applied ends.

@@ -47,6 +47,7 @@ impl Controller {
             attached: series.is_attached(),
             attempt: series.attempt,
             failure_count: series.failures,
+            last_attempt_age_ms: series.last_attempt.map(|at| millis(now.since(at))),
             next_retry_ms: retry_ms(series, now),
             last_error: series.last_error.clone(),
         })
@@ -72,6 +73,7 @@ impl Controller {
             queued: self.actions.unfinished() as u64,
             attempt: Some(series.attempt),
             failure_count: Some(series.failures),
+            last_attempt_age_ms: series.last_attempt.map(|at| millis(now.since(at))),
             next_retry_ms: retry_ms(series, now),
             last_error: series.last_error.clone(),
         })
