@@ -9,6 +9,7 @@ use castra_core::config::{AgentConfig, BrokerConfig};
 use castra_core::event::Fact;
 use castra_core::time::Now;
 use castra_core::{Agent, Broker, Engine, Input, Output};
+use castra_driver::work::JobId;
 
 use crate::boundary::{BOUNDARY, Boundary};
 use crate::net::NodeId;
@@ -148,6 +149,10 @@ where
             }
             Output::Effect { id, effect } => {
                 witness.digest(id.0);
+                if let Effect::Http(request) = effect {
+                    let job = JobId::Effect(*id);
+                    witness.of_attach(|attach| attach.asks(self.node, job, request));
+                }
                 if let Effect::Persist(changes) = effect
                     && E::CLAIMS
                 {

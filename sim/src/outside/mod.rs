@@ -88,7 +88,6 @@ impl Outside {
     fn begin(&mut self, hub: &mut Hub, owner: Owner, witness: &mut Witness, id: JobId, job: Job) {
         match job {
             Job::Http { request, patience } => {
-                witness.of_attach(|attach| attach.asks(owner.node, id, &request));
                 let end = self.way_to(hub, owner, &request.to);
                 let deadline = hub.now + patience;
                 self.exchanges.push(Exchange::new(id, request, deadline, end));

@@ -43,6 +43,7 @@ impl Manager {
             queued: adopted.queue.len() as u64,
             attempt: state.map(|state| state.attempt),
             failure_count: state.map(|state| state.failure_count),
+            last_attempt_age_ms: state.and_then(|state| state.last_attempt_age_ms),
             next_retry_ms: state.and_then(|state| state.next_retry_ms),
             last_error: state.and_then(|state| state.last_error.clone()),
         }

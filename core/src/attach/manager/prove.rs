@@ -35,7 +35,8 @@ impl Manager {
             AttachRequest::State(state) => self.on_state(cx, guest, state),
             AttachRequest::Ack { id, status, error_code } => {
                 let code = error_code.map(|code| shortened(&code, 64));
-                if !self.settle_by_id(guest, &id, status, code, None) {
+                let settled = planted!(cx.config, ActionLostOnAck);
+                if !self.settle_by_id(guest, &id, status, code, None) || settled {
                     self.say(conn, &ManagerFrame::Settled { id });
                 }
             }

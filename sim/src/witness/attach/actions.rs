@@ -17,18 +17,31 @@ pub(super) struct Taken {
     number: u64,
     /// Its place among all.
     order: u64,
-    text: String,
     since: Time,
+    /// It was asked for at most so long before.
+    written_for: Duration,
     ttl: Duration,
     /// It is in the queue.
     pub(super) waits: bool,
     /// A process in the guest's place said what became of it.
     acked: bool,
     /// The broker was started since the wall clock was set: it may be wrong about the age.
-    pub(super) ages_unsure: bool,
+    ages_unsure: bool,
     /// It was typed, as a whole.
     typed: bool,
 }
+
+impl Taken {
+    /// The broker starts: what it took was asked for before it was durable, and from
+    /// then on its age counts now.
+    pub(super) fn grows_older(&mut self, ages_unsure: bool) {
+        self.since = self.since - core::mem::take(&mut self.written_for);
+        self.ages_unsure |= ages_unsure;
+    }
+}
+
+/// The longest that a write takes.
+const WRITTEN_FOR: Duration = Duration::from_secs(15);
 
 /// What tells an action's text from all others.
 pub(super) fn label(text: &str) -> &str {
@@ -58,8 +71,8 @@ impl Managing {
             guest: *guest,
             number: *number,
             order,
-            text,
             since: self.now,
+            written_for: WRITTEN_FOR,
             ttl: Duration::from_millis(*ttl_ms),
             waits: true,
             acked: false,
@@ -98,11 +111,11 @@ impl Managing {
     }
 
     /// Somebody in the guest's place says what became of an action.
-    pub(super) fn acknowledges(&mut self, node: NodeId, id: &AttachId, status: ActionStatus) -> Checked {
+    pub(super) fn acknowledges(&mut self, id: &AttachId, status: ActionStatus) -> Checked {
         let Some(taken) = self.taken.get_mut(id) else { return Ok(()) };
         taken.acked = true;
-        let typed = self.agents.get(&node).is_some_and(|agent| agent.typed.contains(&taken.text));
-        if status == ActionStatus::Ok && !typed {
+        // A twin knows what its original did.
+        if status == ActionStatus::Ok && !taken.typed {
             return Err(("A5", format!("{} says ok to {id}, and did not type it", taken.guest)));
         }
         count(&mut self.counts, status.as_str());

@@ -68,12 +68,9 @@ impl Managing {
         let (Some(name), Some(session)) = (id(&handshake.handshake_id), id(&handshake.session_id)) else {
             return Err(("A3", "the broker sends a handshake without a name".to_owned()));
         };
-        // Durable before it leaves.
-        let durable = self.attachments.values().any(|record| {
-            record.handshake == name
-                && record.session == session
-                && handshake.controller_token.as_ref() == Some(&record.token)
-        });
+        // Durable before it leaves; it may be gone again.
+        let durable = self.handshakes.get(&name).zip(handshake.controller_token.as_ref());
+        let durable = durable.is_some_and(|(token, said)| token == said);
         let block = handshake.controller_auto_attach.as_ref();
         let url = block.and_then(|block| block.manager_url.as_ref()).and_then(|url| url.parse().ok());
         let code = block.and_then(|block| block.attach_code.clone());
@@ -85,7 +82,7 @@ impl Managing {
 
     fn agent_sends(&mut self, node: NodeId, request: &AttachRequest) -> Checked {
         match request {
-            AttachRequest::Ack { id, status, .. } => self.acknowledges(node, id, *status),
+            AttachRequest::Ack { id, status, .. } => self.acknowledges(id, *status),
             AttachRequest::Attach { session_id, code, handshake_id } => {
                 let Some(agent) = self.agents.get(&node) else { return Ok(()) };
                 let handed = self.handed.get(&node).into_iter().flatten();

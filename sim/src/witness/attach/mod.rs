@@ -15,7 +15,7 @@ mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use castra_core::attach::{AttachId, Attachment, Hint, Stage};
+use castra_core::attach::{AttachId, Attachment, Hint, Secret, Stage};
 use castra_core::boundary::Change;
 use castra_core::id::GuestName;
 use castra_core::time::Time;
@@ -41,6 +41,8 @@ pub(crate) struct Managing {
     /// Sessions that ever were there, and those that ever were attached.
     sessions: BTreeSet<AttachId>,
     attached: BTreeSet<AttachId>,
+    /// Handshakes that ever were, with their tokens.
+    handshakes: BTreeMap<AttachId, Secret>,
     /// Every action that ever was there, and by what it types.
     taken: BTreeMap<AttachId, Taken>,
     texts: BTreeMap<String, AttachId>,
@@ -105,7 +107,7 @@ impl Managing {
     /// The broker starts on what is durable.
     pub(crate) fn restarts(&mut self) {
         let unsure = self.wall_was_set;
-        self.taken.values_mut().for_each(|taken| taken.ages_unsure |= unsure);
+        self.taken.values_mut().for_each(|taken| taken.grows_older(unsure));
     }
 
     /// The broker's disk is gone.
@@ -118,7 +120,8 @@ impl Managing {
     pub(crate) fn durable(&mut self, change: &Change) -> Checked {
         match change {
             Change::SetAttachment(attachment) => {
-                let Attachment { guest, session, stage, .. } = &**attachment;
+                let Attachment { guest, session, stage, handshake, token, .. } = &**attachment;
+                self.handshakes.insert(handshake.clone(), token.clone());
                 self.sessions.insert(session.clone());
                 if *stage == Stage::Attached && self.attached.insert(session.clone()) {
                     count(&mut self.counts, "attached");

@@ -65,7 +65,7 @@ impl Managing {
         if double {
             return Err(("A1", format!("{guest} has two attempts in flight")));
         }
-        acknowledged.iter().try_for_each(|ack| self.acknowledges(node, &ack.id, ack.status))
+        acknowledged.iter().try_for_each(|ack| self.acknowledges(&ack.id, ack.status))
     }
 
     /// A request came to nothing.

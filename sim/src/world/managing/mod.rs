@@ -198,6 +198,11 @@ impl World {
             // There is not a connection for everybody.
             return Ok(());
         }
+        let latency = self.plan.network.latency_max_us / 1000;
+        if attach.code_ms.min(attach.request_ms) < latency * 20 {
+            // No code and no request lives long enough.
+            return Ok(());
+        }
         let settings = attach_settings(attach, 0);
         let attempts = (settings.request_timeout + settings.backoff_most * 2) * settings.attempts_max;
         let pause = Duration::from_millis(attach.code_ms) + attempts * 2 + self.plan.window() * 2;
