@@ -340,7 +340,7 @@ fn a_code_is_good_for_one_session_handshake_and_guest_alone() {
     );
     assert_eq!(refused(&mut shore, "a", &managing::Told { id: b.id.clone(), ..a.clone() }), "invalid_code");
     assert_eq!(
-        refused(&mut shore, "a", &managing::Told { session: b.session.clone(), ..a.clone() }),
+        refused(&mut shore, "a", &managing::Told { session: b.session, ..a.clone() }),
         "unknown_session"
     );
     assert!(shore.rows().iter().all(|row| row["stage"] == "pending"));
