@@ -68,7 +68,7 @@ fn a_handshake_leads_to_exactly_one_request_as_it_is_specified() {
     let heard = scene.heard();
     assert!(heard.http.is_empty() && heard.said.is_empty(), "{heard:?}");
     assert_eq!(heard.kinds(), ["controller.handshake.received"; 2]);
-    assert!(scene.shown.contains("auto-attached via handshake session=sess-1 attempt=1"));
+    assert!(scene.shown.contains("auto-attached via handshake vm=devbox session=sess-1 attempt=1"));
 }
 
 #[test]

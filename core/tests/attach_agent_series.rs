@@ -144,7 +144,9 @@ fn there_are_no_more_attempts_than_five_and_the_next_handshake_begins_anew() {
     scene.world.live(seconds(1000));
     let log = failures(&mut scene);
     assert_eq!(log, [(5, "http_500".into(), None)]);
-    assert!(scene.shown.contains("handshake auto-attach failed session=sess-1 attempt=5 code=http_500"));
+    assert!(
+        scene.shown.contains("handshake auto-attach failed vm=devbox session=sess-1 attempt=5 code=http_500")
+    );
     // The same one again, and another.
     for name in ["hand-1", "hand-2"] {
         scene.say(&handshake(name, "sess-1", URL));
@@ -153,6 +155,27 @@ fn there_are_no_more_attempts_than_five_and_the_next_handshake_begins_anew() {
         let (effect, _) = heard.request(ATTACH);
         scene.answer(effect, 404, "");
         scene.heard();
+    }
+}
+
+#[test]
+fn only_who_gave_up_says_that_there_is_no_next_attempt() {
+    let mut scene = seeded(7);
+    for attempt in 1..=5 {
+        let heard = scene.heard();
+        let state = heard.said.last().unwrap();
+        assert_eq!((&state["attempt"], &state["next_retry_ms"]), (&json!(attempt), &json!(0)), "under way");
+        assert_eq!(state["last_error"].is_null(), attempt == 1);
+        scene.answer(heard.http[0].0, 500, "");
+        let heard = scene.heard();
+        let state = heard.said.last().unwrap();
+        assert_eq!(
+            (state["next_retry_ms"].is_null(), &state["failure_count"]),
+            (attempt == 5, &json!(attempt))
+        );
+        if let Some(rest) = next_try(&scene) {
+            scene.world.pass(rest);
+        }
     }
 }
 

@@ -428,11 +428,9 @@ impl Agent {
             Life::Stopped => return None,
         };
         let offers = self.inbox.as_ref().and_then(Inbox::next_deadline);
-        let own = [self.link.next_deadline(), self.local.next_deadline(), self.tunnel.next_deadline()];
-        own.into_iter()
-            .chain([self.attach.next_deadline(), offers, drain])
-            .flatten()
-            .min_by_key(|deadline| deadline.at)
+        let (link, local) = (self.link.next_deadline(), self.local.next_deadline());
+        let (tunnel, attach) = (self.tunnel.next_deadline(), self.attach.next_deadline());
+        [link, local, tunnel, attach, offers, drain].into_iter().flatten().min_by_key(|deadline| deadline.at)
     }
 }
 

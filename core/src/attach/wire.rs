@@ -73,7 +73,7 @@ pub struct AttachState {
     /// Since the last one began; absent: there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_attempt_age_ms: Option<u64>,
-    /// When the next one begins; null: there is none.
+    /// When the next one begins; 0: it is under way; null: there is none.
     pub next_retry_ms: Option<u64>,
     /// Why the last one failed, or the handshake was refused.
     pub last_error: Option<AttachError>,

@@ -75,7 +75,7 @@ pub struct AttachmentRow {
     pub failure_count: Option<u32>,
     /// Since the last attempt began; null: there was none, or it didn't say.
     pub last_attempt_age_ms: Option<u64>,
-    /// When it tries again; null: it doesn't, as far as is known.
+    /// When it tries again; 0: it does; null: it doesn't, as far as is known.
     pub next_retry_ms: Option<u64>,
     /// Why the last attempt failed, or the handshake was refused.
     pub last_error: Option<AttachError>,

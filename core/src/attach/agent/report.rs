@@ -91,13 +91,15 @@ impl Controller {
         if let Some(error) = &series.last_error {
             text += &format!(" ({}: {})", Escaped(&error.code), Escaped(&error.message));
         }
-        if let Some(retry_ms) = retry_ms(series, now) {
-            text += &format!(", next try in {retry_ms} ms");
+        if let Some(until) = series.next_retry() {
+            text += &format!(", next try in {} ms", millis(until.since(now)));
         }
         text
     }
 }
 
+/// Null is for whoever gave up: a broker answers those who wait with it.
 fn retry_ms(series: &Series, now: Time) -> Option<u64> {
-    series.next_retry().map(|until| millis(until.since(now)))
+    let under_way = series.is_trying().then_some(0);
+    series.next_retry().map(|until| millis(until.since(now))).or(under_way)
 }
