@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use castra_core::peers::Policy;
 
-use super::{Guest, GuestKind, Inbox};
+use super::{Guest, GuestKind, Inbox, Network};
 use crate::choice::Choice;
 
 /// Managed attach.
@@ -128,6 +128,7 @@ pub(super) fn draw(
     guests: &mut [Guest],
     most: usize,
     (chaos_ms, window_ms): (u64, u64),
+    network: &Network,
 ) -> Option<Attach> {
     if most == 0 || !choice.once_in(4) {
         return None;
@@ -168,6 +169,9 @@ pub(super) fn draw(
             if choice.once_in(8) { choice.below(guests.len() as u32) as usize } else { choice.pick(&agents) };
         steps.push(step(choice, task, guest, (chaos_ms, window_ms)));
     }
+    // What waits on a line of some hundred bytes a second keeps its guest from answering in time.
+    let most = if network.buffer < 1000 { 200 } else { u32::MAX };
+    steps.iter_mut().for_each(|step| step.padding = step.padding.min(most));
     steps.sort_by_key(|step| step.at_ms);
     Some(Attach {
         door: choice.pick(&[Door::Advertised, Door::Accepted, Door::Link]),

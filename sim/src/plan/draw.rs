@@ -95,7 +95,7 @@ impl Plan {
         let network = limits.network.clone().unwrap_or_else(|| network(choice));
         let [logs, accept_unproven, only_known, small_tables] = [4, 4, 8, 4].map(|odds| choice.once_in(odds));
         let (couples, acts) = act::draw(choice, &mut guests, limits.acts, (chaos_ms, window_ms));
-        let attach = attach::draw(choice, &mut guests, limits.steps, (chaos_ms, window_ms));
+        let attach = attach::draw(choice, &mut guests, limits.steps, (chaos_ms, window_ms), &network);
         Self {
             window_ms,
             interval_ms,
