@@ -156,6 +156,7 @@ mod tests {
             case.plan.faults.iter_mut().for_each(|fault| fault.guest = 1);
             case.plan.guests = vec![case.plan.guests[0].clone(); 2];
             case.plan.clients.clear();
+            case.plan.attach = None;
             case.plan.network.latency_max_us = 10;
             assert!(!case.plan.faults.is_empty() && Case::from_json(&case.to_json()).is_ok());
             spoil(&mut case.plan);

@@ -144,7 +144,7 @@ pub(super) fn draw(
     for task in Task::ALL {
         let usual = match task {
             Task::Act => 8,
-            Task::Adopt | Task::Release => 2,
+            Task::Adopt => 2,
             _ => 1,
         };
         tasks.extend(core::iter::repeat_n(task, usual * choice.pick(&[1, 1, 2, 0])));
@@ -154,7 +154,7 @@ pub(super) fn draw(
     let mut steps = Vec::new();
     // Without an adoption there is little to do.
     for guest in &agents {
-        for at_ms in [chaos_ms / 8, chaos_ms / 2] {
+        for at_ms in [chaos_ms / 16, chaos_ms / 6, chaos_ms / 2] {
             if !choice.once_in(3) {
                 let at_ms = choice.between(0, at_ms);
                 let mut adopt = step(choice, Task::Adopt, *guest, (chaos_ms, window_ms));
@@ -173,10 +173,12 @@ pub(super) fn draw(
     let most = if network.buffer < 1000 { 200 } else { u32::MAX };
     steps.iter_mut().for_each(|step| step.padding = step.padding.min(most));
     steps.sort_by_key(|step| step.at_ms);
+    // Handshakes and leases that end before they arrive would be all that a slow line carries.
+    let slow = network.latency_max_us / 1000;
     Some(Attach {
         door: choice.pick(&[Door::Advertised, Door::Accepted, Door::Link]),
-        code_ms: choice.pick(&[5000, 20_000, 1000, 600_000]),
-        lease_ms: choice.pick(&[30_000, 5000, 2000]),
+        code_ms: choice.pick(&[5000, 20_000, 1000, 600_000]).max(slow * 40),
+        lease_ms: choice.pick(&[30_000, 5000, 2000]).max(slow * 10),
         poll_ms: choice.pick(&[25_000, 3000]),
         request_ms: choice.pick(&[10_000, 2000]),
         guests: managed,
@@ -190,7 +192,7 @@ fn managed(choice: &mut impl Choice) -> Managed {
         trusts: !choice.once_in(4),
         hinted: choice.once_in(4),
         odd_terminal: choice.pick(&[0, 0, 8, 3]),
-        typing_ms: choice.pick(&[2, 100, 1500, 4500]),
+        typing_ms: choice.pick(&[2, 100, 1500, 4500, 4500]),
     }
 }
 
@@ -202,8 +204,8 @@ fn step(choice: &mut impl Choice, task: Task, guest: usize, (chaos_ms, window_ms
         link: choice.once_in(4),
         wait: choice.once_in(2),
         times: if task == Task::Act { choice.pick(&[1, 1, 2, 3, 12]) } else { choice.pick(&[1, 1, 1, 2]) },
-        padding: choice.pick(&[0, 0, 0, 0, 200, 200, 2000, 12_000, 16_000]),
-        ttl_ms: choice.pick(&[None, None, Some(20_000), Some(3000), Some(300)]),
+        padding: choice.pick(&[0, 0, 0, 0, 0, 0, 200, 200, 200, 2000, 12_000, 16_000]),
+        ttl_ms: choice.pick(&[None, None, None, Some(20_000), Some(3000), Some(300)]),
         timeout_ms: if choice.once_in(2) { Some(choice.between(1, window_ms * 3)) } else { None },
     }
 }
