@@ -16,6 +16,7 @@ use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
 
 use crate::args::{Agent, AgentOrder};
+use crate::attach::environment;
 use crate::client::{self, ClientError, shown};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
@@ -66,6 +67,7 @@ fn tell(cx: &mut Context, order: AgentOrder) -> Outcome {
 /// Is the agent.
 fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) -> Outcome {
     let around = Surroundings::real();
+    let managers = environment::read(&args.managers.manager_url, &around)?;
     let config = AgentConfig {
         capabilities: capabilities(&args.capabilities)?,
         token: token(args.token_file.as_deref(), &around)?,
@@ -75,7 +77,8 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
             require_authenticated: args.require_authenticated,
             ..InboxSettings::default()
         }),
-        trust_unkeyed_broker: args.trust_unkeyed_broker,
+        trust_unkeyed_broker: args.managers.trust_unkeyed_broker,
+        attach: managers.settings,
         // The driver fills in the rest, the boot id included.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
         ..AgentConfig::new(name)
@@ -83,13 +86,19 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
     args.child.apply()?;
     let socket = if args.once { None } else { socket(cx, &name, &around)? };
     // Several agents may have their sockets in one directory.
+    let hosted = args.managers.hosted(args.hosted);
+    if !args.managers.exec.is_empty() && socket.is_none() {
+        return Err(Failure::usage(
+            "a program needs a place for its terminals' socket: --socket chooses one",
+        ));
+    }
     let terminals = socket.as_deref().map(|socket| term::serve::beside(socket, "terminals.sock"));
     let options = AgentOptions {
         config,
         connect: connect.clone(),
         terminals: args.terminals_socket.clone(),
-        hosted: terminals.and_then(|terminals| term::serve::beside_it(args.hosted, terminals, None)),
-        exec: None,
+        hosted: terminals.and_then(|terminals| term::serve::beside_it(hosted, terminals, None)),
+        exec: args.managers.program(),
         socket,
         inbox: inbox(args.inbox.as_deref(), &name, &around),
         record: args.record.clone(),
@@ -99,7 +108,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
     }
     let mut teller = Teller::start()?;
     let warn = |warnings: &[String]| {
-        for warning in warnings {
+        for warning in managers.warning.iter().chain(warnings) {
             say(format_args!("WARN {}", printable(warning)));
         }
     };

@@ -7,14 +7,15 @@ use std::time::Duration;
 use castra_core::control::reply::Target;
 use castra_core::event::Cursor;
 use castra_core::id::GuestName;
-use castra_core::peers::Policy;
 use castra_driver::terminals::holder;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::attach_args::{Action, Adopt, Attachments, Manager, Managers};
+use crate::attach_help;
 use crate::bench_args::Bench;
 use crate::duration::parse as duration;
 use crate::help;
-use crate::peer_args::{Inbox, Peer, Peers};
+use crate::peer_args::{Inbox, Peer, Peers, TakePeers};
 use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
 use crate::sim_args::Sim;
@@ -96,6 +97,18 @@ pub(crate) enum Command {
     /// Run a guest's start command, and wait until it is reachable
     #[command(long_about = peer_help::RESTORE)]
     Restore(OneGuest),
+    /// Have a guest attach itself to a manager, with nothing set up in it
+    #[command(long_about = attach_help::ADOPT)]
+    Adopt(Adopt),
+    /// Let go of an adopted guest
+    #[command(long_about = attach_help::RELEASE)]
+    Release(OneGuest),
+    /// Who is adopted, and how far it got
+    #[command(long_about = attach_help::ATTACHMENTS)]
+    Attachments(Attachments),
+    /// Have an adopted guest do something: send, list
+    #[command(subcommand, long_about = attach_help::ACTION)]
+    Action(Action),
     /// Terminals that go on without you: new, ls, attach, send, snapshot, log, wait, kill
     #[command(long_about = term_help::TERM)]
     Term(Term),
@@ -323,6 +336,8 @@ pub(crate) struct Broker {
     /// Say on the first line of standard output, as JSON, that the broker is ready, and where
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) manager: Manager,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
@@ -442,35 +457,13 @@ pub(crate) struct Agent {
     /// The same, but whoever listens there serves them
     #[arg(long, value_name = "PATH", conflicts_with = "terminals")]
     pub(crate) terminals_socket: Option<PathBuf>,
-    /// Let the broker reach the terminals also where it has not proven itself with a token: whoever answers at its address could then run anything here
-    #[arg(long)]
-    pub(crate) trust_unkeyed_broker: bool,
+    #[command(flatten)]
+    pub(crate) managers: Managers,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) child: Child,
-}
-
-/// Whom a guest takes as a peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum TakePeers {
-    /// Everybody
-    Accept,
-    /// Everybody, after `castra peer accept NAME` here within two seconds
-    Ask,
-    /// Nobody
-    Deny,
-}
-
-impl From<TakePeers> for Policy {
-    fn from(peers: TakePeers) -> Self {
-        match peers {
-            TakePeers::Accept => Self::Accept,
-            TakePeers::Ask => Self::Ask,
-            TakePeers::Deny => Self::Deny,
-        }
-    }
 }
 
 #[derive(Args, Debug)]

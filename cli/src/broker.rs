@@ -30,6 +30,8 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
     let mut options = options(&args.settings, state_dir, !args.child.background)?;
     options.record.clone_from(&args.record);
+    options.manager = args.manager.manager;
+    options.config.manager.advertise.clone_from(&args.manager.advertise);
     args.child.apply()?;
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
     Ok(Exit::Yes)
@@ -172,6 +174,8 @@ fn document(serving: &Serving) -> serde_json::Value {
         "listen": serving.listen,
         "control": serving.control.display().to_string(),
         "pid": serving.pid,
+        // With its real port, for whoever asked for any free one.
+        "manager": serving.listen.iter().find(|address| address.starts_with("http://")),
     })
 }
 

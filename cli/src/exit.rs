@@ -148,6 +148,7 @@ impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
         let exit = match &error {
             AgentError::Listen(_)
+            | AgentError::Exec(_)
             | AgentError::Inbox { error: InboxError::Taken | InboxError::Directory(_), .. }
             | AgentError::Record(RecordError::Exists { .. }) => Exit::Usage,
             AgentError::Signalled(signal) => Exit::Signalled(*signal),

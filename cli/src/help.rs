@@ -172,10 +172,15 @@ state directory says who is there and ends with 73.
 With --terminals it serves terminals of this machine too, and leads to those of guests whose agents \
 serve some: `castra help term`. They go on when it ends, unless --terminals-on-stop end is given.
 
+With --manager it answers guests that it adopted over HTTP, too: `castra help adopt`. The bearer that \
+they show goes in clear text there: over anything but the loopback or a host's own network, put a \
+proxy with TLS before it, and say --manager-advertise https://HOST.
+
 Examples:
   castra broker --listen tcp:127.0.0.1:7070 --guest devbox
   castra broker --listen unix:/run/vm/devbox.sock,serial --window 6s --interval 2s
   castra broker --terminals
+  castra broker --listen tcp:10.0.2.2:7070 --manager 10.0.2.2:7171
   castra broker --listen tcp:127.0.0.1:0 --json";
 
 pub(crate) const AGENT: &str = "\
@@ -198,7 +203,14 @@ its peers.
 
 With --terminals it serves terminals of the guest, inside it and to the broker: `castra help term`. \
 The broker may reach them only on a session that is proven with a token on both sides, unless \
---trust-unkeyed-broker is given: whoever may use its control socket is then whoever runs programs here.
+--trust-unkeyed-broker is given: whoever may use its control socket is then whoever runs programs here. \
+The same holds for managers that the broker names, and for the actions that it sends: `castra adopt` \
+on the host attaches the guest, and `castra attachments` here shows how far that is. --exec COMMAND \
+starts a program on a terminal named main, which is then adopted by name.
+
+Where no broker sends a handshake, the manager of PRIVATE_BEACH_MANAGER_URL is attached to, with \
+PRIVATE_BEACH_ID, PRIVATE_BEACH_SESSION_PASSCODE and PRIVATE_BEACH_MANAGER_TOKEN, all four of them. They \
+are never arguments, and no program on a terminal gets them.
 
 With --once: exit code 0 when proven, 5 when refused, 4 after --timeout (default 30s).
 
@@ -208,6 +220,7 @@ Examples:
   castra agent --name devbox --connect vsock:2:7070 --once
   castra agent --name devbox --connect tcp:10.0.2.2:7070 --peers accept --inbox /data/castra
   castra agent --name devbox --connect vsock:2:7070 --token-file /etc/castra/token --terminals
+  castra agent --name web-1 --connect tcp:10.0.2.2:7070 --token-file /etc/castra/token --exec top
   castra agent hold --socket /run/castra/devbox/agent.sock";
 
 pub(crate) const REPLAY: &str = "\

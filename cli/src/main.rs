@@ -4,6 +4,9 @@
 
 mod agent;
 mod args;
+mod attach;
+mod attach_args;
+mod attach_help;
 mod bench;
 mod bench_args;
 mod broker;
@@ -122,6 +125,10 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Peers(args) => peer::peers(cx, &args),
         Command::Inbox(args) => peer::inbox(cx, &args),
         Command::Restore(args) => peer::restore(cx, &args),
+        Command::Adopt(args) => attach::adopt(cx, &args),
+        Command::Release(args) => attach::release(cx, &args),
+        Command::Attachments(args) => attach::attachments(cx, args),
+        Command::Action(args) => attach::action(cx, &args),
         Command::Term(args) => term::term(cx, &args),
         Command::Terminals(args) => term::terminals(cx, &args),
         Command::Launch { command } => Err(broker::start_command(&command)),

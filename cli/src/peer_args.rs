@@ -1,8 +1,8 @@
 //! The command line of peers and their messages.
 
 use castra_core::id::GuestName;
-use castra_core::peers::MessageId;
-use clap::{Args, Subcommand};
+use castra_core::peers::{MessageId, Policy};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::args::Json;
 use crate::peer_help as help;
@@ -115,4 +115,25 @@ pub(crate) struct Inbox {
     pub(crate) limit: Option<u32>,
     #[command(flatten)]
     pub(crate) format: Json,
+}
+
+/// Whom a guest takes as a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum TakePeers {
+    /// Everybody
+    Accept,
+    /// Everybody, after `castra peer accept NAME` here within two seconds
+    Ask,
+    /// Nobody
+    Deny,
+}
+
+impl From<TakePeers> for Policy {
+    fn from(peers: TakePeers) -> Self {
+        match peers {
+            TakePeers::Accept => Self::Accept,
+            TakePeers::Ask => Self::Ask,
+            TakePeers::Deny => Self::Deny,
+        }
+    }
 }

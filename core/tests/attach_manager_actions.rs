@@ -75,7 +75,7 @@ fn what_a_guest_can_t_take_is_refused_early_and_in_order() {
     shore.leave("web-1");
     assert_eq!(refused(&mut shore), "guest_offline", "before the lease is looked at");
     shore.join("web-1");
-    assert_eq!(refused(&mut shore), "guest_offline", "it has not said that it is attached");
+    assert_eq!(refused(&mut shore), "missing_lease", "it is there, but has not said that it is attached");
     shore.pass(ms(500));
     assert_eq!(refused(&mut shore), "not_attached");
     let params = json!({"guest": "web-1", "action_type": "x", "payload": {}, "ttl_ms": 86_400_001});

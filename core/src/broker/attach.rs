@@ -133,15 +133,14 @@ impl Broker {
             manager.advance(cx, guests, |guest| commands.is_forgetting(guest));
             manager
                 .catch_up(|conn, json| links.send(cx, conn, json.len(), |out| out.extend_from_slice(json)));
-            // What a guest is told comes before what it is to do.
-            if manager.post.is_empty() {
-                manager.flow(cx, guests, |cx, conn, json| links.send_if_idle(cx, conn, json));
-            }
-            if manager.post.is_empty() {
-                break;
-            }
             while let Some(post) = self.manager.post.pop_front() {
                 self.post_one(post);
+            }
+            // Behind what was said before: nobody takes actions before it is told that it is attached.
+            let Self { cx, guests, links, manager, .. } = self;
+            manager.flow(cx, guests, |cx, conn, json| links.send_if_idle(cx, conn, json));
+            if self.manager.post.is_empty() {
+                break;
             }
         }
         let Self { cx, manager, .. } = self;

@@ -138,10 +138,8 @@ impl<E: Engine> Side<E> {
         let port = Port { room: ROOM, credit: usize::MAX, reads: true, is_link, ..Port::default() };
         self.ports.insert(conn, port);
         let peer_cred = Some(PeerCred { uid: 0, gid: 0, pid: 5 });
-        self.give(
-            now,
-            Input::Opened { conn, via, origin, local: None, remote: Remote::Unknown, peer_cred, room: ROOM },
-        );
+        let (local, remote, room) = (None, Remote::Unknown, ROOM);
+        self.give(now, Input::Opened { conn, via, origin, local, remote, peer_cred, room });
         conn
     }
 

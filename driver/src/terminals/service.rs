@@ -404,7 +404,8 @@ pub fn with_end(socket: &Path, end: &str) -> PathBuf {
 fn environment() -> Vec<(OsString, OsString)> {
     let ours = |name: &OsString| {
         let name = name.as_encoded_bytes();
-        name.starts_with(b"CASTRA_") || name.starts_with(b"RUST_PTY_") || name == b"CREDENTIALS_DIRECTORY"
+        let families = [&b"CASTRA_"[..], b"RUST_PTY_", b"PRIVATE_BEACH_"];
+        families.iter().any(|family| name.starts_with(family)) || name == b"CREDENTIALS_DIRECTORY"
     };
     std::env::vars_os().filter(|(name, _)| !ours(name)).collect()
 }

@@ -97,7 +97,11 @@ impl Link {
     }
 
     pub(crate) fn hello(&mut self, name: &str, words: &str) -> Challenge {
-        self.send(format!("hello vm:{name} capabilities=proof-v1{words}\n").as_bytes());
+        self.hello_line(&format!("hello vm:{name} capabilities=proof-v1{words}"))
+    }
+
+    fn hello_line(&mut self, hello: &str) -> Challenge {
+        self.send(format!("{hello}\n").as_bytes());
         let line = self.line();
         let mut parts = line.split(' ');
         assert_eq!(parts.next(), Some("challenge"), "{line}");
@@ -264,10 +268,15 @@ impl Keyed {
 
     /// Up to the challenge.
     pub(crate) fn begin(port: u16, name: &str, token: &str) -> Self {
+        Self::begin_with(port, name, token, "proof-v1")
+    }
+
+    /// The same, by a guest that can do this.
+    pub(crate) fn begin_with(port: u16, name: &str, token: &str, capabilities: &str) -> Self {
         let mut link = Link::greeted(port);
-        let challenge = link.hello(name, &format!(" nonce={}", Self::NONCE));
+        let hello = format!("hello vm:{name} capabilities={capabilities} nonce={}", Self::NONCE);
+        let challenge = link.hello_line(&hello);
         assert_eq!(challenge.auth, "hmac-sha256");
-        let hello = format!("hello vm:{name} capabilities=proof-v1 nonce={}", Self::NONCE);
         let (broker, own): (Nonce, Nonce) = (challenge.nonce.parse().unwrap(), Self::NONCE.parse().unwrap());
         let epoch = challenge.epoch;
         let transcript =

@@ -65,7 +65,11 @@ impl World {
     /// The program in this world: no other broker, home or token is in its sight.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_castra"));
-        for name in ["CASTRA_AGENT_SOCKET", "CASTRA_TOKEN", "CREDENTIALS_DIRECTORY", "NO_COLOR"] {
+        let foreign = ["CASTRA_AGENT_SOCKET", "CASTRA_TOKEN", "CREDENTIALS_DIRECTORY", "NO_COLOR"];
+        let beach = ["MANAGER_URL", "ID", "SESSION_PASSCODE", "MANAGER_TOKEN"];
+        for name in
+            foreign.into_iter().map(str::to_owned).chain(beach.map(|end| format!("PRIVATE_BEACH_{end}")))
+        {
             command.env_remove(name);
         }
         command

@@ -97,7 +97,8 @@ impl Manager {
                 format!("{guest} is adopted, but has not attached; castra attachments shows how it goes");
             return Err(problem(ErrorCode::NotAttached, text));
         }
-        if !self.flows(cx, guests, guest) && !Self::polls(adopted, cx, cx.at()) {
+        // Whoever is there and has not said so on its link yet is about to, or to poll.
+        if !guests.is_reachable(cx, guest) && !Self::polls(adopted, cx, cx.at()) {
             let text = format!("{guest} is neither reachable nor polling; castra status {guest} says why");
             return Err(problem(ErrorCode::GuestOffline, text));
         }

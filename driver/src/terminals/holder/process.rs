@@ -140,6 +140,10 @@ pub fn start(launcher: &[OsString], arguments: &Arguments, deadline: Instant) ->
     let mut command = Command::new(program);
     command.args(first).args(options_of(arguments)).arg("--detach");
     command.stdin(Stdio::null()).stdout(theirs).stderr(again);
+    // It outlives this process, and has no use for them.
+    for secret in ["CASTRA_TOKEN", "PRIVATE_BEACH_SESSION_PASSCODE", "PRIVATE_BEACH_MANAGER_TOKEN"] {
+        command.env_remove(secret);
+    }
     let mut child = command.spawn().map_err(StartError::Run)?;
     // It holds the pipe too.
     drop(command);

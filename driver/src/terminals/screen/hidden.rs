@@ -120,12 +120,15 @@ impl Mirrored {
     }
 
     /// Where the next character wraps the line, nothing has wrapped it so far. And on
-    /// a screen of one or two lines no sequence could wrap the last one.
+    /// a screen of one or two lines, or of one character a line, no sequence could wrap
+    /// the last one.
     pub(super) fn settle_wrap(&mut self) {
         let grid = self.term.grid_mut();
         let (rows, columns) = (grid.screen_lines(), grid.columns());
-        if rows <= 2 {
-            grid[Line(rows as i32 - 1)][Column(columns - 1)].flags.remove(Flags::WRAPLINE);
+        let last = &mut grid[Line(rows as i32 - 1)][Column(columns - 1)];
+        let fills = columns == 1 || columns == 2 && last.flags.contains(Flags::WIDE_CHAR_SPACER);
+        if rows <= 2 || fills {
+            last.flags.remove(Flags::WRAPLINE);
         }
         if grid.cursor.input_needs_wrap {
             grid.cursor_cell().flags.remove(Flags::WRAPLINE);
