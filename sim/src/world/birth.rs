@@ -8,7 +8,7 @@ use castra_core::boundary::{Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig, Identity};
 use castra_core::entropy::Entropy;
 use castra_core::peers::Pair;
-use castra_core::{Agent, Broker};
+use castra_core::{Agent, Broker, Sizes};
 use castra_driver::address::ConnectAddress;
 use castra_driver::net::ListenerId;
 use castra_driver::shell::{Shell, ShellOptions};
@@ -69,6 +69,30 @@ pub(super) fn broker_config(plan: &Plan) -> BrokerConfig {
         config.event_ring = 16;
     }
     config
+}
+
+/// What the broker's tables may grow to.
+pub(super) fn bounds(plan: &Plan) -> Sizes {
+    let config = broker_config(plan);
+    let pairs = plan.guests.len() * plan.guests.len().saturating_sub(1) / 2;
+    let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
+    Sizes {
+        guests: config.max_guests,
+        links: usize::MAX,
+        // A serial stream that shakes hands again was let in before.
+        half_open: config.half_open_max + serial,
+        clients: config.control_clients_max,
+        timers: usize::MAX,
+        // Each is reckoned to take some bytes.
+        messages: usize::MAX,
+        message_bytes: config.peers.mail_bytes_max,
+        streams: config.tunnel.streams_max,
+        stream_bytes: config.tunnel.bytes_max(),
+        peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
+        attachments: config.manager.attachments_max,
+        actions: config.manager.attachments_max * config.manager.queue_max,
+        http_clients: config.manager.connections_max,
+    }
 }
 
 impl World {

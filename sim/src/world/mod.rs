@@ -20,7 +20,6 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use castra_core::Sizes;
 use castra_core::auth::Key;
 use castra_core::id::GuestName;
 use castra_core::time::{Now, Time, WallTime};
@@ -34,7 +33,7 @@ use crate::disk::{Disk, SimWork};
 use crate::net::{Hub, NodeId, Owner, Shared, SimNet};
 use crate::outcome::Outcome;
 use crate::outside::SharedOutside;
-use crate::plan::{Carrier, Plan};
+use crate::plan::Plan;
 use crate::scribe::Scribe;
 use crate::violation::Violation;
 use crate::watched::{WatchedAgent, WatchedBroker, Watching};
@@ -204,7 +203,7 @@ impl World {
             Rc::clone(&hub),
             (plan.window(), plan.interval()),
             plan.guests.len(),
-            bounds(plan),
+            birth::bounds(plan),
             now,
         );
         Self {
@@ -472,30 +471,6 @@ impl std::fmt::Debug for World {
 
 /// 2026-01-01T00:00:00Z.
 const WALL: WallTime = WallTime::from_unix_millis(1_767_225_600_000);
-
-/// What the broker's tables may grow to.
-fn bounds(plan: &Plan) -> Sizes {
-    let config = birth::broker_config(plan);
-    let pairs = plan.guests.len() * plan.guests.len().saturating_sub(1) / 2;
-    let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
-    Sizes {
-        guests: config.max_guests,
-        links: usize::MAX,
-        // A serial stream that shakes hands again was let in before.
-        half_open: config.half_open_max + serial,
-        clients: config.control_clients_max,
-        timers: usize::MAX,
-        // Each is reckoned to take some bytes.
-        messages: usize::MAX,
-        message_bytes: config.peers.mail_bytes_max,
-        streams: config.tunnel.streams_max,
-        stream_bytes: config.tunnel.bytes_max(),
-        peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
-        attachments: config.manager.attachments_max,
-        actions: config.manager.attachments_max * config.manager.queue_max,
-        http_clients: config.manager.connections_max,
-    }
-}
 
 /// `guest-3`.
 pub(crate) fn name(guest: usize) -> GuestName {

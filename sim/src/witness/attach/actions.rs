@@ -123,7 +123,7 @@ impl Managing {
     }
 
     /// The broker tells the guest that an ack is durable.
-    pub(super) fn settles(&mut self, id: &AttachId) -> Checked {
+    pub(super) fn settles(&self, id: &AttachId) -> Checked {
         match self.taken.get(id) {
             Some(taken) if taken.waits => {
                 Err(("A5", format!("{id} is said to be settled, and waits on the disk")))
@@ -171,7 +171,7 @@ impl Managing {
     }
 
     /// Somebody is told what became of an action.
-    pub(crate) fn told_of_action(&mut self, id: &AttachId, status: &str) -> Checked {
+    pub(crate) fn told_of_action(&self, id: &AttachId, status: &str) -> Checked {
         let Some(taken) = self.taken.get(id) else {
             return Err(("S2", format!("{id} is said to be {status}, and never was durable")));
         };
