@@ -138,6 +138,25 @@ bugs! {
     /// Broker. A sender's key is not looked at: a retry is another message (P2).
     KeyForgotten = "key_forgotten",
 
+    // Managed attach.
+    /// Agent. The ids of what came before are not looked at: an action that is sent again is applied
+    /// again (A5).
+    ActionAppliedTwice = "action_applied_twice",
+    /// Broker. An agent is told that its ack is durable before it is: what comes back with the next
+    /// start was forgotten by then (A5).
+    ActionLostOnAck = "action_lost_on_ack",
+    /// Agent. What was begun when the last life ended is taken for new: perhaps it is applied again
+    /// (A5).
+    ReapplyAfterCrash = "reapply_after_crash",
+    /// Agent. A handshake of a broker that did not prove itself is followed (A4).
+    AttachWithoutTrust = "attach_without_trust",
+    /// Agent. A configured token goes to whatever manager a handshake names (A4).
+    TokenToOtherUrl = "token_to_other_url",
+    /// Agent. A newer handshake's attempt begins beside the one that is in flight (A1).
+    TwoAttempts = "two_attempts",
+    /// Agent. Polls begin with the attempt, not with its success (A3).
+    PollBeforeAttach = "poll_before_attach",
+
     // Terminals.
     /// Terminals. The end is told as soon as it is known, before the output that was not read yet
     /// (O3).

@@ -107,6 +107,11 @@ fn check(plan: &Plan) -> Result<(), &'static str> {
     if plan.guests.iter().flat_map(|guest| &guest.inbox).any(|inbox| inbox.policies.is_empty()) {
         return Err("an inbox needs a policy for its first life");
     }
+    if let Some(attach) = &plan.attach
+        && (attach.guests.len() != count || !attach.steps.iter().all(|step| known(step.guest)))
+    {
+        return Err("managed attach names a guest that isn't there");
+    }
     if !plan.faults.is_sorted_by_key(|fault| fault.at_ms) {
         return Err("the faults are not in the order of time");
     }
@@ -151,6 +156,7 @@ mod tests {
             case.plan.faults.iter_mut().for_each(|fault| fault.guest = 1);
             case.plan.guests = vec![case.plan.guests[0].clone(); 2];
             case.plan.clients.clear();
+            case.plan.attach = None;
             case.plan.network.latency_max_us = 10;
             assert!(!case.plan.faults.is_empty() && Case::from_json(&case.to_json()).is_ok());
             spoil(&mut case.plan);

@@ -14,6 +14,8 @@ use castra_core::time::{Time, WallTime};
 use castra_core::{Restored, RestoredAgent};
 use castra_driver::work::{Done, Job, JobId, Outcome, Work};
 
+use crate::outside::SharedOutside;
+
 /// A state directory, and what is being done to it.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
@@ -45,6 +47,8 @@ pub(crate) struct Disk {
     pub(crate) written: u64,
     /// Changes about peers that became durable, for whoever asks; `None`: nobody does.
     pub(crate) journal: Option<Vec<Change>>,
+    /// Changes about attachments that became durable, for whoever asks; `None`: nobody does.
+    pub(crate) attach_journal: Option<Vec<Change>>,
     /// A commit that fails may be there all the same.
     pub(crate) doubtful: bool,
 }
@@ -199,6 +203,9 @@ impl Disk {
         if let Some(journal) = &mut self.journal {
             journal.extend(batch.iter().filter(|change| is_about_peers(change)).cloned());
         }
+        if let Some(journal) = &mut self.attach_journal {
+            journal.extend(batch.iter().filter(|change| is_about_attachments(change)).cloned());
+        }
         batch.into_iter().for_each(|change| self.change(change));
     }
 
@@ -251,17 +258,47 @@ pub(crate) const fn is_about_peers(change: &Change) -> bool {
     )
 }
 
-/// The workers of one broker.
+/// Whether attachments, or their actions, are not the same after it.
+const fn is_about_attachments(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::SetAttachment(_)
+            | Change::DropAttachment { .. }
+            | Change::SetAction(_)
+            | Change::DropAction { .. }
+            | Change::Forget { .. }
+    )
+}
+
+/// The workers of one broker, or of one agent.
 #[derive(Clone, Debug)]
-pub(crate) struct SimWork(pub(crate) Rc<RefCell<Disk>>);
+pub(crate) struct SimWork {
+    pub(crate) disk: Rc<RefCell<Disk>>,
+    outside: Option<SharedOutside>,
+}
+
+impl SimWork {
+    pub(crate) fn new(disk: Rc<RefCell<Disk>>, outside: Option<SharedOutside>) -> Self {
+        Self { disk, outside }
+    }
+}
 
 impl Work for SimWork {
     fn submit(&mut self, id: JobId, job: Job) {
-        let mut disk = self.0.borrow_mut();
+        if let (Job::Http { .. } | Job::Type { .. }, Some(outside)) = (&job, &self.outside) {
+            return outside.borrow_mut().submit(id, job);
+        }
+        let mut disk = self.disk.borrow_mut();
         let takes = if disk.now < disk.slow_until { SLOW } else { disk.latency };
         // One worker, so the order of submission is the order of ends.
         let last = disk.jobs.back().map_or(Time::ZERO, |(at, ..)| *at);
         let at = (disk.now + takes).max(last);
         disk.jobs.push_back((at, id, job));
+    }
+
+    fn cancel(&mut self, id: JobId) {
+        if let Some(outside) = &self.outside {
+            outside.borrow_mut().cancel(id);
+        }
     }
 }

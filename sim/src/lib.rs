@@ -18,6 +18,7 @@ pub mod explore;
 pub mod measure;
 mod net;
 pub mod outcome;
+mod outside;
 mod pauses;
 pub mod picture;
 pub mod plan;

@@ -40,6 +40,10 @@ pub struct Outcome {
     pub told: Counts,
     /// What happened to messages.
     pub mail: Counts,
+    /// What was done about managed attach, and what those who did it were told.
+    pub steps: Counts,
+    /// What happened to attachments and their actions.
+    pub attach: Counts,
     /// Fingerprint of everything that went into engines and came out, in order.
     pub digest: u64,
 }
@@ -67,6 +71,8 @@ impl AddAssign<&Self> for Outcome {
             (&mut self.acts, &other.acts),
             (&mut self.told, &other.told),
             (&mut self.mail, &other.mail),
+            (&mut self.steps, &other.steps),
+            (&mut self.attach, &other.attach),
         ];
         for (mine, theirs) in pairs {
             for (name, count) in theirs {

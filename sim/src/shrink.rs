@@ -101,6 +101,7 @@ where
         self.remove(|case| case.plan.clients.len(), |case, part| drop(case.plan.clients.drain(part)));
         self.attempt(|case| case.plan.couples.clear());
         self.remove(|case| case.plan.acts.len(), |case, part| drop(case.plan.acts.drain(part)));
+        self.plainer_attach();
         for guest in (0..self.best.plan.guests.len()).rev() {
             self.attempt(|case| remove_guest(&mut case.plan, guest));
         }
@@ -139,6 +140,23 @@ where
         }
         self.sooner();
         self.number(|case| &mut case.plan.chaos_ms);
+    }
+
+    fn plainer_attach(&mut self) {
+        self.attempt(|case| case.plan.attach = None);
+        let steps = |case: &Case| case.plan.attach.as_ref().map_or(0, |attach| attach.steps.len());
+        self.remove(steps, |case, part| {
+            case.plan.attach.iter_mut().for_each(|attach| drop(attach.steps.drain(part.clone())));
+        });
+        for step in 0..steps(&self.best) {
+            self.attempt(|case| {
+                if let Some(attach) = &mut case.plan.attach {
+                    let step = &mut attach.steps[step];
+                    (step.times, step.padding, step.ttl_ms, step.timeout_ms) = (1, 0, None, None);
+                }
+            });
+        }
+        self.attempt(|case| case.plan.attach.iter_mut().for_each(|attach| attach.odd_manager = 0));
     }
 
     fn plainer_inbox(&mut self, guest: usize) {
@@ -304,6 +322,11 @@ fn remove_guest(plan: &mut Plan, guest: usize) {
     plan.faults.retain(|fault| fault.guest != guest);
     plan.clients.retain(|client| client.guest != guest);
     plan.acts.retain(|act| act.guest != guest && act.other != guest);
+    if let Some(attach) = &mut plan.attach {
+        attach.guests.remove(guest);
+        attach.steps.retain(|step| step.guest != guest);
+        attach.steps.iter_mut().for_each(|step| step.guest -= usize::from(step.guest > guest));
+    }
     let numbers = plan.faults.iter_mut().map(|fault| &mut fault.guest);
     plan.couples.retain(|couple| !couple.contains(&guest));
     let numbers = numbers.chain(plan.couples.iter_mut().flatten());

@@ -5,7 +5,7 @@ use std::fmt;
 use castra_core::time::Time;
 
 /// The names of all promises that a world is held to.
-pub const PROMISES: [&str; 19] = [
+pub const PROMISES: [&str; 23] = [
     "S1",
     "S2",
     "S3",
@@ -20,7 +20,11 @@ pub const PROMISES: [&str; 19] = [
     "P1",
     "P2",
     "P3",
+    "A1",
     "A2",
+    "A3",
+    "A4",
+    "A5",
     "rule 1",
     "rule 4",
     "4.1",

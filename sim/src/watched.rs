@@ -6,8 +6,10 @@ use std::rc::Rc;
 
 use castra_core::boundary::{Deadline, Effect};
 use castra_core::config::{AgentConfig, BrokerConfig};
+use castra_core::event::Fact;
 use castra_core::time::Now;
 use castra_core::{Agent, Broker, Engine, Input, Output};
+use castra_driver::work::JobId;
 
 use crate::boundary::{BOUNDARY, Boundary};
 use crate::net::NodeId;
@@ -147,6 +149,10 @@ where
             }
             Output::Effect { id, effect } => {
                 witness.digest(id.0);
+                if let Effect::Http(request) = effect {
+                    let job = JobId::Effect(*id);
+                    witness.of_attach(|attach| attach.asks(self.node, job, request));
+                }
                 if let Effect::Persist(changes) = effect
                     && E::CLAIMS
                 {
@@ -159,6 +165,9 @@ where
                 witness.event(event);
             }
             Output::Event(event) => {
+                if let Fact::Attach(fact) = &event.fact {
+                    witness.of_attach(|attach| attach.agent_says(self.node, fact));
+                }
                 let now = witness.hub.borrow().now;
                 if let Err(text) = self.pauses.event(&event.fact, now) {
                     witness.blame("A2", None, format!("an agent {text}"));
@@ -187,6 +196,10 @@ fn digest<C>(witness: &mut Witness, input: &Input<'_, C>) {
             witness.digest(u64::from(conn.index) | 3 << 40 | (*room as u64) << 44);
         }
         Input::Closed { conn, why } => witness.digest(u64::from(conn.index) | (4 + *why as u64) << 40),
+        Input::Answered { effect, answer } => {
+            witness.digest(effect.0 << 1 | 1 << 63);
+            witness.digest_bytes(answer.body);
+        }
         Input::Done { effect, result } => witness.digest(effect.0 << 1 | u64::from(result.is_ok())),
         _ => {}
     }

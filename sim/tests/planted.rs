@@ -35,6 +35,10 @@ fn promises(bug: Bug) -> &'static [&'static str] {
             &["P3"]
         }
         Bug::KeyForgotten => &["P2"],
+        Bug::ActionAppliedTwice | Bug::ActionLostOnAck | Bug::ReapplyAfterCrash => &["A5"],
+        Bug::AttachWithoutTrust | Bug::TokenToOtherUrl => &["A4"],
+        Bug::TwoAttempts => &["A1", "L3"],
+        Bug::PollBeforeAttach => &["A3"],
         Bug::SlotWithoutGeneration => &["4.1", "S6"],
         Bug::ReadOncePerEdge => &["L4", "S6", "L3"],
         Bug::AcceptEndsOnEmfile => &["L3", "L4"],

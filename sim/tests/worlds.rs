@@ -65,6 +65,8 @@ fn missing(total: &Outcome) -> Vec<String> {
     missing.extend(absent(&total.acts, &Deed::ALL.map(Deed::as_str)));
     missing.extend(absent(&total.told, &TOLD));
     missing.extend(absent(&total.mail, &MAIL));
+    missing.extend(absent(&total.steps, &STEPS));
+    missing.extend(absent(&total.attach, &ATTACH));
     missing
 }
 
@@ -116,7 +118,7 @@ const ENDS: [SessionEnd; 14] = [
 
 /// Obligations that an engine was woken for. A dial's own deadline is missing:
 /// the shell keeps it, too, and comes first.
-const WAKEUPS: [&str; 12] = [
+const WAKEUPS: [&str; 13] = [
     "handshake",
     "eviction",
     "session",
@@ -129,6 +131,7 @@ const WAKEUPS: [&str; 12] = [
     "more",
     "offer",
     "mail",
+    "attach",
 ];
 
 const REPLIES: [&str; 17] = [
@@ -202,6 +205,77 @@ const MAIL: [&str; 16] = [
     "expired_policy",
     "expired_forgotten",
     "expired_not_queued",
+];
+
+/// What was done about managed attach, and what those who did it were told.
+const STEPS: [&str; 29] = [
+    "action_send",
+    "adopt",
+    "release",
+    "attachments",
+    "action_list",
+    "await_attach",
+    "attached",
+    "pending",
+    "released",
+    "listed",
+    "actions",
+    "queued",
+    "ok",
+    "rejected",
+    "expired",
+    "preempted",
+    "conflict",
+    "full",
+    "guest_offline",
+    "missing_lease",
+    "not_attached",
+    "refused",
+    "storage_failed",
+    "timeout",
+    "too_large",
+    "unknown_guest",
+    "shutting_down",
+    "nobody_there",
+    "hung_up_on",
+];
+
+/// What happened to attachments and their actions.
+const ATTACH: [&str; 34] = [
+    "adopted",
+    "attached",
+    "renegotiated",
+    "released",
+    "code_expired",
+    "attempt",
+    "attempt_failed",
+    "gave_up",
+    "success",
+    "detached",
+    "unkeyed_link",
+    "fast_path",
+    "no_fast_path",
+    "http_attach",
+    "http_poll",
+    "http_ack",
+    "http_lease",
+    "http_2xx",
+    "http_400",
+    "http_401",
+    "http_404",
+    "http_409",
+    "http_429",
+    "http_5xx",
+    "http_no_answer",
+    "request_refused",
+    "taken",
+    "typed",
+    "ok",
+    "rejected",
+    "expired",
+    "preempted",
+    "settled",
+    "http_other",
 ];
 
 #[test]

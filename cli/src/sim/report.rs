@@ -93,7 +93,7 @@ impl Report {
         text
     }
 
-    fn counts(&self) -> [(&'static str, &Counts); 9] {
+    fn counts(&self) -> [(&'static str, &Counts); 11] {
         let outcome = &self.outcome;
         [
             ("faults", &outcome.faults),
@@ -105,6 +105,8 @@ impl Report {
             ("peers", &outcome.acts),
             ("told", &outcome.told),
             ("mail", &outcome.mail),
+            ("steps", &outcome.steps),
+            ("attach", &outcome.attach),
         ]
     }
 
@@ -146,6 +148,8 @@ impl Report {
             "peers": outcome.acts,
             "told": outcome.told,
             "mail": outcome.mail,
+            "steps": outcome.steps,
+            "attach": outcome.attach,
             "digest": format!("{:016x}", outcome.digest),
             "violation": violation,
             "story": self.story.as_ref().map(|story| story.lines().collect::<Vec<_>>()),

@@ -240,7 +240,10 @@ impl Agent {
             events.incarnation = u32::from_be_bytes(drawn);
             events.ring = Some(Ring::new(events.incarnation, settings.event_ring));
         }
-        let applied = core::mem::take(&mut restored.applied);
+        let mut applied = core::mem::take(&mut restored.applied);
+        if planted!(config, ReapplyAfterCrash) {
+            applied.retain(|applied| applied.outcome.is_some());
+        }
         let attach = Controller::new(&config.attach, applied, now);
         let inbox = config.inbox.clone().map(|settings| Inbox::new(settings, restored, now));
         let mut agent = Self {

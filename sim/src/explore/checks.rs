@@ -225,8 +225,8 @@ impl State {
         if sizes.links != open || sizes.half_open > open || sizes.guests != self.guests.len() {
             return residue(format!("{open} connections are open, and the broker keeps {sizes:?}"));
         }
-        // The door, the records, the mail, the streams and the drain have one each.
-        if sizes.timers != 5 + open {
+        // The door, the records, the mail, the streams, attachments and the drain have one each.
+        if sizes.timers != 6 + open {
             return residue(format!("{} timers for {open} connections", sizes.timers));
         }
         // A call may say a few things beyond the bound; then it is told that there is no room.

@@ -97,6 +97,7 @@ impl Setup {
             small_tables: false,
             couples: Vec::new(),
             acts: Vec::new(),
+            attach: None,
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct SimNet {
     route: Option<(NodeId, Door, bool)>,
     control: Option<Door>,
     transports: Vec<(Door, Transport)>,
+    /// Told at which address each connection was accepted.
+    looks: bool,
 }
 
 /// The user that everything on the simulated host runs as.
@@ -26,7 +28,14 @@ pub(crate) const HOST_USER: PeerCred = PeerCred { uid: 1000, gid: 1000, pid: 1 }
 impl SimNet {
     /// The net of a process that dials.
     pub(crate) fn dialler(hub: Shared, node: NodeId, to: NodeId, door: Door, remote: bool) -> Self {
-        Self { hub, node, route: Some((to, door, remote)), control: None, transports: Vec::new() }
+        Self {
+            hub,
+            node,
+            route: Some((to, door, remote)),
+            control: None,
+            transports: Vec::new(),
+            looks: false,
+        }
     }
 
     /// It listens for local clients, too.
@@ -41,7 +50,12 @@ impl SimNet {
         control: Door,
         transports: Vec<(Door, Transport)>,
     ) -> Self {
-        Self { hub, node, route: None, control: Some(control), transports }
+        Self { hub, node, route: None, control: Some(control), transports, looks: false }
+    }
+
+    /// It looks at which address each connection was accepted.
+    pub(crate) fn looks(self, looks: bool) -> Self {
+        Self { looks, ..self }
     }
 
     /// It dials, too.
@@ -101,7 +115,9 @@ impl Net for SimNet {
             }
             _ => Remote::Unknown,
         };
-        Ok(Accepted { remote, local: None, peer_cred: control.then_some(HOST_USER) })
+        let local = matches!(transport, Some((_, Transport::Tcp))) && self.looks;
+        let local = local.then(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7070)));
+        Ok(Accepted { remote, local, peer_cred: control.then_some(HOST_USER) })
     }
 
     fn connect(&mut self, conn: ConnId, _target: &Target) -> io::Result<()> {

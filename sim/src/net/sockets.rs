@@ -137,6 +137,11 @@ impl Hub {
         self.stream(id).is_none_or(|stream| stream.phase == Phase::Refused)
     }
 
+    /// Whether a dial has no answer yet.
+    pub(crate) fn is_dialling(&mut self, id: EndId) -> bool {
+        self.stream(id).is_some_and(|stream| matches!(stream.phase, Phase::Dialling(_)))
+    }
+
     /// Whether a write would make progress.
     pub(crate) fn has_room(&mut self, id: EndId) -> bool {
         let buffer = self.network.buffer as usize;

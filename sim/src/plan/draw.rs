@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Ask, Carrier, Client, Fault, FaultKind, Guest, GuestKind, Network, Plan, Way, act};
+use super::{Ask, Carrier, Client, Fault, FaultKind, Guest, GuestKind, Network, Plan, Way, act, attach};
 use crate::choice::Choice;
 
 /// What a generator may draw from.
@@ -30,6 +30,8 @@ pub struct Limits {
     pub tcp_only: bool,
     /// Most acts about peers; 0: nobody knows of peers.
     pub acts: usize,
+    /// Most steps of managed attach; 0: nobody knows of it.
+    pub steps: usize,
 }
 
 impl Default for Limits {
@@ -46,6 +48,7 @@ impl Default for Limits {
             honest: false,
             tcp_only: false,
             acts: 24,
+            steps: 24,
         }
     }
 }
@@ -92,6 +95,7 @@ impl Plan {
         let network = limits.network.clone().unwrap_or_else(|| network(choice));
         let [logs, accept_unproven, only_known, small_tables] = [4, 4, 8, 4].map(|odds| choice.once_in(odds));
         let (couples, acts) = act::draw(choice, &mut guests, limits.acts, (chaos_ms, window_ms));
+        let attach = attach::draw(choice, &mut guests, limits.steps, (chaos_ms, window_ms), &network);
         Self {
             window_ms,
             interval_ms,
@@ -106,6 +110,7 @@ impl Plan {
             small_tables,
             couples,
             acts,
+            attach,
         }
     }
 }

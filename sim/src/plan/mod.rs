@@ -5,6 +5,7 @@
 //! open (delays, cuts of streams) is chosen while it is played.
 
 mod act;
+pub mod attach;
 mod draw;
 mod fault;
 
@@ -48,6 +49,9 @@ pub struct Plan {
     /// What is done about peers, in the order of time.
     #[serde(default)]
     pub acts: Vec<Act>,
+    /// Managed attach; `None`: nobody knows of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach: Option<attach::Attach>,
 }
 
 /// How streams behave by themselves.

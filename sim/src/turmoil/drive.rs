@@ -132,7 +132,7 @@ pub(crate) async fn drive<E: Engine>(
             }
             shell.net().collect(&mut ready);
             {
-                let mut disk = shell.work().0.borrow_mut();
+                let mut disk = shell.work().disk.borrow_mut();
                 disk.now = now.boot;
                 disk.finish(&mut done);
             }
@@ -155,7 +155,7 @@ pub(crate) async fn drive<E: Engine>(
             if next.more {
                 continue;
             }
-            [next.deadline, shell.work().0.borrow().next(), settle_by].into_iter().flatten().min()
+            [next.deadline, shell.work().disk.borrow().next(), settle_by].into_iter().flatten().min()
         };
         wait(process, &bell, deadline.map(|at| at.since(now.boot))).await;
     }

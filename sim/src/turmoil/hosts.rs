@@ -157,7 +157,7 @@ impl Stage {
             ..ShellOptions::default()
         };
         let engine = self.overhear(engine, BROKER.to_owned(), Rc::default());
-        let shell = Shell::new(engine, net, SimWork(Rc::clone(&self.disk)), options);
+        let shell = Shell::new(engine, net, SimWork::new(Rc::clone(&self.disk), None), options);
         self.truth.borrow_mut().broker_started(now.boot);
         let outcome = drive(
             &self.broker,
@@ -188,7 +188,7 @@ impl Stage {
         let engine = self.overhear(engine, name_of(index).as_str().to_owned(), spoke);
         let dial = Some(ConnectAddress::Tcp { host: broker.to_string(), port: LINK_PORT });
         // An agent has nothing to write.
-        let work = SimWork(Rc::default());
+        let work = SimWork::new(Rc::default(), None);
         let shell = Shell::new(engine, net, work, ShellOptions { dial, ..ShellOptions::default() });
         let outcome = drive(
             &guest.process,

@@ -59,6 +59,7 @@ pub fn limits() -> Limits {
         honest: true,
         tcp_only: true,
         acts: 0,
+        steps: 0,
         ..Limits::default()
     }
 }

@@ -1,5 +1,6 @@
 //! Holds what the broker says against the truth, after every event.
 
+pub(crate) mod attach;
 pub(crate) mod peers;
 mod rules;
 mod sums;
@@ -82,11 +83,13 @@ pub(crate) struct Witness {
     pub(crate) durable: Vec<String>,
     /// What is known of peers, in worlds that have some.
     pub(crate) peers: Option<Box<Peers>>,
+    /// What is known of managed attach, in worlds that have it.
+    pub(crate) attach: Option<Box<attach::Managing>>,
     /// Whom the present event called reachable so far.
     called_reachable: Vec<usize>,
     /// Who is, or last was, at the other end of each of the broker's connections.
     owners: Vec<Option<(ConnId, Owner)>>,
-    wakeups: [u64; 16],
+    wakeups: [u64; 32],
     cause: Cause,
     /// Rows that the broker has.
     known: usize,
@@ -139,9 +142,10 @@ impl Witness {
             hub,
             durable: Vec::new(),
             peers: None,
+            attach: None,
             called_reachable: Vec::new(),
             owners: Vec::new(),
-            wakeups: [0; 16],
+            wakeups: [0; 32],
             cause: Cause::Other,
             known: 0,
             greeted_now: false,
@@ -204,7 +208,7 @@ impl Witness {
 
     /// An engine was woken for a deadline.
     pub(crate) fn woken(&mut self, why: Wakeup) {
-        self.wakeups[why as usize & 15] += 1;
+        self.wakeups[why as usize & 31] += 1;
     }
 
     /// Something came out of the broker.
@@ -238,6 +242,7 @@ impl Witness {
             Fact::HandshakeFailure { reason, .. } => count(&mut self.outcome.refusals, reason.as_str()),
             Fact::VerdictChanged { to: State::Reachable, .. } => self.called_reachable.extend(guest),
             Fact::SessionClosed { reason, .. } => count(&mut self.outcome.ends, reason.as_str()),
+            Fact::Attach(fact) => self.of_attach(|attach| attach.broker_says(fact)),
             fact => self.of_peers(|peers| peers.event(fact)),
         }
     }

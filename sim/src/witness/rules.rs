@@ -71,6 +71,8 @@ impl Witness {
             || sizes.message_bytes > bounds.message_bytes
             || sizes.messages > bounds.messages
             || sizes.streams > bounds.streams
+            || sizes.attachments > bounds.attachments
+            || sizes.http_clients > bounds.http_clients
             || sizes.stream_bytes > bounds.stream_bytes
             || sizes.peer_operations > bounds.peer_operations + OPERATIONS * sizes.messages
         {
@@ -80,7 +82,7 @@ impl Witness {
 
     /// S6: after `Closed` nothing is left behind. `open`: what the broker's kernel holds for it.
     pub(crate) fn leftovers(&mut self, sizes: Sizes, open: usize) {
-        if sizes.links + sizes.clients > open {
+        if sizes.links + sizes.clients + sizes.http_clients > open {
             let text = format!("{} links and {} clients on {open} connections", sizes.links, sizes.clients);
             self.blame("S6", None, text);
         }

@@ -31,12 +31,15 @@ impl Witness {
         if let Some(peers) = &mut self.peers {
             self.outcome.mail = std::mem::take(&mut peers.counts);
         }
+        if let Some(attach) = &mut self.attach {
+            self.outcome.attach = std::mem::take(&mut attach.counts);
+        }
         std::mem::take(&mut self.outcome)
     }
 }
 
 /// In the order of [`Wakeup`].
-const WAKEUPS: [&str; 13] = [
+const WAKEUPS: [&str; 16] = [
     "handshake",
     "eviction",
     "session",
@@ -50,4 +53,7 @@ const WAKEUPS: [&str; 13] = [
     "more",
     "offer",
     "mail",
+    "terminal",
+    "tunnel",
+    "attach",
 ];

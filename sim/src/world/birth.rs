@@ -8,13 +8,14 @@ use castra_core::boundary::{Transport, Via};
 use castra_core::config::{AgentConfig, BrokerConfig, Identity};
 use castra_core::entropy::Entropy;
 use castra_core::peers::Pair;
-use castra_core::{Agent, Broker};
+use castra_core::{Agent, Broker, Sizes};
 use castra_driver::address::ConnectAddress;
 use castra_driver::net::ListenerId;
 use castra_driver::shell::{Shell, ShellOptions};
 
 use super::clients::Command;
 use super::inboxes::peer_settings;
+use super::managing::{MANAGER, manager_settings};
 use super::scripts::Script;
 use super::{Body, Process, Schedule, Todo, World, name};
 use crate::choice::Choice;
@@ -53,6 +54,7 @@ pub(super) fn broker_config(plan: &Plan) -> BrokerConfig {
         accept_unproven: plan.accept_unproven,
         identity: Identity { uid: 1000, ..Identity::default() },
         peers: peer_settings(plan),
+        manager: manager_settings(plan),
         ..BrokerConfig::default()
     };
     if plan.only_known {
@@ -67,6 +69,30 @@ pub(super) fn broker_config(plan: &Plan) -> BrokerConfig {
         config.event_ring = 16;
     }
     config
+}
+
+/// What the broker's tables may grow to.
+pub(super) fn bounds(plan: &Plan) -> Sizes {
+    let config = broker_config(plan);
+    let pairs = plan.guests.len() * plan.guests.len().saturating_sub(1) / 2;
+    let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
+    Sizes {
+        guests: config.max_guests,
+        links: usize::MAX,
+        // A serial stream that shakes hands again was let in before.
+        half_open: config.half_open_max + serial,
+        clients: config.control_clients_max,
+        timers: usize::MAX,
+        // Each is reckoned to take some bytes.
+        messages: usize::MAX,
+        message_bytes: config.peers.mail_bytes_max,
+        streams: config.tunnel.streams_max,
+        stream_bytes: config.tunnel.bytes_max(),
+        peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
+        attachments: config.manager.attachments_max,
+        actions: config.manager.attachments_max * config.manager.queue_max,
+        http_clients: config.manager.connections_max,
+    }
 }
 
 impl World {
@@ -90,6 +116,7 @@ impl World {
         }
         self.disk.borrow_mut().latency = Duration::from_millis(2);
         self.collect_mail();
+        self.prepare_managing();
         self.boot(BROKER);
         for index in 0..self.plan.clients.len() {
             self.after(self.plan.clients[index].at_ms, Todo::Client(index));
@@ -126,6 +153,7 @@ impl World {
             _ => name(guest),
         });
         self.witness.borrow_mut().claims.push(claims);
+        let outside = self.outside(guest);
         self.processes.push(Process {
             body: Body::Gone,
             guest,
@@ -135,6 +163,7 @@ impl World {
             running_key: None,
             inside: None,
             steady: Time::MAX,
+            outside,
         });
         self.processes.len() - 1
     }
@@ -196,7 +225,8 @@ impl World {
 
     fn broker(&self, life: u32) -> Body {
         let mut hub = self.hub.borrow_mut();
-        let doors = LINKS.iter().map(|(door, _)| *door).chain([CONTROL]);
+        let manager = self.manager_listens().then_some(MANAGER);
+        let doors = LINKS.iter().map(|(door, _)| *door).chain([CONTROL]).chain(manager);
         hub.nodes[BROKER].doors = doors.map(|door| (door, Default::default())).collect();
         drop(hub);
         self.witness.borrow_mut().truth.broker.begins(self.now);
@@ -206,6 +236,10 @@ impl World {
         let restored = self.disk.borrow_mut().restore();
         self.witness.borrow_mut().of_peers(|peers| {
             peers.begins();
+            Ok(())
+        });
+        self.witness.borrow_mut().of_attach(|attach| {
+            attach.restarts();
             Ok(())
         });
         self.update_keyholders();
@@ -219,10 +253,13 @@ impl World {
         }
         let engine = Broker::new(config, restored, Entropy::seeded(seed), self.clocks());
         let engine = Watched::new(engine, BROKER, Rc::clone(&self.witness));
-        let net = SimNet::listener(Rc::clone(&self.hub), BROKER, CONTROL, LINKS.to_vec());
+        let transports = LINKS.into_iter().chain(manager.map(|door| (door, Transport::Tcp))).collect();
+        let net = SimNet::listener(Rc::clone(&self.hub), BROKER, CONTROL, transports);
+        let net = net.looks(manager.is_some());
         let mut doors: Vec<_> =
             LINKS.iter().map(|(door, transport)| (*door, Via::Link(*transport))).collect();
         doors.push((CONTROL, Via::Control));
+        doors.extend(manager.map(|door| (door, Via::Manager)));
         let options = ShellOptions {
             doors,
             connections_max: if self.plan.small_tables { 12 } else { 1000 },
@@ -231,7 +268,7 @@ impl World {
             planted: self.planted,
             ..ShellOptions::default()
         };
-        Body::Broker(Box::new(Shell::new(engine, net, SimWork(Rc::clone(&self.disk)), options)))
+        Body::Broker(Box::new(Shell::new(engine, net, SimWork::new(Rc::clone(&self.disk), None), options)))
     }
 
     fn agent(&self, node: NodeId, guest: usize, life: u32) -> Body {
@@ -263,6 +300,7 @@ impl World {
             planted: self.planted,
             ..AgentConfig::new(name(guest))
         };
+        let config = self.prepare_agent(node, guest, config);
         let engine = Agent::new(config, restored, Entropy::seeded(seed), self.clocks());
         let engine = Watched::new(engine, node, Rc::clone(&self.witness));
         let net = SimNet::dialler(Rc::clone(&self.hub), node, BROKER, door, true);
@@ -280,7 +318,8 @@ impl World {
             planted: self.planted,
             ..ShellOptions::default()
         };
-        Body::Agent(Box::new(Shell::new(engine, net, SimWork(disk), options)))
+        let work = SimWork::new(disk, self.processes[node].outside.clone());
+        Body::Agent(Box::new(Shell::new(engine, net, work, options)))
     }
 
     /// A process that lives once, from now on.

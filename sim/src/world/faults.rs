@@ -102,6 +102,10 @@ impl World {
             }
             FaultKind::WallStep => {
                 let step = i64::try_from(fault.for_ms).unwrap_or(0) * 1000;
+                self.witness.borrow_mut().of_attach(|attach| {
+                    attach.wall_was_set = true;
+                    Ok(())
+                });
                 self.wall_offset_ms += if fault.way == Way::ToGuest { -step } else { step };
                 true
             }
@@ -140,6 +144,10 @@ impl World {
                 self.disk.borrow_mut().lose();
                 self.witness.borrow_mut().of_peers(|peers| {
                     peers.loses();
+                    Ok(())
+                });
+                self.witness.borrow_mut().of_attach(|attach| {
+                    attach.loses();
                     Ok(())
                 });
                 self.state_lost = true;
@@ -227,6 +235,7 @@ impl World {
         self.processes[node].body = Body::Gone;
         self.schedule[node].wake = Time::MAX;
         self.close_inbox(node);
+        self.close_outside(node);
         if silently {
             self.end_insiders(node);
         }

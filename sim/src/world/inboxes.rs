@@ -78,6 +78,9 @@ impl World {
         };
         let disk = Rc::new(RefCell::new(disk));
         disk.borrow_mut().now = self.now;
+        if self.witness.borrow().peers.is_none() {
+            disk.borrow_mut().journal = None;
+        }
         if self.plan.small_tables {
             // So that many are ended while they write.
             disk.borrow_mut().latency = Duration::from_millis(300);
@@ -107,7 +110,11 @@ impl World {
     /// What the agent has to be told.
     pub(super) fn take_done(&mut self, node: NodeId) -> Vec<Done> {
         let inbox = self.inboxes.iter_mut().find(|inbox| inbox.node == node);
-        inbox.map_or_else(Vec::new, |inbox| std::mem::take(&mut inbox.done))
+        let mut done = inbox.map_or_else(Vec::new, |inbox| std::mem::take(&mut inbox.done));
+        if let Some(outside) = &self.processes[node].outside {
+            done.append(&mut outside.borrow_mut().take_done());
+        }
+        done
     }
 
     /// The agent's process is over: of what it had still to write, some was on the disk already.
@@ -134,8 +141,9 @@ impl World {
         });
     }
 
-    /// Takes notice of what became durable about peers.
+    /// Takes notice of what became durable about peers, and about attachments.
     pub(super) fn collect_mail(&self) {
+        self.collect_attachments();
         let mut witness = self.witness.borrow_mut();
         if witness.peers.is_none() {
             return;
@@ -215,13 +223,17 @@ impl World {
         }
     }
 
+    /// Where the network is slower than an agent is patient, no session lasts.
+    pub(super) fn keeps_sessions(&self) -> bool {
+        let silence = self.plan.interval() * AgentConfig::new(name(0)).silent_intervals;
+        silence > Duration::from_micros(self.plan.network.latency_max_us) * 4
+    }
+
     /// Whether a guest takes the messages that wait for it, now that nothing keeps it from
-    /// that but the network: where that is slower than an agent is patient, no session lasts.
+    /// that but the network.
     pub(super) fn takes_mail(&self, guest: usize) -> bool {
         let life = self.owner(guest + 1).life;
-        let silence = self.plan.interval() * AgentConfig::new(name(guest)).silent_intervals;
-        let lasts = silence > Duration::from_micros(self.plan.network.latency_max_us) * 4;
         let takes = |inbox: InboxSettings| inbox.policy != Policy::Deny;
-        lasts && self.is_core(guest) && self.inbox_settings(guest, life).is_some_and(takes)
+        self.keeps_sessions() && self.is_core(guest) && self.inbox_settings(guest, life).is_some_and(takes)
     }
 }

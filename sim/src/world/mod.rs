@@ -9,6 +9,7 @@ mod clients;
 mod errands;
 mod faults;
 mod inboxes;
+mod managing;
 mod peace;
 mod scripts;
 mod turns;
@@ -19,7 +20,6 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use castra_core::Sizes;
 use castra_core::auth::Key;
 use castra_core::id::GuestName;
 use castra_core::time::{Now, Time, WallTime};
@@ -32,7 +32,8 @@ use crate::chronicle::{Chronicle, MarkKind, Role};
 use crate::disk::{Disk, SimWork};
 use crate::net::{Hub, NodeId, Owner, Shared, SimNet};
 use crate::outcome::Outcome;
-use crate::plan::{Carrier, Plan};
+use crate::outside::SharedOutside;
+use crate::plan::Plan;
 use crate::scribe::Scribe;
 use crate::violation::Violation;
 use crate::watched::{WatchedAgent, WatchedBroker, Watching};
@@ -41,6 +42,8 @@ use crate::witness::{BROKER, Witness, number};
 use clients::Command;
 use errands::Errand;
 use inboxes::InboxDisk;
+use managing::stand_in::StandIn;
+use managing::tasks::Tasking;
 use scripts::Script;
 
 /// A world that can be run once.
@@ -72,6 +75,8 @@ pub struct World {
     peaceful: bool,
     /// Guests that are gone for good.
     left: Vec<bool>,
+    /// The manager that is not this broker.
+    other_manager: Option<NodeId>,
     #[cfg(feature = "planted")]
     planted: Option<castra_core::planted::Bug>,
 }
@@ -101,6 +106,8 @@ struct Process {
     inside: Option<NodeId>,
     /// Since when it runs without a pause.
     steady: Time,
+    /// What an agent has done outside of itself.
+    outside: Option<SharedOutside>,
 }
 
 impl Process {
@@ -124,6 +131,8 @@ enum Body {
     Script(Box<Script>),
     Command(Box<Command>),
     Errand(Box<Errand>),
+    Task(Box<Tasking>),
+    StandIn(Box<StandIn>),
 }
 
 /// What the world itself has to do.
@@ -137,6 +146,8 @@ enum Todo {
     Fault(usize),
     /// The plan's act begins.
     Act(usize),
+    /// The plan's step of managed attach begins.
+    Step(usize),
     /// A frozen process goes on.
     Thaw(NodeId),
     /// A twin ends.
@@ -192,7 +203,7 @@ impl World {
             Rc::clone(&hub),
             (plan.window(), plan.interval()),
             plan.guests.len(),
-            bounds(plan),
+            birth::bounds(plan),
             now,
         );
         Self {
@@ -219,6 +230,7 @@ impl World {
             done: Vec::new(),
             peaceful: false,
             left: vec![false; plan.guests.len()],
+            other_manager: None,
             #[cfg(feature = "planted")]
             planted: None,
         }
@@ -393,6 +405,7 @@ impl World {
             Todo::Client(index) => self.start_client(index),
             Todo::Fault(index) => self.inject(index),
             Todo::Act(index) => self.start_act(index),
+            Todo::Step(index) => self.start_step(index),
             Todo::Thaw(node) => self.thaw(node),
             Todo::EndTwin(node) => self.end_twin(node),
             Todo::Drained(life) => self.drained(life),
@@ -436,6 +449,8 @@ impl World {
             (Some(guest), _) => (format!("guest-{guest}"), Role::Guest),
             (None, Body::Command(command)) => (command.to_string(), Role::Client),
             (None, Body::Errand(errand)) => (errand.to_string(), Role::Client),
+            (None, Body::Task(task)) => (task.to_string(), Role::Client),
+            (None, Body::StandIn(_)) => ("another manager".to_owned(), Role::Client),
             (None, _) => ("broker".to_owned(), Role::Broker),
         }
     }
@@ -456,30 +471,6 @@ impl std::fmt::Debug for World {
 
 /// 2026-01-01T00:00:00Z.
 const WALL: WallTime = WallTime::from_unix_millis(1_767_225_600_000);
-
-/// What the broker's tables may grow to.
-fn bounds(plan: &Plan) -> Sizes {
-    let config = birth::broker_config(plan);
-    let pairs = plan.guests.len() * plan.guests.len().saturating_sub(1) / 2;
-    let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
-    Sizes {
-        guests: config.max_guests,
-        links: usize::MAX,
-        // A serial stream that shakes hands again was let in before.
-        half_open: config.half_open_max + serial,
-        clients: config.control_clients_max,
-        timers: usize::MAX,
-        // Each is reckoned to take some bytes.
-        messages: usize::MAX,
-        message_bytes: config.peers.mail_bytes_max,
-        streams: config.tunnel.streams_max,
-        stream_bytes: config.tunnel.bytes_max(),
-        peer_operations: pairs * (config.peers.operations_max + config.peers.operations_max.min(64)),
-        attachments: config.manager.attachments_max,
-        actions: config.manager.attachments_max * config.manager.queue_max,
-        http_clients: config.manager.connections_max,
-    }
-}
 
 /// `guest-3`.
 pub(crate) fn name(guest: usize) -> GuestName {

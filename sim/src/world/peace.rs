@@ -53,6 +53,7 @@ impl World {
             }
         }
         self.deliver_all()?;
+        self.attach_all()?;
         self.is_tidy(&widowed)
     }
 

@@ -51,9 +51,13 @@ impl World {
                 next
             }
             Body::Agent(shell) => {
+                self.go_on_outside(node);
                 let done = self.take_done(node);
-                let next = turn(shell, clocks, &edges, &done);
+                let mut next = turn(shell, clocks, &edges, &done);
                 ended = shell.settled();
+                // What it asked for just now begins at once; of an end it is told in its next turn.
+                let wake = self.go_on_outside(node);
+                next.deadline = [next.deadline, wake].into_iter().flatten().min();
                 next
             }
             Body::Script(script) => {
@@ -68,6 +72,18 @@ impl World {
                 let wake = command.turn(&mut self.hub.borrow_mut(), owner, &mut witness, calm);
                 ended = command.over;
                 Next { deadline: wake, more: false }
+            }
+            Body::Task(task) => {
+                let owner = self.owner(node);
+                let calm = self.calm_for(node);
+                let mut witness = self.witness.borrow_mut();
+                witness.at(clocks);
+                let wake = task.turn(&mut self.hub.borrow_mut(), owner, &mut witness, calm);
+                ended = task.over;
+                Next { deadline: wake, more: false }
+            }
+            Body::StandIn(manager) => {
+                Next { deadline: manager.turn(&mut self.hub.borrow_mut(), node), more: false }
             }
             Body::Errand(errand) => {
                 let owner = self.owner(node);
@@ -92,6 +108,7 @@ impl World {
                 let owner = self.owner(node);
                 self.mark(Some(node), None, MarkKind::End, "ends");
                 self.close_inbox(node);
+                self.close_outside(node);
                 self.stopped(owner);
                 if self.peaceful {
                     // Told to leave before the faults ended, and started again like everybody.

@@ -168,6 +168,7 @@ impl Actions {
         let key = session.map(|session| (session.clone(), id.clone()));
         if let Some(key) = &key
             && let Some(known) = self.known.get_mut(key)
+            && !planted!(cx.config, ActionAppliedTwice)
         {
             known.route = route;
             if known.phase == Phase::Finished {

@@ -189,7 +189,9 @@ impl Controller {
 
     /// A target to attach to, in place of any other.
     fn follow(&mut self, cx: &mut Context<'_>, target: Target) {
-        self.cancel_attempt(cx);
+        if !planted!(cx.config, TwoAttempts) {
+            self.cancel_attempt(cx);
+        }
         if let Some(before) = self.series.take()
             && before.target.session != target.session
         {
@@ -235,7 +237,9 @@ impl Controller {
             return;
         }
         self.cancelled = None;
-        let to = series.target.url.origin().cloned().zip(series.target.token.clone());
+        let hint = cx.config.attach.hint.as_ref().filter(|_| planted!(cx.config, TokenToOtherUrl));
+        let token = hint.map(|hint| hint.token.clone()).or_else(|| series.target.token.clone());
+        let to = series.target.url.origin().cloned().zip(token);
         match self.link {
             _ if to.is_some() => {}
             Some(Uplink { trusted: true, .. }) => {}
@@ -269,6 +273,9 @@ impl Controller {
                     deadline,
                     answer_max: cx.config.attach.answer_max,
                 })));
+                if planted!(cx.config, PollBeforeAttach) {
+                    self.polling.poll(cx, &series.target);
+                }
                 Step::Asking { effect, deadline }
             }
         };

@@ -125,8 +125,8 @@ struct Seat {
     sent: BTreeSet<u64>,
     /// Frames that wait for room.
     backlog: VecDeque<Body>,
-    /// An `attach` of it has no answer yet.
-    attaching: bool,
+    /// Its `attach` frames that have no answer yet.
+    attaching: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,6 +16,10 @@ use crate::event::{AttachFact, Escaped, shortened};
 use crate::id::{ConnId, GuestName};
 use crate::time::millis;
 
+/// Most `attach` frames of a session without an answer: an agent sends another only once
+/// it gave up the last. More are not answered.
+const ATTACHING_MAX: u8 = 16;
+
 impl Manager {
     /// A guest says something over its own, proven session.
     pub(crate) fn on_frame(&mut self, cx: &mut Cx, guest: GuestName, conn: ConnId, request: AttachRequest) {
@@ -27,15 +31,17 @@ impl Manager {
                 let Some(seat) = seat.filter(|seat| seat.conn == conn) else {
                     return self.answer_attach(cx, guest, who, Err(AttachErrorCode::UnknownSession));
                 };
-                // One attempt is in flight; its answer answers all.
-                if !core::mem::replace(&mut seat.attaching, true) {
+                // Each has an answer of its own, as the agent counts those that it gave up.
+                if seat.attaching < ATTACHING_MAX {
+                    seat.attaching += 1;
                     self.push(guest, Op::Attach { who, session, handshake, code });
                 }
             }
             AttachRequest::State(state) => self.on_state(cx, guest, state),
             AttachRequest::Ack { id, status, error_code } => {
                 let code = error_code.map(|code| shortened(&code, 64));
-                if !self.settle_by_id(guest, &id, status, code, None) {
+                let settled = planted!(cx.config, ActionLostOnAck);
+                if !self.settle_by_id(guest, &id, status, code, None) || settled {
                     self.say(conn, &ManagerFrame::Settled { id });
                 }
             }
@@ -169,7 +175,7 @@ impl Manager {
             && let Some(seat) = self.adopted.get_mut(&guest).and_then(|adopted| adopted.seat.as_mut())
             && seat.conn == conn
         {
-            seat.attaching = false;
+            seat.attaching = seat.attaching.saturating_sub(1);
         }
         let adopted = self.adopted.get_mut(&guest);
         match (result, adopted) {

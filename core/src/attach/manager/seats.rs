@@ -54,7 +54,7 @@ impl Manager {
             }
         }
         adopted.seat =
-            Some(Seat { conn, stage, sent: BTreeSet::new(), backlog: VecDeque::new(), attaching: false });
+            Some(Seat { conn, stage, sent: BTreeSet::new(), backlog: VecDeque::new(), attaching: 0 });
         self.seats.insert(conn, guest);
         if let SeatStage::Settling(until) = stage {
             self.due.insert((until, Due::Settle(guest)));

@@ -21,6 +21,7 @@ impl Witness {
 
     /// The broker says something on a connection: messages in it are looked at.
     pub(crate) fn said(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.said_of_attach(conn, bytes);
         if self.peers.is_none() {
             return;
         }
@@ -32,6 +33,7 @@ impl Witness {
 
     /// An agent says something.
     pub(crate) fn answered(&mut self, node: NodeId, bytes: &[u8]) {
+        self.answered_about_attach(node, bytes);
         if self.peers.is_none() {
             return;
         }
