@@ -125,21 +125,26 @@ fn by_what_right(agent: &Watched, handed: &[Handed], request: &HttpRequest) -> C
     {
         return Ok(());
     }
-    let by = handed
+    let mut rights = handed
         .iter()
-        .rev()
-        .find(|handed| handed.token.as_ref() == Some(&request.bearer) && handed.url.as_ref().is_some_and(to));
-    let Some(by) = by else {
+        .filter(|handed| {
+            handed.token.as_ref() == Some(&request.bearer) && handed.url.as_ref().is_some_and(to)
+        })
+        .peekable();
+    let Some(by) = rights.peek() else {
         return Err(("A4", format!("{guest} sends {} a token that is not for it", shown(&request.to))));
     };
     if !agent.trusting {
         return Err(("A4", format!("{guest} asks by {}, which it may not trust", by.handshake)));
     }
     let Some(attempt) = attempt else { return Ok(()) };
-    if by.code.as_ref() != Some(&attempt.code)
-        || by.session != attempt.session_id
-        || request.handshake.as_ref() != Some(&by.handshake)
-    {
+    // A refresh has the same token: perhaps it is still on its way.
+    let says_so = |by: &Handed| {
+        by.code.as_ref() == Some(&attempt.code)
+            && by.session == attempt.session_id
+            && request.handshake.as_ref() == Some(&by.handshake)
+    };
+    if !rights.any(says_so) {
         return Err(("A3", format!("{guest} attaches, and no handshake that it was sent says so")));
     }
     Ok(())

@@ -45,6 +45,8 @@ pub(super) fn manager_settings(plan: &Plan) -> ManagerSettings {
         code_ttl: Duration::from_millis(attach.code_ms),
         lease_ttl: Duration::from_millis(attach.lease_ms),
         poll_max: Duration::from_millis(attach.poll_ms),
+        // A connection whose end was lost is gone before the peace is over.
+        idle_timeout: Duration::from_secs(10),
         ..ManagerSettings::default()
     };
     match plan.small_tables {
