@@ -110,8 +110,10 @@ impl Terminals {
     /// Answers whoever wants to know of the input up to `written`.
     pub(super) fn end_flushes(&mut self, terminal: TerminalId, written: u64, result: Result<(), &str>) {
         while let Some(session) = self.sessions.get_mut(&terminal)
-            && let Some((_, ask)) = session.flushes.pop_front_if(|(target, _)| *target <= written)
+            && let Some(&(target, ask)) = session.flushes.front()
+            && target <= written
         {
+            session.flushes.pop_front();
             match result {
                 Ok(()) => {
                     let session = Some(terminal.0);
