@@ -173,7 +173,7 @@ fn nothing_leaves_before_it_is_durable() {
     shore.attach("web-1", &told);
     assert!(shore.hear("web-1").is_empty());
     shore.release();
-    assert_eq!(shore.frames("web-1", "attached").len(), 1, "one attempt, one answer");
+    assert_eq!(shore.frames("web-1", "attached").len(), 2, "each attempt has its answer");
     shore.stuck = true;
     let send = shore
         .order("action_send", json!({"guest": "web-1", "action_type": "x", "payload": {}, "wait": false}));
