@@ -69,8 +69,11 @@ fn a_server_that_drips_gets_no_longer() {
 
 #[test]
 fn a_server_that_takes_nothing_gets_no_longer() {
-    let server = Server::raw(|stream, _| {
-        std::thread::sleep(SHORT * 3);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let server = Server::raw(move |stream, _| {
+        // Until the test lets go.
+        let _ = held.lock().unwrap().recv();
         drop(stream);
     });
     let mut client = Client::new();
@@ -79,6 +82,7 @@ fn a_server_that_takes_nothing_gets_no_longer() {
     let id = client.submit(request, SHORT);
     let outcome = client.end(id);
     failure(outcome, EffectErrorKind::TimedOut);
+    drop(release);
 }
 
 #[test]
