@@ -162,7 +162,8 @@ fn usage(pid: u32) -> Option<Usage> {
     let process = Path::new("/proc").join(pid.to_string());
     let mut nanos = 0;
     for task in fs::read_dir(process.join("task")).ok()? {
-        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        // A thread may end while they are listed.
+        let Ok(text) = task.and_then(|task| fs::read_to_string(task.path().join("schedstat"))) else { continue };
         nanos += text.split(' ').next()?.parse::<u64>().ok()?;
     }
     let status = fs::read_to_string(process.join("status")).ok()?;
@@ -173,19 +174,28 @@ fn usage(pid: u32) -> Option<Usage> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::process::Command;
+
     use super::*;
 
+    /// In a process of its own: other tests work and allocate in ours.
     #[test]
     fn a_process_that_works_and_allocates_is_seen_to() {
-        let before = usage(std::process::id()).expect("our own process may be looked at");
-        let mut memory = vec![0u8; 32 << 20];
-        for round in 0..8u8 {
-            memory.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3).wrapping_add(round));
-        }
-        let after = usage(std::process::id()).expect("still there");
-        assert!(std::hint::black_box(memory.iter().any(|byte| *byte != 0)));
-        assert!(after.cpu > before.cpu);
-        assert!(after.user_bytes - before.user_bytes > 30 << 20, "{before:?} {after:?}");
-        assert!(usage(u32::MAX).is_none());
+        // Fills 32 MiB of its memory, and then waits for somebody to read them.
+        let mut child = Command::new("dd")
+            .args(["if=/dev/zero", "bs=32M", "count=1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dd starts");
+        let mut output = child.stdout.take().expect("piped");
+        output.read_exact(&mut [0]).expect("its memory is full, and comes");
+        let used = usage(child.id()).expect("a child of ours may be looked at");
+        drop(output);
+        child.wait().expect("it ends");
+        assert!(used.cpu > Duration::from_micros(500), "{used:?}");
+        assert!(used.user_bytes > 32 << 20 && used.user_bytes < 48 << 20, "{used:?}");
+        assert!(usage(child.id()).is_none(), "it ended");
     }
 }
