@@ -397,6 +397,9 @@ pub(crate) struct Settings {
     /// How long a message is kept; at most 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub(crate) message_ttl: Duration,
+    /// Run this with /bin/sh whenever a guest's verdict changes; it finds CASTRA_GUEST, CASTRA_FROM, CASTRA_TO, CASTRA_REASON, CASTRA_AT and CASTRA_CHANGES
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) on_change: Option<String>,
     #[command(flatten)]
     pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1

@@ -123,6 +123,7 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         handshake_dir: settings.handshake_dir.clone(),
         config_file: settings.config.clone(),
         settings: None,
+        on_change: settings.on_change.clone(),
         // This program, also when its file was replaced since.
         launcher: vec!["/proc/self/exe".into(), "start-command".into(), "--".into()],
         echo,

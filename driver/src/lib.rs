@@ -14,6 +14,7 @@ pub mod config_file;
 pub mod conformance;
 pub mod database;
 pub mod files;
+pub mod hooks;
 mod http;
 pub mod inbox;
 pub mod listen;

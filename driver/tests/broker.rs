@@ -25,6 +25,7 @@ fn options(state_dir: &Path) -> BrokerOptions {
         handshake_dir: None,
         config_file: None,
         settings: None,
+        on_change: None,
         launcher: Vec::new(),
         echo: false,
         record: None,

@@ -83,3 +83,20 @@ fn show_says_where_each_setting_comes_from_and_whether_a_broker_would_take_them(
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.out.contains("castra.toml:2") && ran.err.contains("three intervals"), "{ran:?}");
 }
+
+#[test]
+fn a_command_is_run_when_a_verdict_changes() {
+    let world = World::new();
+    let out = world.path("changes");
+    let command = format!("echo $CASTRA_GUEST $CASTRA_FROM $CASTRA_TO $CASTRA_REASON >>{}", out.display());
+    let broker = world.broker(&["--on-change", &command]);
+    let agent = world.agent("devbox", broker.address(), &[]);
+    let told = |line: &str| fs::read_to_string(&out).unwrap_or_default().lines().any(|one| one == line);
+    assert!(until(PATIENCE, || told("devbox waiting reachable")), "{:?}", fs::read_to_string(&out));
+    agent.kill();
+    assert!(
+        until(PATIENCE, || told("devbox reachable waiting disconnected")),
+        "{:?}",
+        fs::read_to_string(&out)
+    );
+}
