@@ -16,6 +16,7 @@ pub mod database;
 pub mod files;
 mod http;
 pub mod inbox;
+mod leftovers;
 pub mod listen;
 pub mod load;
 pub mod lock;

@@ -52,7 +52,7 @@ impl Agents {
     pub(crate) fn shake(&self, site: &Site, reachable: &[String], random: &mut Random) {
         for name in PEERS.into_iter().chain(MANAGED) {
             let there = reachable.iter().any(|found| found == name);
-            if random.one_in(if there { 24 } else { 3 }) {
+            if random.one_in(if there { 24 } else { 2 }) {
                 self.restart(site, name);
             }
         }

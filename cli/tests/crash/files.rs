@@ -12,7 +12,12 @@ use crate::load::{Random, Site};
 use crate::promises::Cursors;
 
 /// Lines that only grow.
-const LOGS: [&str; 3] = ["logs/events.jsonl", "handshakes/handshake-events.jsonl", "logs/broker.log"];
+const LOGS: [&str; 4] = [
+    "logs/events.jsonl",
+    "handshakes/handshake-events.jsonl",
+    "logs/broker.log",
+    "logs/terminals-events.jsonl",
+];
 /// What a process leaves that is killed within a write.
 const TORN: &str = "{\"torn\":";
 
@@ -108,7 +113,7 @@ impl Files {
             if name.ends_with(".jsonl") {
                 let parsed: Value = serde_json::from_str(line)
                     .unwrap_or_else(|error| panic!("broken promise: {name}: {error}: {line}"));
-                if let Some(cursor) = parsed["cursor"].as_str() {
+                if let (Some(cursor), "logs/events.jsonl") = (parsed["cursor"].as_str(), name) {
                     // What was not written yet is lost with its broker.
                     self.cursors.next(cursor, cursor.ends_with("-1"));
                 }

@@ -69,8 +69,11 @@ impl Gate {
     fn wait(&self, what: &str, is: impl Fn(&State) -> bool) {
         let state = self.lock();
         let waits = |state: &mut State| !is(state) && !state.failed;
-        let (state, late) = self.changed.wait_timeout_while(state, BOUND, waits).unwrap();
-        assert!(!state.failed, "a promise was broken");
+        let waited = self.changed.wait_timeout_while(state, BOUND, waits);
+        let (state, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        let failed = state.failed;
+        drop(state);
+        assert!(!failed, "a promise was broken");
         assert!(!late.timed_out(), "a load has not {what} within {BOUND:?}");
     }
 
@@ -88,9 +91,12 @@ impl Place<'_> {
             self.0.changed.notify_all();
         }
         let waits = |state: &mut State| state.life == before && !state.failed;
-        let state = self.0.changed.wait_while(state, waits).unwrap();
-        assert!(!state.failed, "another load failed");
-        (state.life, state.peace)
+        let state = self.0.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+        let failed = state.failed;
+        let now = (state.life, state.peace);
+        drop(state);
+        assert!(!failed, "another load failed");
+        now
     }
 
     pub(crate) fn checked(&self) {

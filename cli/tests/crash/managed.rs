@@ -89,6 +89,7 @@ impl Managed {
                 let no = ["not_attached", "guest_offline", "missing_lease", "full"].contains(&code.as_str());
                 assert!(no, "action_send: {code}");
                 self.actions.answered(&line, None, Fate::Refused);
+                std::thread::sleep(std::time::Duration::from_millis(20));
                 site.count(&format!("actions: {code}"));
             }
             Said::Lost => return None,
@@ -174,11 +175,11 @@ impl Load for Managed {
     fn step(&mut self, site: &Site) -> Option<()> {
         self.excuse(site);
         std::thread::sleep(std::time::Duration::from_millis(self.random.below(12)));
-        match self.random.below(32) {
+        match self.random.below(128) {
             0 => self.release(site),
-            1 => self.adopt(site),
-            2..=9 if self.session.known() == Some(&Session::None) => self.adopt(site),
-            2 | 3 => {
+            1 | 2 => self.adopt(site),
+            3..=40 if self.session.known() == Some(&Session::None) => self.adopt(site),
+            3..=6 => {
                 self.desk.forget();
                 Some(())
             }

@@ -313,7 +313,7 @@ impl Load for Terminals {
             .copied()
             .filter(|index| self.running[*index].ready && !self.running[*index].may_end)
             .collect();
-        let kind = self.random.below(24);
+        let kind = self.random.below(64);
         let some = |random: &mut Random, of: &[usize]| of[random.below(of.len() as u64) as usize];
         match kind {
             0..=5 if self.running.len() < MOST => self.create(site)?,
@@ -321,10 +321,10 @@ impl Load for Terminals {
                 let chosen = some(&mut self.random, &usable);
                 self.kill(site, chosen)?;
             }
-            7..=15 if !writable.is_empty() => {
+            7..=31 if !writable.is_empty() => {
                 let chosen = some(&mut self.random, &writable);
                 let ends = matches!(self.running[chosen].kind, Kind::Exit(_));
-                if !ends || self.random.one_in(3) {
+                if !ends || self.random.one_in(12) {
                     self.write(site, chosen)?;
                 }
             }
