@@ -112,6 +112,8 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         },
         // The driver fills in the rest.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
+        #[cfg(feature = "planted")]
+        planted: crate::planted::bug(),
         ..BrokerConfig::default()
     };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;

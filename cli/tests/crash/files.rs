@@ -68,7 +68,11 @@ impl Files {
                 let name = path.file_name().unwrap().to_str().unwrap();
                 let left = name.ends_with(".tmp") && !name.ends_with(&own);
                 assert!(!left, "a file of a broker that was killed: {}", path.display());
-                assert!(!name.contains(".damaged-"), "broken promise: a database is damaged: {}", path.display());
+                assert!(
+                    !name.contains(".damaged-"),
+                    "broken promise: a database is damaged: {}",
+                    path.display()
+                );
             }
         }
     }
@@ -118,7 +122,8 @@ impl Files {
                     self.cursors.next(cursor, cursor.ends_with("-1"));
                 }
             } else {
-                let right = line.as_bytes().first().is_some_and(u8::is_ascii_digit) && line.contains(" [host-broker] ");
+                let right = line.as_bytes().first().is_some_and(u8::is_ascii_digit)
+                    && line.contains(" [host-broker] ");
                 assert!(right, "broken promise: {name}: {line}");
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
@@ -30,7 +30,6 @@ pub(crate) struct Site {
     /// How often a process was killed that keeps something besides the broker, by its name.
     ended: Mutex<BTreeMap<String, u64>>,
     pub(crate) agents: Agents,
-    pub(crate) life: AtomicU64,
 }
 
 /// An answer, or none.
@@ -56,7 +55,6 @@ impl Site {
             total: AtomicUsize::new(0),
             ended: Mutex::default(),
             agents: Agents::default(),
-            life: AtomicU64::new(0),
         }
     }
 
@@ -72,10 +70,6 @@ impl Site {
 
     pub(crate) fn add(&self, what: &str, number: usize) {
         *self.counts.lock().unwrap().entry(what.to_owned()).or_default() += number;
-    }
-
-    pub(crate) fn counted(&self, what: &str) -> usize {
-        self.counts.lock().unwrap().get(what).copied().unwrap_or(0)
     }
 
     pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
@@ -104,10 +98,6 @@ impl Site {
     /// Where guests connect.
     pub(crate) fn link(&self) -> PathBuf {
         self.world.path("link.sock")
-    }
-
-    pub(crate) fn life(&self) -> u64 {
-        self.life.load(Ordering::Relaxed)
     }
 }
 

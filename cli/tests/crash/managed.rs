@@ -104,6 +104,7 @@ impl Managed {
         let params = json!({"guest": self.name, "link": self.link, "wait": false});
         match self.desk.ask("adopt", &params) {
             Said::Yes(data) => self.is(data["session_id"].as_str().unwrap()),
+            Said::No(code) if code == "timeout" => return Some(()),
             Said::No(code) => panic!("adopt {}: {code}", self.name),
             Said::Lost => return None,
         }
@@ -121,6 +122,7 @@ impl Managed {
                 self.session.is(Session::None);
                 site.count("guests released");
             }
+            Said::No(code) if code == "timeout" => {}
             Said::No(code) => {
                 assert_eq!(code, "not_attached");
                 self.session.seen(Session::None);
@@ -144,7 +146,8 @@ impl Managed {
             let told = until(PATIENCE, || {
                 let said = site.agents.said(self.name);
                 let applied = said.lines().find(|line| line.contains(&format!(" id={id} status=")));
-                fate = applied.map(|line| if line.contains(" status=ok ") { Fate::Applied } else { Fate::Failed });
+                fate = applied
+                    .map(|line| if line.contains(" status=ok ") { Fate::Applied } else { Fate::Failed });
                 self.excuse(site);
                 fate.is_some() || !self.actions.gone(&ids).iter().any(|(_, gone)| *gone == id)
             });

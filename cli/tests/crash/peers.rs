@@ -82,8 +82,8 @@ impl Peers {
             (_, Said::Yes(data)) => {
                 let outcome = data["outcome"].as_str().unwrap();
                 assert!(matches!(outcome, "delivered" | "queued"), "{data}");
-                let [id, to, text] =
-                    [&data["id"], &operation.params["to"], &operation.params["text"]].map(|text| text.as_str().unwrap());
+                let [id, to, text] = [&data["id"], &operation.params["to"], &operation.params["text"]]
+                    .map(|text| text.as_str().unwrap());
                 self.pair.accepted(id, to, text, outcome == "delivered");
                 Some(format!("sent, {outcome}"))
             }
@@ -95,9 +95,11 @@ impl Peers {
                 self.pair.linked.refused();
                 Some("link rejected".to_owned())
             }
+            // The disk was slower than that: nobody knows.
+            (_, Said::No(code)) if code == "timeout" => None,
             // Its agent has no session, or lost it: nobody knows.
             (_, Said::No(code)) if operation.by_guest => {
-                assert!(matches!(code.as_str(), "not_reachable" | "timeout" | "busy" | "forbidden"), "{code}");
+                assert!(matches!(code.as_str(), "not_reachable" | "busy" | "forbidden"), "{code}");
                 std::thread::sleep(Duration::from_millis(10));
                 None
             }

@@ -106,8 +106,7 @@ impl Pair {
     #[track_caller]
     pub(crate) fn accepted(&mut self, id: &str, to: &str, text: &str, delivered: bool) {
         self.linked.seen(true);
-        let message =
-            Accepted { to: to.to_owned(), text: text.to_owned(), delivered, due: true };
+        let message = Accepted { to: to.to_owned(), text: text.to_owned(), delivered, due: true };
         let before = self.messages.insert(id.to_owned(), message);
         assert!(before.is_none(), "broken promise: one id for two messages: {id}");
     }
@@ -124,9 +123,7 @@ impl Pair {
     pub(crate) fn missing(&self, name: &str) -> Vec<&str> {
         let seen = self.inboxes.get(name);
         let due = self.messages.iter().filter(|(_, message)| message.to == name && message.due);
-        due.map(|(id, _)| id.as_str())
-            .filter(|id| seen.is_none_or(|seen| !seen.contains_key(*id)))
-            .collect()
+        due.map(|(id, _)| id.as_str()).filter(|id| seen.is_none_or(|seen| !seen.contains_key(*id))).collect()
     }
 
     /// In the end nothing is lost, nothing came twice, and nothing came from nowhere; how many
@@ -137,7 +134,11 @@ impl Pair {
             let missing = self.missing(name);
             assert!(missing.is_empty(), "broken promise: {missing:?} never came to {name}");
             let texts: BTreeSet<_> = seen.values().collect();
-            assert_eq!(texts.len(), seen.len(), "broken promise: a message has two ids in the inbox of {name}");
+            assert_eq!(
+                texts.len(),
+                seen.len(),
+                "broken promise: a message has two ids in the inbox of {name}"
+            );
             for (id, text) in seen {
                 let known = self.messages.get(id);
                 let same = known.is_some_and(|message| message.to == *name && message.text == *text);
@@ -186,7 +187,10 @@ impl Actions {
 
     /// The agent, its terminals or the adoption ended: what was not told to be over may be.
     pub(crate) fn excuse(&mut self) {
-        self.lines.values_mut().filter(|action| action.fate != Fate::Applied).for_each(|action| action.excused = true);
+        self.lines
+            .values_mut()
+            .filter(|action| action.fate != Fate::Applied)
+            .for_each(|action| action.excused = true);
     }
 
     /// The ids that were promised to wait, and are not among these.
@@ -219,7 +223,11 @@ impl Actions {
             assert!(once.insert(line), "broken promise: {line} was applied twice");
             let action = self.lines.get(line);
             assert!(action.is_some(), "broken promise: nobody asked for {line:?}");
-            assert_ne!(action.unwrap().fate, Fate::Refused, "broken promise: {line} was refused, and applied");
+            assert_ne!(
+                action.unwrap().fate,
+                Fate::Refused,
+                "broken promise: {line} was refused, and applied"
+            );
         }
         for (line, action) in &self.lines {
             let done = action.fate != Fate::Applied || once.contains(line.as_str());

@@ -1,7 +1,6 @@
 //! Brokers that serve and are killed, one after the other.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -76,7 +75,6 @@ pub(crate) fn run(rounds: usize, seed: u64) {
             scope.spawn(move || work(load.as_mut(), site, &place));
         }
         for round in 1..=rounds {
-            site.life.store(round as u64, Ordering::Relaxed);
             broker = loop_.round(broker);
             if round % 25 == 0 {
                 println!("{round} rounds: {:?}", loop_.moments);
@@ -123,7 +121,11 @@ impl Rounds<'_> {
         let mut desk = self.site.desk();
         let document = desk.must("status", &json!({}));
         let incarnation = desk.must("info", &json!({}))["incarnation"].as_u64().unwrap();
-        assert!(incarnation > self.incarnation, "broken promise: incarnation {incarnation} after {}", self.incarnation);
+        assert!(
+            incarnation > self.incarnation,
+            "broken promise: incarnation {incarnation} after {}",
+            self.incarnation
+        );
         self.incarnation = incarnation;
         for row in document["guests"].as_array().unwrap() {
             // Who is reachable has proven itself to this broker.
@@ -272,7 +274,8 @@ impl Rounds<'_> {
 fn arguments(site: &Site, http: &Wire) -> Vec<String> {
     let link = format!("unix:{}", site.link().display());
     let (url, config) = (http.url(), site.world.path("castra.toml"));
-    let all = ["--listen", &link, "--window", "3s", "--interval", "1s", "--terminals", "--manager", "127.0.0.1:0"];
+    let all =
+        ["--listen", &link, "--window", "3s", "--interval", "1s", "--terminals", "--manager", "127.0.0.1:0"];
     let more = ["--manager-advertise", &url, "--config", config.to_str().unwrap()];
     all.into_iter().chain(more).map(str::to_owned).collect()
 }
@@ -282,7 +285,9 @@ fn holders(site: &Site) -> Vec<u32> {
     let state = site.world.state();
     let state = state.to_str().unwrap();
     let all = site.world.processes().into_iter();
-    all.filter(|(_, line)| line.contains("terminals-holder") && line.contains(state)).map(|(pid, _)| pid).collect()
+    all.filter(|(_, line)| line.contains("terminals-holder") && line.contains(state))
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
 /// What is neither a holder of terminals nor the program on a managed guest's.

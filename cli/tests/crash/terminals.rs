@@ -1,10 +1,10 @@
 //! Terminals that the broker serves: created, written to, read without a gap, ended and killed.
 
+use crate::flood::flooded;
 use crate::load::{Load, Random, Site};
 use crate::promises::Echoes;
-use crate::terminals_client::Client;
-use crate::flood::flooded;
 use crate::support::{PATIENCE, until};
+use crate::terminals_client::Client;
 use crate::wire::{bin, fields, flag, number, sh, text};
 
 /// Running at the same time.
@@ -51,6 +51,8 @@ struct Terminal {
     may_end: bool,
     /// Its end was promised.
     must_end: bool,
+    /// By a kill.
+    killed: bool,
     /// Its holder was killed.
     excused: bool,
     code: Option<i64>,
@@ -128,7 +130,8 @@ impl Terminals {
         let key = format!("t{}", self.created);
         self.running.push(Terminal::new(key.clone(), kind));
         let client = self.client.as_mut()?;
-        let wanted = fields! { "session_key" => key, "command" => sh(&script), "exclusive" => true, "cwd" => "/" };
+        let wanted =
+            fields! { "session_key" => key, "command" => sh(&script), "exclusive" => true, "cwd" => "/" };
         let created = client.request("create_or_attach", wanted)?;
         let Ok(reply) = created else {
             let holder = site.times_ended("holder") != self.holders_killed;
@@ -180,6 +183,7 @@ impl Terminals {
         let session = fields! { "session" => terminal.id.unwrap() };
         if self.client.as_mut()?.request("kill", session)?.is_ok() {
             self.running[chosen].must_end = true;
+            self.running[chosen].killed = true;
             site.count("terminals: killed");
         }
         Some(())
@@ -199,6 +203,7 @@ impl Terminal {
             echoes: Echoes::default(),
             may_end: false,
             must_end: false,
+            killed: false,
             excused: false,
             code: None,
         }
@@ -225,7 +230,9 @@ impl Terminal {
                     self.ready = true;
                 }
                 // The line that ends it, echoed.
-                None => assert!(line == "\r\n" && matches!(self.kind, Kind::Exit(_)), "{}: {line:?}", self.key),
+                None => {
+                    assert!(line == "\r\n" && matches!(self.kind, Kind::Exit(_)), "{}: {line:?}", self.key)
+                }
             }
         }
     }
@@ -237,7 +244,10 @@ impl Terminal {
         }
         assert!(self.may_end, "broken promise: {key} ended with {code}, and nobody asked for that");
         if let (Kind::Exit(expected), true) = (self.kind, self.must_end) {
-            assert!(code == expected || code > 128, "broken promise: {key} ended with {expected}, told is {code}");
+            assert!(
+                code == expected || code > 128,
+                "broken promise: {key} ended with {expected}, told is {code}"
+            );
         }
         assert_ne!(code, -1, "broken promise: nobody knows how {key} ended");
     }
@@ -247,7 +257,8 @@ impl Load for Terminals {
     fn check(&mut self, site: &Site) {
         self.client = None;
         self.excuse(site);
-        let mut client = Client::connect(site).expect("the terminals are served before the broker says that it is ready");
+        let mut client =
+            Client::connect(site).expect("the terminals are served before the broker says that it is ready");
         let rows = client.request("list", vec![]).unwrap().unwrap()["sessions"].as_array().unwrap().clone();
         let find = |key: &str| rows.iter().find(|row| row["session_key"].as_str() == Some(key));
         for (key, code) in &self.ended {
@@ -278,12 +289,13 @@ impl Load for Terminals {
             }
             let from = fields! { "session" => id, "resume_from" => terminal.offset };
             let reply = client.request("attach", from).unwrap().unwrap();
-            if !terminal.excused {
-                let at = (flag(&reply, "resumed"), number(&reply, "offset"));
-                assert_eq!(at, (true, terminal.offset), "broken promise: {} lost output: {row}", terminal.key);
-            }
-            if terminal.excused {
-                terminal.offset = number(&reply, "offset");
+            let at = (flag(&reply, "resumed"), number(&reply, "offset"));
+            // One that ended has its last screen, and its output as long as nobody needs the room.
+            let kept = at == (true, terminal.offset);
+            let free = terminal.excused || !flag(row, "is_alive");
+            assert!(kept || free, "broken promise: {} lost output: {reply} {row}", terminal.key);
+            if !kept {
+                terminal.offset = at.1;
                 terminal.part.clear();
             }
             site.count("terminals: adopted");
@@ -296,9 +308,14 @@ impl Load for Terminals {
             self.drain(site);
             !self.running.iter().any(|terminal| terminal.must_end || terminal.excused)
         });
-        let left: Vec<_> =
-            self.running.iter().filter(|terminal| terminal.must_end || terminal.excused).map(|terminal| &terminal.key).collect();
-        assert!(ended, "broken promise: {left:?} never end");
+        if !ended {
+            let rows = self.client.as_mut().unwrap().request("list", vec![]);
+            let left = self.running.iter().filter(|terminal| terminal.must_end || terminal.excused);
+            let left: Vec<_> = left
+                .map(|terminal| (&terminal.key, terminal.kind, terminal.killed, terminal.excused))
+                .collect();
+            panic!("broken promise: {left:?} never end: {rows:?}");
+        }
     }
 
     fn step(&mut self, site: &Site) -> Option<()> {
@@ -337,6 +354,12 @@ impl Load for Terminals {
     }
 
     fn end(&mut self, site: &Site) {
+        let complete = until(PATIENCE, || {
+            self.client.as_mut().unwrap().request("list", vec![]).unwrap().unwrap();
+            self.drain(site);
+            self.running.iter().all(|terminal| terminal.echoes.complete())
+        });
+        assert!(complete, "broken promise: what was typed is not echoed");
         let client = self.client.as_mut().unwrap();
         client.request("kill_all", vec![]).unwrap().unwrap();
         self.running.iter_mut().for_each(|terminal| terminal.may_end = true);
