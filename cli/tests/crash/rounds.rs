@@ -37,7 +37,7 @@ struct Rounds<'a> {
 pub(crate) fn run(rounds: usize, seed: u64) {
     let (site, gate, http) = (Site::new(World::new()), Gate::default(), Wire::new());
     write_configuration(&site, 0);
-    let mut loop_ = Rounds {
+    let mut all = Rounds {
         site: &site,
         gate: &gate,
         http: &http,
@@ -47,7 +47,7 @@ pub(crate) fn run(rounds: usize, seed: u64) {
         start: Duration::ZERO,
         moments: BTreeMap::new(),
     };
-    let mut broker = loop_.serve();
+    let mut broker = all.serve();
     for name in KEYED {
         let token = site.desk().must("token_issue", &json!({"guest": name}));
         site.world.secret(&format!("{name}.token"), token["token"].as_str().unwrap());
@@ -75,9 +75,9 @@ pub(crate) fn run(rounds: usize, seed: u64) {
             scope.spawn(move || work(load.as_mut(), site, &place));
         }
         for round in 1..=rounds {
-            broker = loop_.round(broker);
+            broker = all.round(broker);
             if round % 25 == 0 {
-                println!("{round} rounds: {:?}", loop_.moments);
+                println!("{round} rounds: {:?}", all.moments);
             }
         }
         gate.open(true);
@@ -85,9 +85,9 @@ pub(crate) fn run(rounds: usize, seed: u64) {
         gate.await_ended();
         broker
     });
-    loop_.end(broker);
+    all.end(broker);
     drop(loads);
-    let (moments, kills) = (&loop_.moments, loop_.moments.values().sum::<usize>());
+    let (moments, kills) = (&all.moments, all.moments.values().sum::<usize>());
     println!("{rounds} rounds, seed {seed}, {kills} kills: {moments:?}");
     for (what, count) in site.counts() {
         println!("  {count:>8}  {what}");

@@ -30,7 +30,7 @@ impl Client {
         Some(client)
     }
 
-    /// The answer, or the code of the refusal; `None`: closed without one.
+    /// The answer, or the refusal; `None`: closed without one.
     pub(crate) fn request(&mut self, kind: &str, fields: Fields) -> Option<Result<Value, String>> {
         self.seq += 1;
         self.stream.write_all(&frame(&numbered(kind, self.seq, fields))).ok()?;
@@ -43,7 +43,7 @@ impl Client {
             assert_eq!(number(&message, "seq"), u64::from(self.seq), "{kind}: {message}");
             return Some(match text(&message, "type") {
                 "error" if text(&message, "code") == "SHUTTING_DOWN" => return None,
-                "error" => Err(text(&message, "code").to_owned()),
+                "error" => Err(message.to_string()),
                 _ => Ok(message),
             });
         }

@@ -310,7 +310,7 @@ impl Daemon {
         let restored = RestoredTerminals { next_id, records, held, boot };
         let engine = Terminals::new(config, restored, Entropy::seeded(seed), clock::now());
 
-        leftovers::remove(&directory);
+        leftovers::remove(directory);
         let bound = listen_for_terminals(&socket)?;
         let mut created = vec![socket.clone()];
         let door = net.listen(bound).map_err(internal("watching a listener"))?;
