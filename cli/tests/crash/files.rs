@@ -95,12 +95,27 @@ impl Files {
         let path = site.world.state().join(name);
         let Ok(mut file) = File::open(&path) else { return };
         let inode = file.metadata().unwrap().ino();
-        let from = self.read.get(name).filter(|(before, _)| *before == inode).map_or(0, |(_, from)| *from);
-        file.seek(SeekFrom::Start(from)).unwrap();
         let mut text = String::new();
+        let mut from = 0;
+        if let Some((before, read)) = self.read.get(name).copied() {
+            if before == inode {
+                from = read;
+            } else {
+                // It was set aside: what came before that is in the newest of those.
+                let mut aside = File::open(site.world.state().join(format!("{name}.1"))).unwrap();
+                assert_eq!(aside.metadata().unwrap().ino(), before, "{name} was set aside twice");
+                aside.seek(SeekFrom::Start(read)).unwrap();
+                aside.read_to_string(&mut text).unwrap();
+                if !text.is_empty() && !text.ends_with('\n') {
+                    text.push('\n');
+                }
+            }
+        }
+        let aside = text.len();
+        file.seek(SeekFrom::Start(from)).unwrap();
         file.read_to_string(&mut text).unwrap();
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        self.read.insert(name, (inode, from + whole as u64));
+        self.read.insert(name, (inode, from + whole.saturating_sub(aside) as u64));
         let mut before = None;
         if whole > 0 {
             before = self.torn.remove(name);
