@@ -81,7 +81,6 @@ pub(crate) fn run(rounds: usize, seed: u64) {
             }
         }
         gate.open(true);
-        gate.await_checked();
         gate.await_ended();
         broker
     });
