@@ -81,6 +81,8 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
         attach: managers.settings,
         // The driver fills in the rest, the boot id included.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
+        #[cfg(feature = "planted")]
+        planted: crate::planted::bug(),
         ..AgentConfig::new(name)
     };
     args.child.apply()?;

@@ -150,6 +150,8 @@ fn config(settings: &Settings) -> Result<BrokerConfig, Failure> {
         },
         // The driver fills in the rest.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
+        #[cfg(feature = "planted")]
+        planted: crate::planted::bug(),
         ..BrokerConfig::default()
     };
     config.check().map_err(|error| Failure::usage(error.to_string()))?;

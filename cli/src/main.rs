@@ -31,6 +31,8 @@ mod peer;
 mod peer_args;
 mod peer_help;
 mod ping;
+#[cfg(feature = "planted")]
+mod planted;
 mod progress;
 mod render;
 mod replay;

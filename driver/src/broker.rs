@@ -22,6 +22,7 @@ use crate::files::{
 };
 use crate::hooks::{HookOptions, Hooks};
 use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
+use crate::leftovers;
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
 use crate::record::{self, RecordError};
@@ -167,6 +168,8 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     })?;
     let mut warnings = Vec::new();
     paths.check(&mut warnings)?;
+    leftovers::remove(&options.state_dir);
+    leftovers::remove(&paths.handshakes);
     let mut holder =
         Holder { pid: Some(std::process::id()), started_at: Some(started.wall), listen: Vec::new() };
     describe(&mut lock, &holder, &mut warnings);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub struct LogFile {
     path: PathBuf,
     rotation: Rotation,
     open: Option<(File, u64)>,
-    /// The last write stopped within a line.
+    /// The file ends within a line: the last write stopped there, or its process was killed.
     torn: bool,
 }
 
@@ -82,6 +82,7 @@ impl LogFile {
         if self.open.as_ref().is_some_and(|(_, size)| *size >= self.rotation.bytes) {
             self.rotate().map_err(|error| (0, error))?;
         }
+        self.opened().map_err(|error| (0, error))?;
         let torn = self.torn;
         let (file, size) = self.opened().map_err(|error| (0, error))?;
         if torn {
@@ -113,6 +114,7 @@ impl LogFile {
                 .custom_flags(OFlags::NOFOLLOW.bits() as i32)
                 .open(&self.path)?;
             let size = file.metadata()?.len();
+            self.torn = size > 0 && ends_within_a_line(&self.path);
             self.open = Some((file, size));
         }
         self.open.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
@@ -132,6 +134,18 @@ impl LogFile {
     fn aside(&self, age: u32) -> PathBuf {
         with_suffix(&self.path, &format!(".{age}"))
     }
+}
+
+/// Whether a file's last line has no end, as far as it can be read.
+fn ends_within_a_line(path: &Path) -> bool {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
+    let mut last = [b'\n'];
+    let read = file.and_then(|mut file| {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)
+    });
+    read.is_ok() && last != [b'\n']
 }
 
 /// Writes a file whole: readers see the old content or the new, never a part.
@@ -309,6 +323,17 @@ mod tests {
         assert_eq!(text(&path), "from before\na\n");
         log.append(b"b\n").expect("an append");
         assert_eq!(text(&path), "b\n");
+    }
+
+    #[test]
+    fn a_line_that_a_killed_process_left_unfinished_spoils_no_other() {
+        let directory = scratch();
+        let path = directory.path().join("events.jsonl");
+        fs::write(&path, "{\"whole\":1}\n{\"torn\":").expect("a file");
+        let mut log = LogFile::new(path.clone(), Rotation::default());
+        log.append(b"{\"next\":1}\n").expect("an append");
+        log.append(b"{\"last\":1}\n").expect("an append");
+        assert_eq!(text(&path), "{\"whole\":1}\n{\"torn\":\n{\"next\":1}\n{\"last\":1}\n");
     }
 
     #[test]

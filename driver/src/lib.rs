@@ -17,6 +17,7 @@ pub mod files;
 pub mod hooks;
 mod http;
 pub mod inbox;
+mod leftovers;
 pub mod listen;
 pub mod load;
 pub mod lock;

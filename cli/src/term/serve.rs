@@ -135,6 +135,8 @@ impl Options {
             },
             // The driver fills in the rest.
             identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },
+            #[cfg(feature = "planted")]
+            planted: crate::planted::bug(),
             ..TerminalsConfig::default()
         };
         TerminalsOptions {

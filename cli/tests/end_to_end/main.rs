@@ -13,7 +13,6 @@ mod liveness;
 mod misbehaviour;
 mod peers;
 mod peers_agents;
-mod peers_crash;
 mod recordings;
 mod restore;
 mod service;

@@ -274,6 +274,11 @@ impl Terminals {
 
     /// Hangs up, and kills what doesn't care.
     pub(super) fn end(&mut self, terminal: TerminalId) {
+        self.end_for(terminal, Purpose::Nothing);
+    }
+
+    /// The same; whom it concerns when a program that runs is hung up.
+    pub(super) fn end_for(&mut self, terminal: TerminalId, hung_up: Purpose) {
         let kill = self.kill_time();
         let Some(session) = self.sessions.get_mut(&terminal) else { return };
         match session.state {
@@ -283,7 +288,7 @@ impl Terminals {
                 session.times.kill = Some(kill);
                 session.times.held = None;
                 session.arm(&mut self.cx);
-                self.cx.deed(terminal, Deed::HangUp, Purpose::Nothing);
+                self.cx.deed(terminal, Deed::HangUp, hung_up);
                 // Its last words must not wait for a reader.
                 self.grant(terminal);
             }

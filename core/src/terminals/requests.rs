@@ -56,8 +56,7 @@ impl Terminals {
             }
             Request::Kill { session } => {
                 let terminal = self.gate(conn, TerminalId(*session))?;
-                self.end(terminal);
-                self.say_ok(conn, seq, terminal);
+                self.kill(conn, seq, terminal);
             }
             Request::KillAll { scope } => self.kill_all(conn, seq, *scope),
             Request::Takeover { session } => self.take_over(conn, seq, TerminalId(*session))?,
@@ -107,6 +106,17 @@ impl Terminals {
     fn order(&mut self, conn: ConnId, seq: u32, terminal: TerminalId, deed: Deed) {
         let ask = self.ask(conn, seq, terminal, None);
         self.cx.effect(Effect::Terminal { terminal, deed }, Purpose::Ask(ask));
+    }
+
+    /// Granted once it is hung up, which no end of this daemon takes back.
+    fn kill(&mut self, conn: ConnId, seq: u32, terminal: TerminalId) {
+        if self.sessions.get(&terminal).is_some_and(|session| session.state == State::Running) {
+            let ask = self.ask(conn, seq, terminal, None);
+            self.end_for(terminal, Purpose::Ask(ask));
+        } else {
+            self.end(terminal);
+            self.say_ok(conn, seq, terminal);
+        }
     }
 
     fn list(&mut self, conn: ConnId, seq: u32) {

@@ -22,6 +22,7 @@ use crate::files::{
     write_whole,
 };
 use crate::listen::{ListenError, listen_for_terminals};
+use crate::leftovers;
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
 use crate::service::{Ended, Service, Stopper};
@@ -309,6 +310,7 @@ impl Daemon {
         let restored = RestoredTerminals { next_id, records, held, boot };
         let engine = Terminals::new(config, restored, Entropy::seeded(seed), clock::now());
 
+        leftovers::remove(directory);
         let bound = listen_for_terminals(&socket)?;
         let mut created = vec![socket.clone()];
         let door = net.listen(bound).map_err(internal("watching a listener"))?;

@@ -40,7 +40,8 @@ impl Control {
         self.stream.get_ref().write_all(format!("{request}\n").as_bytes()).ok()?;
         let mut line = String::new();
         match self.stream.read_line(&mut line) {
-            Ok(0) => return None,
+            // Killed within it, or before it.
+            Ok(_) if !line.ends_with('\n') => return None,
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("{method}: no answer"),
             Err(_) => return None,

@@ -57,6 +57,7 @@ pub(crate) struct Host {
     /// Effects stay open.
     pub(crate) held_spawns: bool,
     pub(crate) held_writes: bool,
+    pub(crate) held_hang_ups: bool,
     pub(crate) held_persists: bool,
     pub(crate) held_looks: bool,
     pub(crate) failing_disk: bool,
@@ -118,6 +119,7 @@ impl Host {
             effects: VecDeque::new(),
             held_spawns: false,
             held_writes: false,
+            held_hang_ups: false,
             held_persists: false,
             held_looks: false,
             failing_disk: false,
@@ -235,6 +237,7 @@ impl Host {
             Effect::Persist(_) => self.held_persists,
             Effect::Terminal { deed: Deed::Spawn { .. }, .. } => self.held_spawns,
             Effect::Terminal { deed: Deed::Write(_), .. } => self.held_writes,
+            Effect::Terminal { deed: Deed::HangUp, .. } => self.held_hang_ups,
             Effect::Terminal { deed: Deed::Snapshot { .. }, .. } => self.held_looks,
             _ => false,
         }

@@ -265,6 +265,21 @@ fn a_killed_terminal_is_hung_up_then_killed_and_its_exit_comes_once_after_the_la
 }
 
 #[test]
+fn a_kill_is_granted_when_the_program_is_hung_up_and_not_before() {
+    let mut host = Host::new();
+    let conn = host.control("A");
+    let session = host.create(conn);
+    // Whoever dies now takes the order with it.
+    host.held_hang_ups = true;
+    let seq = host.ask(conn, &Request::Kill { session });
+    assert!(host.answer(conn, seq).is_none(), "promised, and nothing has happened");
+    host.held_hang_ups = false;
+    host.run();
+    assert!(matches!(host.answer(conn, seq), Some(Answer::Granted(_))));
+    assert!(host.fakes[&session].deeds.contains(&"HangUp".into()));
+}
+
+#[test]
 fn an_ended_terminal_stays_listed_for_ten_minutes_and_shows_its_last_screen_and_its_exit() {
     let mut host = Host::new();
     let conn = host.control("A");
