@@ -65,6 +65,7 @@ fn guests_in_a_machine_are_reachable_exactly_while_it_runs() {
     assert_eq!(broker.port(), port);
     println!("killed the broker: both guests found the next one by themselves");
     reboot(&world, &mut machine);
+    machine = move_out(&kit, &world, machine, &options);
 
     let killed = wall_ms();
     machine.kill();
@@ -140,6 +141,33 @@ fn reboot(world: &World, machine: &mut Machine) {
         );
     }
     assert_eq!(ends(&mut world.control(), NAMES[1]), "replaced", "on the same stream");
+}
+
+/// The machine is saved, ends, and goes on in another QEMU: its agents remember links that are no more.
+fn move_out(kit: &Kit, world: &World, mut machine: Machine, options: &[String]) -> Machine {
+    let before = NAMES.map(|name| world.row(name));
+    let file = world.path("saved");
+    machine.save(&file);
+    machine.kill();
+    wait(world, &NAMES, "waiting");
+    for name in NAMES {
+        assert_eq!(world.verdict(name), "waiting/disconnected");
+    }
+    let began = Instant::now();
+    let machine = Machine::restore(kit, world, &file, options);
+    let restored = began.elapsed();
+    for (name, before) in NAMES.iter().zip(&before) {
+        wait(world, &[name], "reachable");
+        let row = world.row(name);
+        println!(
+            "saved and restored: {name} reachable {:.1} s after QEMU's new start, {:.1} s after it runs",
+            began.elapsed().as_secs_f64(),
+            (began.elapsed() - restored).as_secs_f64()
+        );
+        assert!(row["epoch"].as_u64() > before["epoch"].as_u64(), "{row} after {before}");
+        assert_eq!(row["boot"], before["boot"], "the machine was not started anew");
+    }
+    machine
 }
 
 /// How the newest of a guest's sessions that ended did so.

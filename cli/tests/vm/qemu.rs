@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,13 +23,26 @@ pub(crate) struct Machine {
 impl Machine {
     /// Starts a machine that runs `script` once it is up.
     pub(crate) fn boot(kit: &Kit, world: &World, script: &str, options: &[String]) -> Self {
-        let [initramfs, console, monitor] = ["initramfs", "console", "monitor"].map(|name| world.path(name));
-        fs::write(&initramfs, kit.initramfs(script)).unwrap();
+        fs::write(world.path("initramfs"), kit.initramfs(script)).unwrap();
+        Self::start(kit, world, "first", options)
+    }
+
+    /// Starts a machine of the same making as that of `saved`, which goes on where that one was.
+    pub(crate) fn restore(kit: &Kit, world: &World, saved: &Path, options: &[String]) -> Self {
+        let incoming = ["-incoming".to_owned(), format!("exec:cat '{}'", saved.display())];
+        let mut machine = Self::start(kit, world, "restored", &[options, &incoming].concat());
+        let runs = until(BOOT, || machine.command("query-status", &json!({}))["status"] == "running");
+        assert!(runs, "the machine was not restored");
+        machine
+    }
+
+    fn start(kit: &Kit, world: &World, name: &str, options: &[String]) -> Self {
+        let [console, monitor] = ["console", "monitor"].map(|what| world.path(&format!("{name}.{what}")));
         // It must not outlive a test that is killed, either; QEMU itself has no word for that.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "256"]);
-        command.arg("-kernel").arg(kit.kernel()).arg("-initrd").arg(&initramfs);
+        command.arg("-kernel").arg(kit.kernel()).arg("-initrd").arg(world.path("initramfs"));
         // Nothing attacks this guest from inside: it may boot without what slows it down.
         command.args(["-append", "console=ttyS0 quiet mitigations=off"]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
@@ -42,27 +55,41 @@ impl Machine {
             stream = UnixStream::connect(&monitor).ok();
             stream.is_some() || !process.is_running()
         });
-        let Some(stream) = stream else { panic!("QEMU has no monitor (still waited for: {listens})") };
+        let Some(stream) = stream else { panic!("QEMU has no monitor; ended: {listens}") };
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut machine = Self { process, monitor: BufReader::new(stream), console };
         assert!(machine.heard()["QMP"].is_object());
-        machine.command("qmp_capabilities");
+        machine.command("qmp_capabilities", &json!({}));
         machine
     }
 
     /// Freezes all of it; QEMU itself, and with it the host's end of every connection, lives on.
     pub(crate) fn freeze(&mut self) {
-        self.command("stop");
-        assert_eq!(self.command("query-status")["status"], "paused");
+        self.command("stop", &json!({}));
+        assert_eq!(self.command("query-status", &json!({}))["status"], "paused");
     }
 
     pub(crate) fn thaw(&mut self) {
-        self.command("cont");
+        self.command("cont", &json!({}));
     }
 
     /// Presses its reset button.
     pub(crate) fn reset(&mut self) {
-        self.command("system_reset");
+        self.command("system_reset", &json!({}));
+    }
+
+    /// Writes all that it is to a file; it stands still from some moment of this on.
+    pub(crate) fn save(&mut self, file: &Path) {
+        let whole_speed = json!({ "max-bandwidth": 0 });
+        self.command("migrate-set-parameters", &whole_speed);
+        self.command("migrate", &json!({ "uri": format!("exec:cat >'{}'", file.display()) }));
+        let mut state = Value::Null;
+        let saved = until(BOOT, || {
+            state = self.command("query-migrate", &json!({}));
+            assert_ne!(state["status"], "failed", "{state}");
+            state["status"] == "completed"
+        });
+        assert!(saved, "not saved: {state}");
     }
 
     /// Kills QEMU, and returns when it is gone.
@@ -76,8 +103,8 @@ impl Machine {
         String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned()
     }
 
-    fn command(&mut self, name: &str) -> Value {
-        let line = format!("{}\n", json!({ "execute": name }));
+    fn command(&mut self, name: &str, arguments: &Value) -> Value {
+        let line = format!("{}\n", json!({ "execute": name, "arguments": arguments }));
         self.monitor.get_ref().write_all(line.as_bytes()).unwrap();
         loop {
             let mut said = self.heard();
