@@ -28,9 +28,9 @@ impl Machine {
     }
 
     /// Starts a machine of the same making as that of `saved`, which goes on where that one was.
-    pub(crate) fn restore(kit: &Kit, world: &World, saved: &Path, options: &[String]) -> Self {
+    pub(crate) fn restore(kit: &Kit, world: &World, name: &str, saved: &Path, options: &[String]) -> Self {
         let incoming = ["-incoming".to_owned(), format!("exec:cat '{}'", saved.display())];
-        let mut machine = Self::start(kit, world, "restored", &[options, &incoming].concat());
+        let mut machine = Self::start(kit, world, name, &[options, &incoming].concat());
         let runs = until(BOOT, || machine.command("query-status", &json!({}))["status"] == "running");
         assert!(runs, "the machine was not restored");
         machine
