@@ -7,7 +7,6 @@ use std::time::Duration;
 use castra_core::control::reply::Target;
 use castra_core::event::Cursor;
 use castra_core::id::GuestName;
-use castra_driver::terminals::holder;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
 
@@ -15,6 +14,7 @@ use crate::attach_args::{Action, Adopt, Attachments, Manager, Managers};
 use crate::attach_help;
 use crate::bench_args::Bench;
 use crate::completion::{Completion, guests};
+use crate::doctor::Doctor;
 use crate::duration::parse as duration;
 use crate::help;
 use crate::man::Manual;
@@ -25,6 +25,7 @@ use crate::sim_args::Sim;
 use crate::size::parse as size;
 use crate::term_args::{Hosted, Term, Terminals};
 use crate::term_help;
+use crate::terminals_holder::TerminalsHolder;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -123,6 +124,9 @@ pub(crate) enum Command {
     /// Delete a guest's row and its record
     #[command(long_about = help::FORGET)]
     Forget(OneGuest),
+    /// Look for what is wrong, and say what to do about it
+    #[command(long_about = help::DOCTOR)]
+    Doctor(Doctor),
     /// Make the broker read its configuration again and reopen its logs
     Reload(Json),
     /// Start a broker in the background, unless one serves
@@ -167,26 +171,6 @@ pub(crate) enum Command {
     /// Keep terminals for the daemons that come and go
     #[command(hide = true)]
     TerminalsHolder(TerminalsHolder),
-}
-
-/// What `castra_driver::terminals::holder::process::options_of` writes.
-#[derive(Args, Debug)]
-pub(crate) struct TerminalsHolder {
-    /// Where daemons find it
-    #[arg(long)]
-    pub(crate) socket: PathBuf,
-    /// Bytes of output kept for each terminal
-    #[arg(long, default_value_t = holder::RING)]
-    pub(crate) ring: u64,
-    /// How long to wait without a terminal and without a daemon
-    #[arg(long, default_value_t = 60_000)]
-    pub(crate) linger_ms: u64,
-    /// Where last words go
-    #[arg(long)]
-    pub(crate) log: Option<PathBuf>,
-    /// Start another one that is nobody's child, and end
-    #[arg(long)]
-    pub(crate) detach: bool,
 }
 
 #[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,6 +14,7 @@ mod client;
 mod completion;
 mod console;
 mod demo;
+mod doctor;
 mod down;
 mod duration;
 mod events;
@@ -116,6 +117,7 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Token(args) => token::run(cx, &args),
         Command::Info(args) => simple::info(cx, args),
         Command::Forget(args) => simple::forget(cx, &args),
+        Command::Doctor(args) => doctor::run(cx, &args),
         Command::Reload(args) => simple::reload(cx, args),
         Command::Up(args) => up::run(cx, &args),
         Command::Down(args) => down::run(cx, &args),
