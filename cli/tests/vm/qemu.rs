@@ -133,7 +133,7 @@ impl Drop for Machine {
 }
 
 /// What booting may take on a busy machine.
-pub(crate) const BOOT: Duration = Duration::from_secs(120);
+pub(crate) const BOOT: Duration = Duration::from_secs(180);
 
 /// Waits for a state of guests that a boot may lie before.
 pub(crate) fn wait(world: &World, names: &[&str], state: &str) {
