@@ -2,20 +2,31 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use crate::support::{Process, Ran, World};
 use crate::tools::{alone, figure};
 
-/// Serves the control socket; to every request the answer is these bytes, for ever.
-fn flood(world: &World, bytes: &'static [u8]) {
+/// Serves the control socket; to every request the answer is these bytes, for ever. Its end is the
+/// sender's that it returns.
+fn flood(world: &World, bytes: &'static [u8]) -> Sender<()> {
     std::fs::create_dir_all(world.state()).unwrap();
     let listener = UnixListener::bind(world.state().join("control.sock")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (sender, ended) = channel();
     std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || talk(&stream, bytes));
+        while !matches!(ended.try_recv(), Err(TryRecvError::Disconnected)) {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    std::thread::spawn(move || talk(&stream, bytes));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
         }
     });
+    sender
 }
 
 fn talk(mut stream: &UnixStream, bytes: &[u8]) {
@@ -47,7 +58,7 @@ fn an_answer_without_an_end_ends_every_command_in_its_time_and_within_its_memory
     ];
     for bytes in floods {
         let world = World::new();
-        flood(&world, bytes);
+        let _flood = flood(&world, bytes);
         for args in commands {
             // A line of 512 MiB is too much for the longest, and 128 MiB for the others.
             let ran = run(&world, 2048, &[args, &["--timeout", "1s"]].concat());

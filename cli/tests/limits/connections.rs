@@ -148,7 +148,8 @@ fn the_table_of_guests_has_its_bound_and_whoever_is_in_it_stays() {
         (0..50).map(|number| Link::join(broker.port(), &format!("guest-{number}"))).collect();
     for number in 0..30 {
         let mut link = Link::greeted(broker.port());
-        link.send(format!("hello vm:late-{number} capabilities=proof-v1\n").as_bytes());
+        let challenge = link.hello(&format!("late-{number}"), "");
+        link.send(format!("proof {}\n", challenge.nonce).as_bytes());
         let line = link.line();
         assert!(line.starts_with("error: busy: "), "{line}");
     }

@@ -86,8 +86,6 @@ fn when_the_kernel_has_no_descriptor_left_accepting_rests_and_goes_on_by_itself(
     let _alone = alone();
     let busy = Busy::start("-n 512");
     let pid = busy.broker.pid();
-    let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    let open = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max().unwrap() + 1;
     let limit = |count: u64| {
         let rlimit = Rlimit { current: Some(count), maximum: Some(512) };
         prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, rlimit).unwrap()
@@ -95,8 +93,7 @@ fn when_the_kernel_has_no_descriptor_left_accepting_rests_and_goes_on_by_itself(
     // A client that is in before is answered throughout.
     let mut inside = busy.world.control();
     assert!(inside.status().is_some());
-    let open = open.max(1 + highest(pid));
-    limit(open);
+    limit(first_free(pid));
     let fill: Vec<_> =
         (0..8).map(|_| UnixStream::connect(busy.world.state().join("control.sock")).unwrap()).collect();
     let crowd = Crowd::come(2, busy.port, 30, b"");
@@ -132,7 +129,7 @@ fn when_the_kernel_has_no_descriptor_left_accepting_rests_and_goes_on_by_itself(
     busy.end();
 }
 
-fn highest(pid: u32) -> u64 {
-    let numbers = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max().unwrap()
+/// The lowest number that is no open descriptor's: what the kernel would give out next.
+fn first_free(pid: u32) -> u64 {
+    (0..).find(|number| !std::path::Path::new(&format!("/proc/{pid}/fd/{number}")).exists()).unwrap()
 }
