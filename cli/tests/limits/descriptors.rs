@@ -26,6 +26,9 @@ impl Busy {
         let (broker, port) = limited_broker(&world, ulimit, &["--window", "3s", "--interval", "500ms"]);
         let guests = (0..GUESTS).map(|number| Link::join(port, &format!("guest-{number}")).live()).collect();
         let before = (0..GUESTS).map(|number| standing(&world, &format!("guest-{number}"))).collect();
+        // Its log is open, and has its own descriptor.
+        let said = || world.log().matches("to=reachable").count();
+        assert!(until(Duration::from_secs(20), || said() >= GUESTS), "{}", world.log());
         Self { world, broker, port, guests, before }
     }
 
@@ -117,7 +120,8 @@ fn when_the_kernel_has_no_descriptor_left_accepting_rests_and_goes_on_by_itself(
     assert!(until(Duration::from_secs(10), || crowd.0[29].peek(&mut [0]).is_ok()), "the last is greeted");
     drop(fill);
     busy.check();
-    assert!(busy.world.log().contains("accepting connections again"));
+    let again = || busy.world.log().contains("accepting connections again");
+    assert!(until(Duration::from_secs(10), again), "{}", busy.world.log());
     figure(&format!(
         "no descriptor left: {GUESTS} guests stayed proven, {said} lines of log in {span:?}; {:.1} % of a core, {} turns \
          a second; `castra status` ended with {} after {:.1?}; those who waited came in by themselves",

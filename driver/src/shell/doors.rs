@@ -45,8 +45,9 @@ pub(crate) struct Door {
 
 /// What an error on accept means.
 pub(crate) enum Trouble {
-    /// Nobody waits.
-    Empty,
+    /// Nobody waits. `again`: the door had been failing. The kernel looks for a descriptor
+    /// first, so there is one.
+    Empty { again: bool },
     /// That one is gone; the next may be there.
     Next,
     /// Out of descriptors or memory, or worse. `first`: it went well before.
@@ -119,11 +120,9 @@ impl Doors {
         self.doors.iter().filter(|door| door.ready && !door.closed).filter_map(|door| door.rests_until).min()
     }
 
-    /// A connection was taken; says whether the door had been failing.
-    pub(crate) fn accepted(&mut self, index: usize) -> bool {
-        let door = &mut self.doors[index];
-        door.taken += 1;
-        std::mem::take(&mut door.failing)
+    /// A connection was taken. That is no end of a failure: it may have had the last descriptor.
+    pub(crate) fn accepted(&mut self, index: usize) {
+        self.doors[index].taken += 1;
     }
 
     /// Accepting failed.
@@ -132,7 +131,7 @@ impl Doors {
         match error.kind() {
             io::ErrorKind::WouldBlock => {
                 door.ready = false;
-                Trouble::Empty
+                Trouble::Empty { again: std::mem::take(&mut door.failing) }
             }
             // accept(2): errors of the connection that is no more.
             io::ErrorKind::Interrupted
