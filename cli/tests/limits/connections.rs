@@ -51,7 +51,7 @@ fn as_many_idle_guests_as_the_descriptors_allow_are_all_reachable() {
     assert_eq!(soft_limit(broker.pid()), descriptors(), "the broker raises its soft limit");
     let before = Usage::of(broker.pid());
     let (address, pid) = (format!("tcp:127.0.0.1:{port}"), broker.pid().to_string());
-    let (count, seconds) = (guests.to_string(), if full() { "30" } else { "4" });
+    let (count, seconds) = (guests.to_string(), if full() { "30" } else { "2" });
     let load = world.spawn(&[
         "bench",
         "idle",

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::connections::limited_broker;
 use crate::support::{Link, Process, World, until};
-use crate::tools::{Crowd, Usage, alone, figure, standing};
+use crate::tools::{Crowd, Usage, alone, figure, full, standing};
 
 const GUESTS: usize = 5;
 
@@ -65,7 +65,7 @@ fn with_64_descriptors_guests_stay_proven_and_the_crowd_outside_costs_nothing() 
     let _alone = alone();
     let busy = Busy::start("-n 64");
     let crowd = Crowd::come(2, busy.port, 200, b"hello vm:crowd capabilities=proof-v1\n");
-    let span = Duration::from_secs(4);
+    let span = Duration::from_secs(if full() { 10 } else { 2 });
     let (share, turns) = work(busy.broker.pid(), span);
     busy.check();
     let ran = busy.world.castra(&["status"]);
@@ -102,7 +102,7 @@ fn when_the_kernel_has_no_descriptor_left_accepting_rests_and_goes_on_by_itself(
     let crowd = Crowd::come(2, busy.port, 30, b"");
     let failed = || busy.world.log().matches("accept failed").count();
     assert!(until(Duration::from_secs(10), || failed() > 0), "the log says so:\n{}", busy.world.log());
-    let span = Duration::from_secs(4);
+    let span = Duration::from_secs(if full() { 10 } else { 2 });
     let (share, turns) = work(pid, span);
     assert!(turns <= TURNS * 2 * span.as_secs(), "{turns} turns in {span:?}");
     for (number, before) in busy.before.iter().enumerate() {

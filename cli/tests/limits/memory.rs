@@ -21,7 +21,7 @@ const BASE: u64 = 8 << 20;
 #[test]
 fn a_flood_of_everything_stays_within_what_the_settings_add_up_to() {
     let _alone = alone();
-    let (guests, descriptors, pairs) = if full() { (2_000, 4_096, 500) } else { (200, 600, 50) };
+    let (guests, descriptors, pairs) = if full() { (2_000, 4_096, 500) } else { (200, 600, 20) };
     let queue = 256 * KIB;
     let world = World::new();
     let args = [

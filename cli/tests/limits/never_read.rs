@@ -255,7 +255,7 @@ fn mail_for_a_guest_that_never_reads_stays_within_its_queue() {
     let text = "x".repeat(32 * 1024);
     let mut outcomes = std::collections::BTreeMap::new();
     for _ in 0..120 {
-        let params = json!({"from": "sender", "to": "deaf", "text": text, "timeout_ms": 200});
+        let params = json!({"from": "sender", "to": "deaf", "text": text, "timeout_ms": 20});
         let outcome = match control.ask("send_to_peer", &params).unwrap() {
             Ok(data) => data["outcome"].as_str().unwrap().to_owned(),
             Err(error) => error["code"].as_str().unwrap().to_owned(),

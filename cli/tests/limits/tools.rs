@@ -22,10 +22,10 @@ pub(crate) fn figure(text: &str) {
     println!("LIMIT {text}");
 }
 
-/// These tests measure, and hold many descriptors: one at a time.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
+/// As many descriptors as may be; and where figures are wanted, one test at a time.
+pub(crate) fn alone() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = full().then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     let maximum = descriptors();
     setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), maximum: Some(maximum) }).unwrap();
     alone
