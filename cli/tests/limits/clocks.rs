@@ -86,12 +86,15 @@ fn a_brokers_wall_clock_that_is_set_changes_what_is_shown_and_nothing_else() {
     let clock = WallClock::of(&world, "clock");
     let args = [&ARGS[..], &["--message-ttl", "10m"]].concat();
     let (broker, port) = serve(&world, |command| clock.apply(&library, command), &args);
-    let agent = world.agent(
-        "devbox",
-        &format!("tcp:127.0.0.1:{port}"),
-        &["--inbox", world.path("in").to_str().unwrap()],
-    );
+    let token = world.json(&["token", "issue", "devbox", "--json"])["token"].as_str().unwrap().to_owned();
+    let (token, inbox) = (world.secret("token", &token), world.path("in"));
+    let args = ["--inbox", inbox.to_str().unwrap(), "--token-file", &token];
+    let agent = world.agent("devbox", &format!("tcp:127.0.0.1:{port}"), &args);
     world.wait(&["devbox"], "reachable");
+    // Adopted over its link, with a lease of half a minute.
+    world.json(&["adopt", "devbox", "--json"]);
+    let attachment = || world.json(&["attachments", "--json"])["attachments"][0].clone();
+    let session = attachment()["session_id"].clone();
     // Somebody who is away, and a message that waits for longer than ten minutes of the wall clock.
     let mut away = Link::greeted(port);
     away.prove("away", ",peers-v1");
@@ -129,6 +132,11 @@ fn a_brokers_wall_clock_that_is_set_changes_what_is_shown_and_nothing_else() {
         assert!(began.elapsed() >= Duration::from_secs(1), "a window is a window: {:?}", began.elapsed());
         silent.shutdown_write();
         silent.drained();
+        // A lease of half a minute is neither over nor an hour long.
+        let row = attachment();
+        let left = row["lease_expires_in_ms"].as_u64().unwrap_or(0);
+        assert!((1..=30_000).contains(&left), "{row}");
+        assert_eq!((&row["stage"], &row["session_id"]), (&"attached".into(), &session), "{row}");
         // Events go on behind each other, whatever their times say.
         let params = cursor.take().map_or_else(|| json!({}), |cursor: Value| json!({ "since": cursor }));
         let mut events = world.control().ask("events", &params).unwrap().unwrap();
@@ -153,7 +161,7 @@ fn a_brokers_wall_clock_that_is_set_changes_what_is_shown_and_nothing_else() {
     };
     assert_eq!(message["text"], "still here");
     figure(
-        "wall clock of the broker set by +1 h and -1 h: one session, reachable throughout; a message with 10 min to live kept",
+        "wall clock of the broker set by +1 h and -1 h: one session, reachable throughout; a message with 10 min to live and a lease of 30 s kept",
     );
     agent.kill();
     broker.kill();
