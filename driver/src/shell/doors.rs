@@ -191,3 +191,26 @@ fn kind(door: &Door) -> Discriminant<Via> {
 const fn is_link(door: &Door) -> bool {
     matches!(door.via, Via::Link(_) | Via::Manager)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_that_come_one_at_a_time_are_one_failure_until_nobody_waits() {
+        let mut doors = Doors::new(&[(ListenerId(0), Via::Control)], 100);
+        let error = || io::Error::from_raw_os_error(24);
+        let first = |doors: &mut Doors| {
+            matches!(doors.failed(0, Time::ZERO, &error()), Trouble::Rest { first: true })
+        };
+        assert!(first(&mut doors), "it is said");
+        for _ in 0..3 {
+            // Somebody left, somebody took the place, and there is none for the next.
+            doors.accepted(0);
+            assert!(!first(&mut doors), "not again");
+        }
+        let empty = io::Error::from(io::ErrorKind::WouldBlock);
+        assert!(matches!(doors.failed(0, Time::ZERO, &empty), Trouble::Empty { again: true }));
+        assert!(first(&mut doors), "the next one is said");
+    }
+}
