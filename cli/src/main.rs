@@ -11,8 +11,11 @@ mod bench;
 mod bench_args;
 mod broker;
 mod client;
+mod completion;
+mod config;
 mod console;
 mod demo;
+mod doctor;
 mod down;
 mod duration;
 mod events;
@@ -20,6 +23,7 @@ mod exit;
 mod help;
 mod interrupt;
 mod logs;
+mod man;
 mod offline;
 mod output;
 mod paths;
@@ -42,14 +46,14 @@ mod term_help;
 mod terminals_holder;
 mod token;
 mod up;
+mod version;
 mod wait;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-
 use args::{Cli, Command, Global};
+use config::{Layers, LayersError};
 use exit::{Failure, Outcome};
 use output::Out;
 use paths::{Place, Surroundings};
@@ -58,6 +62,8 @@ use paths::{Place, Surroundings};
 pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) out: Out,
+    /// Where the settings of a broker or an agent come from.
+    pub(crate) layers: Layers,
 }
 
 impl Context {
@@ -76,11 +82,17 @@ fn main() -> ExitCode {
     if term::serve::is_ptyd(std::env::args_os().next().as_deref()) {
         return ended(term::serve::ptyd());
     }
+    completion::answer();
     // Usage errors end here with 2, help and version with 0.
-    let Cli { global, command } = Cli::parse();
+    let read = config::read(std::env::args_os().collect(), &|name| std::env::var_os(name));
+    let (Cli { global, command }, layers) = match read {
+        Ok(read) => read,
+        Err(LayersError::Line(error)) => error.exit(),
+        Err(LayersError::Elsewhere(failure)) => return ended(Err(failure)),
+    };
     trace();
     let out = Out::new(global.color);
-    ended(dispatch(&mut Context { global, out }, command))
+    ended(dispatch(&mut Context { global, out, layers }, command))
 }
 
 fn ended(outcome: Outcome) -> ExitCode {
@@ -112,12 +124,17 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Token(args) => token::run(cx, &args),
         Command::Info(args) => simple::info(cx, args),
         Command::Forget(args) => simple::forget(cx, &args),
+        Command::Config(args) => config::run(cx, &args),
+        Command::Doctor(args) => doctor::run(cx, &args),
         Command::Reload(args) => simple::reload(cx, args),
         Command::Up(args) => up::run(cx, &args),
         Command::Down(args) => down::run(cx, &args),
         Command::Broker(args) => broker::run(cx, &args),
         Command::Agent(args) => agent::run(cx, &args),
         Command::Replay(args) => replay::run(cx, &args),
+        Command::Version(args) => version::run(cx, args),
+        Command::Completion(args) => completion::run(cx, &args),
+        Command::Man(args) => man::run(cx, &args),
         Command::Demo(args) => demo::run(cx, &args),
         Command::Sim(args) => sim::run(cx, &args),
         Command::Bench(args) => bench::run(cx, &args),

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::address::ListenAddress;
 use crate::clock;
-use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader};
+use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader, Settings};
 use crate::files::{
     LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, read_records,
     write_whole,
@@ -63,6 +63,9 @@ pub struct BrokerOptions {
     pub handshake_dir: Option<PathBuf>,
     /// Default: `castra.toml` in the state directory, which may be missing.
     pub config_file: Option<PathBuf>,
+    /// What the file's settings mean beside `config`, at every reading; without it the
+    /// file is about guests only.
+    pub settings: Option<Settings>,
     /// What start commands are run with: see [`Starts::launcher`].
     pub launcher: Vec<OsString>,
     /// Log lines go to stderr too.
@@ -207,6 +210,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         path: options.config_file.clone().unwrap_or_else(|| options.state_dir.join(CONFIG_FILE)),
         needed: options.config_file.is_some(),
         base: config,
+        settings: options.settings.clone(),
         commands: Arc::default(),
         fresh: Arc::default(),
     };

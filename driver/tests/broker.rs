@@ -24,6 +24,7 @@ fn options(state_dir: &Path) -> BrokerOptions {
         logfile: None,
         handshake_dir: None,
         config_file: None,
+        settings: None,
         launcher: Vec::new(),
         echo: false,
         record: None,
