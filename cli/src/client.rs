@@ -14,8 +14,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// Longest reply: far above a status of the most guests a broker keeps.
-const REPLY_MAX: usize = 512 * 1024 * 1024;
+/// Longest reply that grows with the number of guests: far above a status of the most that a broker keeps.
+const DOCUMENT_MAX: usize = 512 * 1024 * 1024;
+
+/// Longest other reply: an inbox of 16 MiB of text, each byte of it escaped, and to spare.
+const REPLY_MAX: usize = 128 * 1024 * 1024;
+
+/// What was sent in time counts, also for a client that was stopped meanwhile: more than a socket holds.
+const OVERTIME: usize = 1024 * 1024;
 
 /// How often a full accept queue is tried again. Linux gives no readiness for it.
 const RETRY: Duration = Duration::from_millis(5);
@@ -84,6 +90,8 @@ pub(crate) struct Client {
     /// Where the first line that was not taken yet begins.
     start: usize,
     next_id: u64,
+    /// How much may still be read when the time is up.
+    overtime: usize,
 }
 
 #[derive(Serialize)]
@@ -97,7 +105,7 @@ impl Client {
     /// Connects within `bound`, also when the accept queue of a stopped broker is full.
     pub(crate) fn connect(socket: &Path, bound: Duration) -> Result<Self, ClientError> {
         let (stream, path) = (dial(socket, bound)?, shown(socket));
-        Ok(Self { stream, path, buffer: Vec::new(), scanned: 0, start: 0, next_id: 1 })
+        Ok(Self { stream, path, buffer: Vec::new(), scanned: 0, start: 0, next_id: 1, overtime: OVERTIME })
     }
 
     /// The connection itself, and what came behind the last reply: from here on it
@@ -117,12 +125,14 @@ impl Client {
         let deadline = Instant::now() + bound;
         let id = self.next_id;
         self.next_id += 1;
+        self.overtime = OVERTIME;
         let mut line = serde_json::to_vec(&Request { id, method, params })
             .map_err(|error| self.protocol(format!("the request can't be written: {error}")))?;
         line.push(b'\n');
         self.send(&line, deadline, bound)?;
         loop {
-            let Some((got, reply)) = self.read_line(Some((deadline, bound)), None)? else { continue };
+            let most = if matches!(method, "status" | "list_peers") { DOCUMENT_MAX } else { REPLY_MAX };
+            let Some((got, reply)) = self.read_line(Some((deadline, bound)), None, most)? else { continue };
             match got {
                 Some(RequestId::Number(number)) if number == id => {
                     if reply.event == "error" {
@@ -143,7 +153,7 @@ impl Client {
     /// The next line of a stream, for as long as it takes; `None` when
     /// `stdout` lost its reader meanwhile.
     pub(crate) fn next(&mut self, stdout: BorrowedFd<'_>) -> Result<Option<Reply>, ClientError> {
-        Ok(self.read_line(None, Some(stdout))?.map(|(_, reply)| reply))
+        Ok(self.read_line(None, Some(stdout), REPLY_MAX)?.map(|(_, reply)| reply))
     }
 
     /// Whether something comes before `span` is over: for callers that only
@@ -182,6 +192,7 @@ impl Client {
         &mut self,
         deadline: Option<(Instant, Duration)>,
         stdout: Option<BorrowedFd<'_>>,
+        most: usize,
     ) -> Result<Option<(Option<RequestId>, Reply)>, ClientError> {
         loop {
             if let Some(end) = self.buffer[self.scanned..].iter().position(|&byte| byte == b'\n') {
@@ -203,8 +214,15 @@ impl Client {
             self.buffer.drain(..self.start);
             self.start = 0;
             self.scanned = self.buffer.len();
-            if self.buffer.len() > REPLY_MAX {
-                return Err(self.protocol(format!("a line of more than {REPLY_MAX} bytes")));
+            if self.buffer.len() > most {
+                return Err(self.protocol(format!("a line of more than {most} bytes")));
+            }
+            let late = deadline.filter(|(at, _)| Instant::now() >= *at);
+            // Whoever never stops talking is always ready, and never has an answer.
+            if let Some((_, bound)) = late
+                && self.overtime == 0
+            {
+                return Err(self.not_answering(bound));
             }
             if !self.wait(PollFlags::IN, deadline.map(|(at, _)| at), stdout)? {
                 match deadline {
@@ -212,20 +230,23 @@ impl Client {
                     None => return Ok(None),
                 }
             }
-            self.fill()?;
+            let count = self.fill()?;
+            if late.is_some() {
+                self.overtime = self.overtime.saturating_sub(count);
+            }
         }
     }
 
-    /// Takes what is there now.
-    fn fill(&mut self) -> Result<(), ClientError> {
+    /// Takes what is there now; how much that was.
+    fn fill(&mut self) -> Result<usize, ClientError> {
         let mut chunk = [0; 64 * 1024];
         match rustix::net::recv(&self.stream, &mut chunk, RecvFlags::empty()) {
             Ok((0, _)) | Err(Errno::CONNRESET) => Err(self.closed()),
             Ok((count, _)) => {
                 self.buffer.extend_from_slice(&chunk[..count]);
-                Ok(())
+                Ok(count)
             }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
             Err(error) => Err(self.io(error)),
         }
     }

@@ -196,7 +196,7 @@ pub struct Deadline {
 pub enum Wakeup {
     /// A handshake must end.
     Handshake,
-    /// A half-open connection may be evicted.
+    /// A half-open connection, or an HTTP client that asks for nothing, may be evicted.
     Eviction,
     /// A session's next challenge, its window, or one of its other deadlines.
     Session,

@@ -108,6 +108,13 @@ impl Broker {
         }
     }
 
+    pub(super) fn on_http_door_timer(&mut self) {
+        let Self { cx, manager, server, .. } = self;
+        if let Some(answer) = server.on_door_timer(cx) {
+            manager.note_refusal(cx, None, answer.status, "evicted");
+        }
+    }
+
     fn end_http(&mut self, call: Call, answer: &Answer) {
         let Self { cx, manager, server, .. } = self;
         manager.end_call(cx, call);

@@ -24,8 +24,8 @@ pub(crate) struct Door {
 }
 
 /// Whom a connection comes from, as far as fairness goes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Origin {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Origin {
     Unknown,
     Ip(IpAddr),
     User(u32),
@@ -138,7 +138,8 @@ impl Link {
     }
 }
 
-const fn origin(remote: Remote) -> Origin {
+/// Whom a connection comes from.
+pub(crate) const fn origin(remote: Remote) -> Origin {
     match remote {
         Remote::Unknown => Origin::Unknown,
         Remote::Ip(address) => Origin::Ip(address.ip()),

@@ -52,6 +52,8 @@ pub(crate) enum TimerKey {
     Attach,
     /// An HTTP client of the manager.
     Http(ConnId),
+    /// All places of HTTP clients are taken.
+    HttpDoor,
     /// A request about attachments.
     Adoption(CommandId),
 }

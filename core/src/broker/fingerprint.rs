@@ -114,6 +114,7 @@ impl Cx {
                 TimerKey::Attach => (10, 0),
                 TimerKey::Http(conn) => (11, canon.conn_place(conn)),
                 TimerKey::Adoption(_) => (12, 0),
+                TimerKey::HttpDoor => (13, 0),
             };
             canon.word(kind);
             canon.word(place);

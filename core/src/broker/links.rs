@@ -223,7 +223,7 @@ impl Links {
         let Some(link) = self.table.get_mut(conn) else { return };
         link.room = clamped(room);
         if room >= SMALL {
-            link.blocked_since = None;
+            link.blocked_since = (link.paused && link.is_crowded()).then_some(cx.now.boot);
         }
         if link.paused && !link.is_crowded() {
             link.paused = false;
@@ -325,6 +325,8 @@ impl Links {
                 link.hold(input);
                 if !core::mem::replace(&mut link.paused, true) {
                     cx.out.read(Source::Conn(conn), 0);
+                    // Its challenges still find room, but it has to read some day.
+                    link.blocked_since.get_or_insert(cx.now.boot);
                 }
                 break;
             }

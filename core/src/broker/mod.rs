@@ -8,7 +8,7 @@ pub(crate) mod clients;
 pub(crate) mod commands;
 mod control;
 pub(crate) mod cx;
-mod door;
+pub(crate) mod door;
 mod drain;
 pub(crate) mod facts;
 #[cfg(feature = "model")]
@@ -236,6 +236,7 @@ impl Broker {
                 TimerKey::Tunnel => tunnels.on_timer(cx),
                 TimerKey::Attach => manager.on_timer(cx, guests),
                 TimerKey::Http(conn) => self.on_http_timer(conn),
+                TimerKey::HttpDoor => self.on_http_door_timer(),
                 TimerKey::Adoption(command) => manager.on_request_timer(cx, command),
                 TimerKey::Drain => {}
             }
@@ -404,7 +405,9 @@ impl Broker {
             }
             Input::Closed { conn, .. } => self.on_closed(conn),
             Input::Done { effect, result } => self.on_done(effect, &result),
-            Input::Opened { conn, via: Via::Manager, room, .. } => server.on_opened(cx, conn, room),
+            Input::Opened { conn, via: Via::Manager, remote, room, .. } => {
+                server.on_opened(cx, conn, remote, room);
+            }
             Input::Opened { conn, via: Via::Terminals, .. } => {
                 cx.out.close(conn, CloseReason::Finished);
             }

@@ -45,8 +45,9 @@ pub(crate) struct Door {
 
 /// What an error on accept means.
 pub(crate) enum Trouble {
-    /// Nobody waits.
-    Empty,
+    /// Nobody waits. `again`: the door had been failing. The kernel looks for a descriptor
+    /// first, so there is one.
+    Empty { again: bool },
     /// That one is gone; the next may be there.
     Next,
     /// Out of descriptors or memory, or worse. `first`: it went well before.
@@ -119,11 +120,9 @@ impl Doors {
         self.doors.iter().filter(|door| door.ready && !door.closed).filter_map(|door| door.rests_until).min()
     }
 
-    /// A connection was taken; says whether the door had been failing.
-    pub(crate) fn accepted(&mut self, index: usize) -> bool {
-        let door = &mut self.doors[index];
-        door.taken += 1;
-        std::mem::take(&mut door.failing)
+    /// A connection was taken. That is no end of a failure: it may have had the last descriptor.
+    pub(crate) fn accepted(&mut self, index: usize) {
+        self.doors[index].taken += 1;
     }
 
     /// Accepting failed.
@@ -132,7 +131,7 @@ impl Doors {
         match error.kind() {
             io::ErrorKind::WouldBlock => {
                 door.ready = false;
-                Trouble::Empty
+                Trouble::Empty { again: std::mem::take(&mut door.failing) }
             }
             // accept(2): errors of the connection that is no more.
             io::ErrorKind::Interrupted
@@ -191,4 +190,27 @@ fn kind(door: &Door) -> Discriminant<Via> {
 /// Whether it leads in from elsewhere: guests' links, and the manager's clients.
 const fn is_link(door: &Door) -> bool {
     matches!(door.via, Via::Link(_) | Via::Manager)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_that_come_one_at_a_time_are_one_failure_until_nobody_waits() {
+        let mut doors = Doors::new(&[(ListenerId(0), Via::Control)], 100);
+        let error = || io::Error::from_raw_os_error(24);
+        let first = |doors: &mut Doors| {
+            matches!(doors.failed(0, Time::ZERO, &error()), Trouble::Rest { first: true })
+        };
+        assert!(first(&mut doors), "it is said");
+        for _ in 0..3 {
+            // Somebody left, somebody took the place, and there is none for the next.
+            doors.accepted(0);
+            assert!(!first(&mut doors), "not again");
+        }
+        let empty = io::Error::from(io::ErrorKind::WouldBlock);
+        assert!(matches!(doors.failed(0, Time::ZERO, &empty), Trouble::Empty { again: true }));
+        assert!(first(&mut doors), "the next one is said");
+    }
 }

@@ -366,9 +366,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                         self.ports.slots.occupy(conn, Stage::Open(via));
                         self.ports.counters.accepted += 1;
                         tracing::debug!(?conn, ?via, remote = %accepted.remote, "accepted");
-                        if self.ports.doors.accepted(index) {
-                            self.ports.log(now, Level::Info, "accepting connections again");
-                        }
+                        self.ports.doors.accepted(index);
                         self.feed(
                             now,
                             Input::Opened {
@@ -383,7 +381,11 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                         );
                     }
                     Err(error) => match self.ports.doors.failed(index, now.boot, &error) {
-                        Trouble::Empty => {}
+                        Trouble::Empty { again } => {
+                            if again {
+                                self.ports.log(now, Level::Info, "accepting connections again");
+                            }
+                        }
                         Trouble::Next => self.ports.counters.accept_failures += 1,
                         Trouble::Rest { first } => {
                             self.ports.counters.accept_failures += 1;

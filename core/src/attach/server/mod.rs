@@ -4,6 +4,7 @@
 //! deadline: to begin a request, to end it, to be answered, to take the answer.
 
 mod answer;
+mod door;
 mod head;
 mod route;
 
@@ -13,10 +14,12 @@ use core::time::Duration;
 
 use super::manager::{Ask, Call};
 use super::{Body, Secret};
-use crate::boundary::{CloseReason, Source, Wakeup};
+use crate::boundary::{CloseReason, Remote, Source, Wakeup};
 use crate::broker::cx::Cx;
+use crate::broker::door::{self as sources, Origin};
 use crate::broker::facts::TimerKey;
 use crate::id::ConnId;
+use crate::time::Time;
 use crate::timers::TimerId;
 
 pub(crate) use answer::Answer;
@@ -34,12 +37,19 @@ pub(crate) struct Server {
     table: BTreeMap<ConnId, Client>,
     /// No more are accepted.
     shut: bool,
+    /// When somebody may have to make room; armed while nobody may come in.
+    door_timer: Option<TimerId>,
     /// The number of the newest request.
     last: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Client {
+    origin: Origin,
+    /// When it came, or was answered last.
+    since: Time,
+    /// A request of it succeeded: it knows a token.
+    known: bool,
     room: usize,
     /// What arrived and isn't consumed.
     inbox: Body,
@@ -86,7 +96,7 @@ impl Server {
         self.table.len()
     }
 
-    pub(crate) fn on_opened(&mut self, cx: &mut Cx, conn: ConnId, room: usize) {
+    pub(crate) fn on_opened(&mut self, cx: &mut Cx, conn: ConnId, remote: Remote, room: usize) {
         let settings = &cx.config.manager;
         if cx.draining || settings.http.is_none() || self.table.len() >= settings.connections_max {
             return cx.out.close(conn, CloseReason::Refused);
@@ -94,6 +104,9 @@ impl Server {
         let timer = cx.timers.insert(TimerKey::Http(conn));
         cx.timers.arm(timer, cx.at() + settings.idle_timeout, Wakeup::Attach);
         let client = Client {
+            origin: sources::origin(remote),
+            since: cx.at(),
+            known: false,
             room,
             inbox: Body::default(),
             outbox: Body::default(),
@@ -104,14 +117,6 @@ impl Server {
         };
         self.table.insert(conn, client);
         self.mind_the_door(cx);
-    }
-
-    /// At the bound nobody is let in.
-    pub(crate) fn mind_the_door(&mut self, cx: &mut Cx) {
-        let full = self.table.len() >= cx.config.manager.connections_max;
-        if !cx.draining && core::mem::replace(&mut self.shut, full) != full {
-            cx.out.read(Source::ManagerDoor, if full { 0 } else { usize::MAX });
-        }
     }
 
     pub(crate) fn on_bytes(&mut self, cx: &mut Cx, conn: ConnId, bytes: &[u8]) {
@@ -166,6 +171,10 @@ impl Server {
         let settings = &cx.config.manager;
         let within = if polls { settings.poll_max } else { cx.config.storage_timeout };
         cx.timers.arm(client.timer, cx.at() + within, Wakeup::Attach);
+        if self.shut {
+            // Somebody else may have to go now.
+            self.mind_the_door(cx);
+        }
         Some(Request { call: Call { conn, number }, ask })
     }
 
@@ -177,8 +186,13 @@ impl Server {
             return;
         }
         answer.append(close || cx.draining, &mut client.outbox.0);
+        client.since = cx.at();
+        client.known |= answer.status == 200;
         client.state = if close || cx.draining { State::Leaving } else { State::Answering };
         self.send(cx, call.conn);
+        if self.shut {
+            self.mind_the_door(cx);
+        }
     }
 
     /// Says why, and ends the connection.
@@ -295,17 +309,5 @@ impl Server {
 
     fn all(&self) -> Vec<(ConnId, State)> {
         self.table.iter().map(|(conn, client)| (*conn, client.state)).collect()
-    }
-
-    /// # Errors
-    /// A connection without a deadline.
-    #[cfg(feature = "model")]
-    pub(crate) fn check(&self, cx: &Cx, most: Duration) -> Result<(), crate::obligations::Unguarded> {
-        for (conn, client) in &self.table {
-            let owes = crate::obligations::Unguarded::new("an HTTP connection").on(*conn);
-            let Some(at) = cx.timers.armed(client.timer) else { return Err(owes) };
-            owes.unless_within(at, cx.at(), most)?;
-        }
-        Ok(())
     }
 }

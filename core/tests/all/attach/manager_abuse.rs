@@ -6,7 +6,7 @@ use crate::common::ms;
 use crate::managing;
 use crate::managing::{Answer, Shore, Told, attach_request, get, poll, post, secs};
 use castra_core::Input;
-use castra_core::boundary::CloseReason;
+use castra_core::boundary::{CloseReason, Remote, Via};
 use castra_core::id::ConnId;
 use serde_json::json;
 
@@ -260,6 +260,75 @@ fn connections_have_a_bound_and_the_door_is_shut_meanwhile() {
     let next = shore.connect();
     assert!(!shore.world.is_closed(next));
     assert_eq!(shore.world.broker.sizes().http_clients, 3);
+}
+
+/// A manager with three places for HTTP clients, and a guest that is attached.
+fn crowded() -> (Shore, Told) {
+    let mut shore = Shore::with(|config| {
+        managing::with_http(config);
+        config.manager.connections_max = 3;
+    });
+    shore.join("web-1");
+    shore.ask("adopt", json!({"guest": "web-1", "wait": false}));
+    let told = shore.told("web-1");
+    assert_eq!(shore.post_attach(&told).status, 200);
+    shore.leave("web-1");
+    (shore, told)
+}
+
+/// A client from elsewhere.
+fn stranger(shore: &mut Shore) -> ConnId {
+    shore.world.open_via(Via::Manager, Remote::Ip("10.0.2.99:40000".parse().unwrap()), None)
+}
+
+#[test]
+fn one_source_that_takes_every_place_and_asks_for_nothing_has_to_make_room() {
+    let (mut shore, told) = crowded();
+    let honest = shore.connect();
+    shore.pass(ms(1));
+    let crowd: Vec<ConnId> = (0..2).map(|_| stranger(&mut shore)).collect();
+    // One of them says something that never becomes a request.
+    shore.write(crowd[0], b"GET /");
+    assert_eq!(shore.world.doors["manager"], 0);
+    // The first has its grace, like everybody.
+    shore.pass(ms(249));
+    assert!(crowd.iter().all(|conn| !shore.world.is_closed(*conn)));
+    shore.pass(ms(1));
+    let gone: Vec<bool> = crowd.iter().map(|conn| shore.world.is_closed(*conn)).collect();
+    assert_eq!(gone, [true, false], "the oldest of the source with the most");
+    assert!(!shore.world.is_closed(honest), "though it is older");
+    assert_eq!(shore.answers(crowd[0])[0].status, 503);
+    assert_eq!(shore.world.doors["manager"], usize::MAX);
+    // Whoever comes next is served.
+    let conn = shore.connect();
+    shore.write(conn, poll(&told).as_bytes());
+    shore.queue("web-1");
+    assert_eq!(shore.answers(conn)[0].status, 200);
+}
+
+#[test]
+fn who_had_a_success_goes_after_those_who_had_none_and_who_waits_for_an_answer_never() {
+    let (mut shore, told) = crowded();
+    // Attached over one connection, polls over another; the third knows nothing.
+    let known = shore.connect();
+    let lease = post(&format!("/sessions/{}/lease", told.session), &told.token, "{}");
+    shore.write(known, lease.as_bytes());
+    assert_eq!(shore.answers(known)[0].status, 200);
+    let polls = shore.connect();
+    shore.write(polls, poll(&told).as_bytes());
+    let stranger = stranger(&mut shore);
+    shore.pass(ms(250));
+    assert!(shore.world.is_closed(stranger), "the newest, but nobody knows it");
+    let last = shore.connect();
+    shore.write(last, poll(&told).as_bytes());
+    shore.pass(ms(1));
+    assert!(shore.world.is_closed(known) && !shore.world.is_closed(polls));
+    // Where everybody waits for an answer, nobody has to go.
+    let third = shore.connect();
+    shore.write(third, poll(&told).as_bytes());
+    shore.pass(secs(1));
+    assert_eq!(shore.world.broker.sizes().http_clients, 3);
+    assert_eq!(shore.world.doors["manager"], 0);
 }
 
 #[test]
