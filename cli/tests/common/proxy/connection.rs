@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::io::Errno;
@@ -59,7 +59,7 @@ impl Connection {
         let connection = Arc::new(Self { ends: [near, far], over, still, finished, shared });
         let Plan { profile, cut, deeds, random } = plan;
         let pumps = [true, false].map(|up| {
-            let cut = cut.filter(|_| up);
+            let cut = cut.filter(|cut| cut.up == up);
             let random = random[usize::from(!up)];
             let connection = Arc::clone(&connection);
             let pump = Pump { connection, up, random, profile, cut, bytes: 0, lines: 0 };
@@ -149,8 +149,7 @@ impl Connection {
     }
 
     fn stands_still(&self, up: bool) -> bool {
-        let held = self.still[usize::from(!up)].load(Ordering::SeqCst) && !self.shared.is_peace();
-        held || self.shared.severed.load(Ordering::SeqCst)
+        self.still[usize::from(!up)].load(Ordering::SeqCst) && !self.shared.is_peace()
     }
 }
 
@@ -227,16 +226,16 @@ impl Pump {
             }
             rest = more;
         }
-        cut.is_none_or(|how| self.cut(how))
+        cut.is_none_or(|cut| self.cut(cut))
     }
 
-    /// How much may still pass, and what comes then.
-    fn until_the_cut(&mut self, bytes: &[u8]) -> (usize, Option<Fault>) {
-        let Some(Cut { after, how }) = self.cut else { return (bytes.len(), None) };
+    /// How much may still pass, and what comes then; a cut comes with the byte that it keeps back.
+    fn until_the_cut(&mut self, bytes: &[u8]) -> (usize, Option<Cut>) {
+        let Some(cut) = self.cut else { return (bytes.len(), None) };
         for (index, byte) in bytes.iter().enumerate() {
             self.lines += u64::from(*byte == b'\n');
-            if self.bytes >= after || self.lines == 2 {
-                return (index, Some(how));
+            if self.bytes >= cut.after || self.lines == cut.lines {
+                return (index, Some(cut));
             }
             self.bytes += 1;
         }
@@ -244,21 +243,18 @@ impl Pump {
     }
 
     /// Ends the connection so; always false.
-    fn cut(&self, how: Fault) -> bool {
+    fn cut(&self, cut: Cut) -> bool {
         let connection = &self.connection;
-        connection.shared.happened(how);
-        match how {
-            Fault::Stall => {
-                connection.rest(Duration::from_millis(700));
-                connection.end(true);
-            }
+        connection.shared.happened(cut.how);
+        match cut.how {
+            Fault::Stall => drop(connection.rest(cut.lasts)),
             Fault::HalfClose => {
                 connection.finish(self.up);
-                connection.rest(Duration::from_millis(100));
-                connection.end(false);
+                connection.rest(cut.lasts);
             }
-            how => connection.end(how == Fault::Reset),
+            _ => {}
         }
+        connection.end(matches!(cut.how, Fault::Stall | Fault::Reset));
         false
     }
 
@@ -310,7 +306,8 @@ impl Pump {
             }
         }
         if self.up {
-            lock(&self.connection.shared.passed).push(Instant::now());
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            lock(&self.connection.shared.passed).push(now.as_millis() as i64);
         }
         true
     }

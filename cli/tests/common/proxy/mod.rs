@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use connection::Connection;
 use plan::Plan;
@@ -44,12 +44,10 @@ struct Shared {
     target: String,
     /// From now on nothing is done to anybody.
     peace: AtomicBool,
-    /// Nothing is led on, and nothing new is let in.
-    severed: AtomicBool,
     connections: AtomicU64,
     faults: [AtomicU64; Fault::ALL.len()],
-    /// When something of the client's reached the server.
-    passed: Mutex<Vec<Instant>>,
+    /// When something of the clients' reached the server (wall clock, in milliseconds).
+    passed: Mutex<Vec<i64>>,
     /// The threads have them: an end is closed when its threads are done with it.
     live: Mutex<Vec<(Weak<Connection>, Vec<JoinHandle<()>>)>>,
 }
@@ -74,7 +72,6 @@ impl FaultProxy {
             seed,
             target: target.to_owned(),
             peace: AtomicBool::new(false),
-            severed: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             faults: [const { AtomicU64::new(0) }; Fault::ALL.len()],
             passed: Mutex::default(),
@@ -95,12 +92,6 @@ impl FaultProxy {
         self.shared.peace.store(true, Ordering::SeqCst);
     }
 
-    /// The server and its clients see nothing of each other any more, and every connection
-    /// stays open, as over a network that swallows everything.
-    pub(crate) fn sever(&self, severed: bool) {
-        self.shared.severed.store(severed, Ordering::SeqCst);
-    }
-
     /// How many connections there were.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
@@ -112,10 +103,8 @@ impl FaultProxy {
     }
 
     /// The last time at or before `at` when something of the clients' reached the server.
-    pub(crate) fn last_passed(&self, at: Instant) -> Option<Instant> {
-        let passed = lock(&self.shared.passed);
-        let count = passed.partition_point(|time| *time <= at);
-        passed[..count].last().copied()
+    pub(crate) fn last_passed(&self, at: i64) -> Option<i64> {
+        lock(&self.shared.passed).iter().copied().filter(|time| *time <= at).max()
     }
 }
 

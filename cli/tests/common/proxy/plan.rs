@@ -13,6 +13,8 @@ pub(crate) enum Profile {
     Rough,
     /// Anything at any time, until peace is made.
     Wild,
+    /// Connections that are short anyway end early, whoever speaks, until peace is made.
+    Torn,
 }
 
 /// What can happen.
@@ -32,9 +34,15 @@ pub(crate) enum Fault {
 /// What ends a connection, and where.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
-    /// After so many bytes of the client's, but always before its second line is whole.
+    /// In what the client says, not in what it hears.
+    pub(super) up: bool,
+    /// After so many bytes.
     pub(super) after: u64,
+    /// And in any case before so many lines are whole.
+    pub(super) lines: u64,
     pub(super) how: Fault,
+    /// For how long nothing moves before the end, if it is no end at once.
+    pub(super) lasts: Duration,
 }
 
 /// Something that is done at a time, whatever is said.
@@ -63,10 +71,17 @@ const CUT_CONNECTIONS: u64 = 2;
 
 impl Plan {
     pub(super) fn new(profile: Profile, mut random: Random, number: u64) -> Self {
-        let cuts = profile == Profile::Rough && number < CUT_CONNECTIONS && random.chance(3, 4);
-        let cut = cuts.then(|| {
+        let cut = match profile {
+            // A guest proves itself with its second line.
+            Profile::Rough if number < CUT_CONNECTIONS => Some((true, 120, 2, 700)),
+            Profile::Torn => Some((random.chance(1, 3), 400, u64::MAX, 3000)),
+            Profile::Slow | Profile::Rough | Profile::Wild => None,
+        };
+        let cut = cut.filter(|_| random.chance(3, 4)).map(|(up, most, lines, most_ms)| {
             let how = [Fault::Reset, Fault::Drop, Fault::HalfClose, Fault::Stall][random.below(4) as usize];
-            Cut { after: random.below(121), how }
+            let least_ms = if how == Fault::Stall { most_ms } else { 0 };
+            let lasts = Duration::from_millis(random.between(least_ms, most_ms));
+            Cut { up, after: random.below(most + 1), lines, how, lasts }
         });
         let deeds = if profile == Profile::Wild { wild(&mut random) } else { vec![] };
         Self { profile, cut, deeds, random: [random.fork(1), random.fork(2)] }
@@ -99,12 +114,11 @@ fn wild(random: &mut Random) -> Vec<Deed> {
 }
 
 impl Profile {
-    /// As in `CASTRA_TEST_PROXY`.
+    /// As in `CASTRA_TEST_PROXY`: those under which any test has to hold.
     pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "slow" => Some(Self::Slow),
             "rough" => Some(Self::Rough),
-            "wild" => Some(Self::Wild),
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! A world of its own for each test: a temporary directory, processes that end with it, and clients.
 
 mod control;
+#[allow(dead_code)]
 #[path = "../../common/proxy/mod.rs"]
 pub(crate) mod fault_proxy;
 mod faults;
