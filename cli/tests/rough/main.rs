@@ -8,6 +8,8 @@
 mod actions;
 mod control;
 mod messages;
+mod namespaces;
+mod network;
 mod reachability;
 mod site;
 #[allow(dead_code, unused_imports)]

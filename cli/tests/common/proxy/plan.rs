@@ -88,13 +88,17 @@ impl Plan {
     }
 }
 
+/// So often bytes are held on one connection before it ends.
+const HOLDS: usize = 3;
+
 /// Holds and releases, and in the end an end.
 fn wild(random: &mut Random) -> Vec<Deed> {
     let mut deeds = vec![];
     loop {
         let after = Duration::from_millis(random.between(20, 900));
         let what = match random.below(20) {
-            0..=11 => Fault::Hold,
+            0..=11 if deeds.len() < HOLDS => Fault::Hold,
+            0..=11 => Fault::Reset,
             12 | 13 => Fault::Stall,
             14 | 15 => Fault::HalfClose,
             16 | 17 => Fault::Drop,
@@ -135,6 +139,11 @@ impl Fault {
         Self::Drop,
         Self::Reset,
     ];
+
+    /// Whether no connection outlives it.
+    pub(crate) const fn is_end(self) -> bool {
+        matches!(self, Self::Stall | Self::HalfClose | Self::Drop | Self::Reset)
+    }
 }
 
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
