@@ -21,13 +21,16 @@ fn an_action_over_faulty_links_and_http_is_applied_at_most_once_and_none_is_forg
 
 fn play(seed: u64) {
     // The manager's address is told to guests before it is known where it listens.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let manager = format!("127.0.0.1:{port}");
     let folder = tempfile::tempdir().unwrap();
-    let http = FaultProxy::new(&format!("tcp:{manager}"), Profile::Wild, seed ^ 1, folder.path()).unwrap();
+    let http = FaultProxy::new("tcp:127.0.0.1:1", Profile::Wild, seed ^ 1, folder.path()).unwrap();
     let url = http.address.replace("tcp:", "http://");
-    let args = ["--window", "1500ms", "--interval", "500ms", "--manager", &manager];
+    let args = ["--window", "1500ms", "--interval", "500ms", "--manager", "127.0.0.1:0"];
     let site = Site::new(&["web-1"], &[&args[..], &["--manager-advertise", &url]].concat(), seed);
+    let ready: Value = serde_json::from_str(&site.broker.process.out.first(PATIENCE)).unwrap();
+    http.lead_to(&format!(
+        "tcp:127.0.0.1:{}",
+        ready["manager"].as_str().unwrap().rsplit_once(':').unwrap().1
+    ));
     let token = site.world.json(&["token", "issue", "web-1", "--json"])["token"].as_str().unwrap().to_owned();
     let token = site.world.secret("token", &token);
     let file = site.world.path("typed");

@@ -17,7 +17,7 @@ pub(crate) struct Site {
     pub(crate) names: Vec<String>,
     pub(crate) random: Random,
     /// Ends before its world.
-    _broker: Broker,
+    pub(crate) broker: Broker,
     pub(crate) world: World,
 }
 
@@ -41,7 +41,7 @@ impl Site {
         });
         let proxies = proxies.collect();
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Self { proxies, names, random, _broker: broker, world }
+        Self { proxies, names, random, broker, world }
     }
 
     /// Where this guest connects.

@@ -41,7 +41,7 @@ struct Shared {
     profile: Profile,
     seed: u64,
     /// Like `tcp:HOST:PORT` or `unix:PATH`.
-    target: String,
+    target: Mutex<String>,
     /// From now on nothing is done to anybody.
     peace: AtomicBool,
     connections: AtomicU64,
@@ -70,7 +70,7 @@ impl FaultProxy {
         let shared = Arc::new(Shared {
             profile,
             seed,
-            target: target.to_owned(),
+            target: Mutex::new(target.to_owned()),
             peace: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             faults: [const { AtomicU64::new(0) }; Fault::ALL.len()],
@@ -85,6 +85,11 @@ impl FaultProxy {
             }
         });
         Ok(Self { address, shared, accepting: Some(accepting), listener })
+    }
+
+    /// The server is elsewhere, for whoever connects from now on.
+    pub(crate) fn lead_to(&self, target: &str) {
+        target.clone_into(&mut lock(&self.shared.target));
     }
 
     /// The faults end: what is held is released, and connections are left alone from now on.
@@ -142,7 +147,8 @@ impl Shared {
     /// Connects to the server, and lets the threads of this connection run.
     fn lead(self: &Arc<Self>, near: OwnedFd) {
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
-        let Ok(far) = connect(&self.target) else { return };
+        let target = lock(&self.target).clone();
+        let Ok(far) = connect(&target) else { return };
         let profile = if self.is_peace() { Profile::Slow } else { self.profile };
         let plan = Plan::new(profile, Random::new(self.seed).fork(number), number);
         let Ok((connection, threads)) = Connection::start(near, far, plan, self) else { return };

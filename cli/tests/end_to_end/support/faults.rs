@@ -13,26 +13,16 @@ use super::fault_proxy::{FaultProxy, Profile, Random};
 
 /// What a test with a played broker has against connections that end early.
 const PLAYED: &str = "its broker is played by bytes, and takes the first connection for the session";
-/// What tests of `--once` have against them.
-const ONCE: &str = "`--once` ends with the first refusal, and a line that is cut is refused";
-
 /// Tests, by how their names begin, for which it is meaningless from this profile on, and why.
-const EXCEPT: [(&str, Profile, &str); 8] = [
+const EXCEPT: [(&str, Profile, &str); 5] = [
     ("agent_inbox::", Profile::Rough, PLAYED),
     ("forged::", Profile::Rough, PLAYED),
     ("impostors::a_broker_that_does_not_know_the_token", Profile::Rough, PLAYED),
-    ("service::hangup", Profile::Rough, ONCE),
-    ("tokens::", Profile::Rough, ONCE),
-    ("transports::guests_come_in", Profile::Rough, ONCE),
+    ("tokens::", Profile::Rough, "their agents have 2 s, and one that is cut off rests for up to 3 s"),
     (
         "broker_stops::a_broker_that_did_not_run",
         Profile::Rough,
         "its mute guest stays reachable for 3 s, which may be less than the agents need to come",
-    ),
-    (
-        "compatibility::every_session",
-        Profile::Rough,
-        "a hello that is cut is a guest of castra 0.1, whose greeting has no end of a session",
     ),
 ];
 
