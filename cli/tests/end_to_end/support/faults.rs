@@ -13,12 +13,16 @@ use super::fault_proxy::{FaultProxy, Profile, Random};
 
 /// What a test with a played broker has against connections that end early.
 const PLAYED: &str = "its broker is played by bytes, and takes the first connection for the session";
+/// What tests have against it whose agents have little time.
+const HASTE: &str = "its agents have 2 s, and one that was cut off rests for up to 3 s";
+
 /// Tests, by how their names begin, for which it is meaningless from this profile on, and why.
-const EXCEPT: [(&str, Profile, &str); 5] = [
+const EXCEPT: [(&str, Profile, &str); 6] = [
     ("agent_inbox::", Profile::Rough, PLAYED),
     ("forged::", Profile::Rough, PLAYED),
     ("impostors::a_broker_that_does_not_know_the_token", Profile::Rough, PLAYED),
-    ("tokens::", Profile::Rough, "their agents have 2 s, and one that is cut off rests for up to 3 s"),
+    ("impostors::an_agent_with_the_wrong_token", Profile::Rough, HASTE),
+    ("tokens::", Profile::Rough, HASTE),
     (
         "broker_stops::a_broker_that_did_not_run",
         Profile::Rough,
