@@ -69,7 +69,7 @@ impl Scene {
         let late = yardstick.finish() as i64;
         for (name, watch) in NAMES.iter().zip(watches) {
             let seen = watch.finish();
-            let last = seen.iter().filter(|(when, row)| row["reachable"] == true && *when < back).next_back();
+            let last = seen.iter().rfind(|(when, row)| row["reachable"] == true && *when < back);
             let last = last.expect("it was reachable").0 - gone;
             println!("{what}: {name} was last said to be reachable {last} ms after, late by {late} ms");
             assert!(last <= WINDOW + 150 + 2 * late, "{what}: {name} {last} ms after, late by {late} ms");

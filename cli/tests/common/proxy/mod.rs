@@ -49,8 +49,11 @@ struct Shared {
     /// When something of the clients' reached the server (wall clock, in milliseconds).
     passed: Mutex<Vec<i64>>,
     /// The threads have them: an end is closed when its threads are done with it.
-    live: Mutex<Vec<(Weak<Connection>, Vec<JoinHandle<()>>)>>,
+    live: Mutex<Vec<Live>>,
 }
+
+/// A connection, if it is still there, and its threads.
+type Live = (Weak<Connection>, Vec<JoinHandle<()>>);
 
 impl FaultProxy {
     /// In front of `target`, which need not be there yet; `folder` is for a socket of its own.
