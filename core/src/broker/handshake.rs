@@ -8,11 +8,24 @@ use crate::boundary::CloseReason;
 use crate::broker::cx::Cx;
 use crate::broker::facts::RowId;
 use crate::broker::guests::Guests;
-use crate::broker::links::{Attempt, Keys, Links, Stage};
+use crate::broker::links::{Attempt, Keys, Link, Links, Stage};
 use crate::capabilities::Capabilities;
 use crate::event::{Fact, Failure};
 use crate::id::{ConnId, GuestName, Nonce};
 use crate::link::line::{self, Auth, BrokerLine, Challenge, Hello, PROOF_V1};
+
+impl Link {
+    /// Whether what is unfinished has to be a whole line. Anything else may have been cut off on
+    /// the way, and what is left of it would claim something else.
+    pub(super) fn is_whole_without_an_end(&self) -> bool {
+        let unfinished = self.inflow.as_ref().map_or(&[][..], |inflow| inflow.inbox.unfinished());
+        match self.stage {
+            Stage::Hello { .. } => line::is_bare_hello(unfinished),
+            Stage::Proving(_) => line::is_whole_proof(unfinished),
+            Stage::Idle | Stage::Frames => false,
+        }
+    }
+}
 
 impl Links {
     pub(crate) fn on_line(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId, line: &[u8]) {

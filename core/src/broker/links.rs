@@ -235,13 +235,11 @@ impl Links {
         self.rearm(cx, Some(guests), conn);
     }
 
-    /// Half-close: in phase A it ends the line (castra 0.1 does that); then the
-    /// link ends, for nothing more can be proven on it.
+    /// Half-close: in phase A it ends the line (castra 0.1 does that), unless that may have been
+    /// cut off on the way; then the link ends, for nothing more can be proven on it.
     pub(crate) fn on_finished(&mut self, cx: &mut Cx, guests: &mut Guests, conn: ConnId) {
         let Some(link) = self.table.get(conn) else { return };
-        if matches!(link.stage, Stage::Hello { .. } | Stage::Proving(_))
-            && link.inflow.as_ref().is_some_and(|inflow| !inflow.inbox.is_at_boundary())
-        {
+        if link.is_whole_without_an_end() {
             self.consume(cx, guests, conn, b"\n");
         }
         if self.table.get(conn).is_some() {

@@ -57,6 +57,19 @@ pub struct Hello {
     pub once: bool,
 }
 
+/// Whether a hello without its line end has to be all that was meant: a name and nothing more, as
+/// castra 0.1's guests say it. Of a list or a nonce nobody can tell whether its end is missing.
+#[must_use]
+pub fn is_bare_hello(line: &[u8]) -> bool {
+    line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).count() == 2
+}
+
+/// Whether a proof without its line end has the length of one: with a key 32 bytes, without 16, in hex.
+#[must_use]
+pub fn is_whole_proof(line: &[u8]) -> bool {
+    line.rsplit(|byte| *byte == b' ').next().is_some_and(|word| matches!(word.len(), 32 | 64))
+}
+
 impl Hello {
     /// Reads a hello line, without its end.
     ///

@@ -1,6 +1,10 @@
 //! A world of its own for each test: a temporary directory, processes that end with it, and clients.
 
 mod control;
+#[allow(dead_code)]
+#[path = "../../common/proxy/mod.rs"]
+pub(crate) mod fault_proxy;
+mod faults;
 mod link;
 mod process;
 mod proxy;
@@ -19,6 +23,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use control::{Control, at};
+use faults::Faults;
 pub(crate) use link::{Keyed, Link, Stream};
 pub(crate) use process::{Process, Ran, until, wall_ms};
 pub(crate) use proxy::{Proxy, join, raw_pty};
@@ -32,6 +37,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A temporary directory and everything that lives in it.
 pub(crate) struct World {
     dir: Option<TempDir>,
+    faults: Option<Faults>,
 }
 
 /// A broker that serves.
@@ -45,7 +51,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("castra-").tempdir().unwrap();
         fs::create_dir(dir.path().join("tmp")).unwrap();
-        Self { dir: Some(dir) }
+        Self { dir: Some(dir), faults: Faults::asked_for() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -78,8 +84,11 @@ impl World {
             .env("XDG_STATE_HOME", self.path("state-home"))
             .env("TMPDIR", self.path("tmp"))
             .env("CASTRA_STATE_DIR", self.state())
-            .stdin(Stdio::null())
-            .args(args);
+            .stdin(Stdio::null());
+        match &self.faults {
+            Some(faults) => command.args(faults.lead_around(args, &self.path(""))),
+            None => command.args(args),
+        };
         command
     }
 
@@ -193,6 +202,7 @@ impl Drop for World {
         for (pid, _) in &left {
             process::kill(*pid);
         }
+        drop(self.faults.take());
         let path = self.path("");
         let needle = path.to_str().unwrap().to_owned();
         let sockets = || fs::read_to_string("/proc/net/unix").unwrap_or_default();

@@ -115,6 +115,29 @@ fn a_proof_without_its_line_end_counts_and_then_the_link_ends() {
 }
 
 #[test]
+fn a_line_that_may_have_been_cut_off_on_the_way_is_neither_a_claim_nor_a_wrong_proof() {
+    // What is left of them would be a guest of castra 0.1, or no hello at all.
+    for cut in ["hello vm:devbox capabilities=attach-v1,peers-v1,pr", "hello vm:devbox boot=00ff", "he"] {
+        let mut world = World::new(|config| config.accept_unproven = true);
+        let conn = world.open(Transport::Tcp);
+        world.line(conn);
+        world.write(conn, cut.as_bytes());
+        world.handle(Input::Finished { conn });
+        assert!(world.is_closed(conn));
+        assert_eq!((world.take(conn), world.kinds()), (vec![], vec!["broker.started"]), "{cut}");
+    }
+    let mut world = World::new(|_| {});
+    let (conn, nonce, _) = world.hello("devbox", "");
+    world.write(conn, format!("proof {}", &nonce[..20]).as_bytes());
+    world.handle(Input::Finished { conn });
+    assert!(world.is_closed(conn));
+    assert_eq!(world.take(conn), b"", "nobody is blamed");
+    let failed: Vec<String> = world.facts().iter().map(|fact| format!("{fact:?}")).collect();
+    let last = failed.last().unwrap();
+    assert!(last.starts_with("HandshakeFailure") && last.contains("Disconnected"), "{failed:?}");
+}
+
+#[test]
 fn a_frame_that_comes_in_pieces_has_one_deadline_from_its_first_byte() {
     let mut world = World::new(|config| config.interval = ms(1000));
     let conn = world.join("devbox");
