@@ -6,7 +6,7 @@ use std::time::Duration;
 use castra_driver::terminals::holder::process::{Arguments, detach, run as hold};
 
 use crate::args::TerminalsHolder;
-use crate::broker::close_inherited;
+use crate::broker::{close_inherited, keep_memory_private};
 use crate::exit::{Exit, Failure, Outcome};
 
 pub(crate) fn run(args: &TerminalsHolder) -> Outcome {
@@ -16,6 +16,7 @@ pub(crate) fn run(args: &TerminalsHolder) -> Outcome {
         detach().map_err(failed)?;
         return Ok(Exit::Yes);
     }
+    keep_memory_private();
     hold(&Arguments {
         socket: absolute(&args.socket).map_err(failed)?,
         ring: args.ring,
