@@ -9,12 +9,15 @@ use castra_core::event::Cursor;
 use castra_core::id::GuestName;
 use castra_driver::terminals::holder;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 
 use crate::attach_args::{Action, Adopt, Attachments, Manager, Managers};
 use crate::attach_help;
 use crate::bench_args::Bench;
+use crate::completion::{Completion, guests};
 use crate::duration::parse as duration;
 use crate::help;
+use crate::man::Manual;
 use crate::peer_args::{Inbox, Peer, Peers, TakePeers};
 use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
@@ -137,6 +140,14 @@ pub(crate) enum Command {
     /// Run a recording of a broker or an agent again, and compare
     #[command(long_about = help::REPLAY)]
     Replay(Replay),
+    /// What this program is and which formats it speaks
+    Version(Json),
+    /// A script that lets a shell complete commands, and the names of guests as they are now
+    #[command(long_about = help::COMPLETION)]
+    Completion(Completion),
+    /// Manual pages
+    #[command(long_about = help::MAN)]
+    Man(Manual),
     /// See it work: a real broker, three real agents, and what can happen to them
     #[command(long_about = help::DEMO)]
     Demo(Demo),
@@ -188,7 +199,7 @@ pub(crate) struct Json {
 #[derive(Args, Debug)]
 pub(crate) struct OneGuest {
     /// The guest
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: GuestName,
     #[command(flatten)]
     pub(crate) format: Json,
@@ -197,7 +208,7 @@ pub(crate) struct OneGuest {
 #[derive(Args, Debug)]
 pub(crate) struct Status {
     /// Only these guests; exit code 0 then means that all of them are reachable
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) names: Vec<GuestName>,
     #[command(flatten)]
     pub(crate) format: Json,
@@ -209,7 +220,7 @@ pub(crate) struct Status {
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
     /// Whom to wait for; names that were never seen are waited for like the others
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required = true, add = ArgValueCandidates::new(guests))]
     pub(crate) names: Vec<GuestName>,
     /// What for
     #[arg(long = "for", value_name = "STATE", value_enum, default_value = "reachable")]
@@ -240,14 +251,14 @@ impl From<WaitFor> for Target {
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Console {
     /// Which guest; inside one, its own if none is named
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: Option<GuestName>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Ping {
     /// Whom to ask
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: GuestName,
     /// How often
     #[arg(long, short, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
@@ -271,7 +282,7 @@ pub(crate) struct Events {
     #[arg(long = "kind", value_name = "KIND")]
     pub(crate) kinds: Vec<String>,
     /// Only about this guest
-    #[arg(long = "guest", value_name = "NAME")]
+    #[arg(long = "guest", value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) guests: Vec<GuestName>,
     /// Print each event as one line of JSON
     #[arg(long)]
@@ -287,7 +298,7 @@ pub(crate) struct Logs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) since: Option<Duration>,
     /// Only lines about this guest
-    #[arg(long = "guest", value_name = "NAME")]
+    #[arg(long = "guest", value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) guests: Vec<GuestName>,
     /// Only the last N lines [default: 200; all with --since]
     #[arg(long, short = 'n', value_name = "N")]

@@ -322,6 +322,24 @@ earlier ones, and latency counts from when one was due.
 
 Exit codes: 0 measured; 1 failures happened, or it was interrupted; 3 nobody could be proven.";
 
+pub(crate) const COMPLETION: &str = "\
+Print a script that lets a shell complete commands, options, and the names of guests as the \
+broker knows them at that moment (it has half a second to say them).
+
+Examples:
+  castra completion bash >/etc/bash_completion.d/castra
+  castra completion zsh >~/.zfunc/_castra
+  castra completion fish >~/.config/fish/completions/castra.fish
+
+The script asks the castra that is first in PATH. Print it anew after an upgrade.";
+
+pub(crate) const MAN: &str = "\
+Print a manual page, or write all of them: the texts of --help, as man(1) wants them.
+
+Examples:
+  castra man status | man -l -
+  castra man --out /usr/local/share/man/man1";
+
 #[cfg(test)]
 mod tests {
     use super::*;
