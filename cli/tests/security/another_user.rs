@@ -34,9 +34,12 @@ impl Site {
             }
             Process::spawn(command)
         };
+        // Where terminals in the guest begin.
+        fs::create_dir(world.path("home")).unwrap();
         let link = world.path("state/link.sock");
         let listen = format!("unix:{}", link.display());
-        let broker = open(&["broker", "--json", "--terminals", "--terminals-on-stop", "end", "--listen", &listen]);
+        let broker =
+            open(&["broker", "--json", "--terminals", "--terminals-on-stop", "end", "--listen", &listen]);
         assert!(broker.out.first(PATIENCE).contains("\"ready\":true"));
         let token = world.path("state/devbox.token");
         let issued = world.castra(&["token", "issue", "devbox", "--out", token.to_str().unwrap()]);

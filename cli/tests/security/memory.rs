@@ -24,7 +24,15 @@ fn no_other_process_of_the_user_reads_memory_or_environment_and_everything_works
         chown(world.path(place), Some(NOBODY), Some(NOBODY)).unwrap();
     }
     let run = |args: &[&str]| Process::spawn(stranger.command(&world, args));
-    let broker = run(&["broker", "--json", "--terminals", "--terminals-on-stop", "end", "--listen", "tcp:127.0.0.1:0"]);
+    let broker = run(&[
+        "broker",
+        "--json",
+        "--terminals",
+        "--terminals-on-stop",
+        "end",
+        "--listen",
+        "tcp:127.0.0.1:0",
+    ]);
     let ready: serde_json::Value = serde_json::from_str(&broker.out.first(PATIENCE)).unwrap();
     let address = ready["listen"][0].as_str().unwrap();
     let socket = world.path("agent.sock");
@@ -73,8 +81,11 @@ fn no_other_process_of_the_user_reads_memory_or_environment_and_everything_works
     assert_eq!(forced.code, 0, "{forced:?}");
     drop(broker);
     for (pid, _) in world.processes() {
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL)
-            .unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(),
+            Signal::KILL,
+        )
+        .unwrap();
     }
     assert!(until(PATIENCE, || world.processes().is_empty()), "{:?}", world.processes());
 }
@@ -108,7 +119,7 @@ fn a_crash_leaves_no_core() {
         } else {
             process.out.after(0, said, PATIENCE);
         }
-        process.signal(Signal::SEGV);
+        process.signal(Signal::ABORT);
         assert!(!process.exit(PATIENCE).success());
         fs::read_dir(&folder).unwrap().count()
     };

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::PathBuf;
 
 use crate::strangers::{NOBODY, may_act};
-use crate::support::{Ran, World, files_below};
+use crate::support::{PATIENCE, Process, Ran, World, files_below, until};
 
 /// Starts a broker with that state directory, which must not come to be.
 fn refused(world: &World, args: &[&str]) -> Ran {
@@ -109,7 +109,7 @@ fn no_file_is_written_through_a_link() {
         if serves {
             let broker = world.broker(&["--terminals", "--terminals-on-stop", "end"]);
             let once = world.agent("devbox", broker.address(), &["--once"]);
-            assert_eq!(once.finish(crate::support::PATIENCE).code, 0, "{name}");
+            assert_eq!(once.finish(PATIENCE).code, 0, "{name}");
             assert_eq!(world.castra(&["down"]).code, 0, "{name}");
         } else {
             let ran = world.castra(&["broker", "--terminals", "--listen", "tcp:127.0.0.1:0"]);
@@ -117,6 +117,13 @@ fn no_file_is_written_through_a_link() {
             assert!(!ran.err.trim().is_empty(), "{name}: {ran:?}");
         }
         assert_eq!(fs::read_to_string(&target).unwrap(), victim, "{name}");
+        // One that was started for a daemon that then couldn't serve waits for the next.
+        for (pid, line) in world.processes() {
+            assert!(line.contains("terminals-holder"), "{name}: {line}");
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        assert!(until(PATIENCE, || world.processes().is_empty()), "{name}");
     }
 }
 
@@ -140,7 +147,7 @@ fn an_agents_socket_inbox_and_recording_follow_no_link() {
         }
         let mut command = world.command(&args);
         command.arg(option).arg(&value).current_dir(world.path("tmp"));
-        let ran = crate::support::Process::spawn(command).finish(crate::support::PATIENCE);
+        let ran = Process::spawn(command).finish(PATIENCE);
         assert_ne!(ran.code, 0, "{option}: {ran:?}");
         assert_eq!(fs::read_to_string(&target).unwrap(), "untouched", "{option}");
         fs::remove_file(&path).unwrap();
@@ -159,7 +166,7 @@ fn the_inbox_of_one_guest_is_not_shown_to_another() {
     let (_, first) = with("devbox");
     world.wait(&["devbox"], "reachable");
     first.kill();
-    let ran = with("builder").1.finish(crate::support::PATIENCE);
+    let ran = with("builder").1.finish(PATIENCE);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("inbox of devbox") && ran.err.contains("--inbox DIR"), "{ran:?}");
     let (_, again) = with("devbox");

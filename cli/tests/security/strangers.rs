@@ -79,8 +79,12 @@ impl Stranger {
         command.env("CASTRA_TEST_KNOCK", std::env::join_paths(sockets).unwrap());
         let ran = Process::spawn(command).finish(PATIENCE * 4);
         assert_eq!(ran.code, 0, "{ran:?}");
-        let answers: Vec<String> =
-            ran.out.lines().filter_map(|line| line.split_once("KNOCK ")).map(|(_, said)| said.to_owned()).collect();
+        let answers: Vec<String> = ran
+            .out
+            .lines()
+            .filter_map(|line| line.split_once("KNOCK "))
+            .map(|(_, said)| said.to_owned())
+            .collect();
         assert_eq!(answers.len(), sockets.len(), "{ran:?}");
         answers
     }
