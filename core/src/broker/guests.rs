@@ -154,8 +154,11 @@ impl Guests {
             return Ok(id);
         }
         let keyed = self.has_token(&name);
-        if !keyed && self.len() - self.keyed_rows >= cx.config.max_guests && !self.drop_one_idle(cx) {
-            return Err(Full);
+        // More than one where a name lost its token.
+        while !keyed && self.len() - self.keyed_rows >= cx.config.max_guests {
+            if !self.drop_one_idle(cx) {
+                return Err(Full);
+            }
         }
         let row = Row {
             name: ShortName::new(&name),
