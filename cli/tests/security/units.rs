@@ -99,7 +99,8 @@ fn the_program_takes_what_its_units_start_it_with() {
         args.push("--help");
         let help = world.castra(&args);
         assert_eq!(help.code, 0, "{line}: {help:?}");
-        args[1..].iter_mut().find(|arg| arg.starts_with("--")).map(|arg| *arg = "--no-such-option").unwrap();
+        let option = args.iter().position(|arg| arg.starts_with("--")).unwrap();
+        args[option] = "--no-such-option";
         assert_eq!(world.castra(&args).code, 2, "options before --help are looked at");
         // Programs of terminals and start commands outlive a stop.
         assert!(text.contains("\nKillMode=process\n"), "{name}");

@@ -26,8 +26,8 @@ fn no_request_is_answered_to_whoever_has_not_its_sessions_bearer() {
     let (told, others) = (shore.told("web-1"), shore.told("web-2"));
     let (first, rest) = told.token.split_at(1);
     let wrong = [
-        others.token.clone(),
-        others.code.clone(),
+        others.token,
+        others.code,
         told.code.clone(),
         rest.to_owned(),
         format!("{first}{rest}x"),

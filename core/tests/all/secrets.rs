@@ -1,5 +1,6 @@
 //! What is secret is shown by nothing that holds it.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test reads the source")]
 
 use std::fmt::Debug;
 use std::fs;
@@ -132,7 +133,7 @@ fn no_type_that_holds_a_secret_shows_it() {
     let now = Now::default();
     hides(&Broker::new(
         castra_core::config::BrokerConfig::default(),
-        restored.clone(),
+        restored,
         Entropy::seeded(*key().expose()),
         now,
     ));
