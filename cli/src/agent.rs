@@ -14,9 +14,11 @@ use castra_core::config::{AgentConfig, Identity};
 use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
+use zeroize::Zeroizing;
 
 use crate::args::{Agent, AgentOrder};
 use crate::attach::environment;
+use crate::broker::keep_memory_private;
 use crate::client::{self, ClientError, shown};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
@@ -66,6 +68,7 @@ fn tell(cx: &mut Context, order: AgentOrder) -> Outcome {
 
 /// Is the agent.
 fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) -> Outcome {
+    keep_memory_private();
     let around = Surroundings::real();
     let managers = environment::read(&args.managers.manager_url, &around)?;
     let config = AgentConfig {
@@ -333,13 +336,17 @@ fn token(file: Option<&Path>, around: &Surroundings<'_>) -> Result<Option<Key>, 
         }
     }
     match (around.env)("CASTRA_TOKEN") {
-        Some(text) => key(&text.to_string_lossy(), "CASTRA_TOKEN").map(Some),
+        Some(text) => {
+            let text = Zeroizing::new(text.into_encoded_bytes());
+            key(std::str::from_utf8(&text).unwrap_or_default(), "CASTRA_TOKEN").map(Some)
+        }
         None => Ok(None),
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    // It doesn't grow: growing would leave a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(257));
     File::open(path)?.take(256).read_to_string(&mut text)?;
     Ok(text)
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use castra_core::config::{BrokerConfig, Identity};
 use castra_core::peers::{PeerSettings, TEXT_MAX};
 use castra_driver::config_file::{CONFIG_FILE, Settings as Reread};
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal, setsid,
+};
 use serde_json::json;
 
 use crate::args::{Broker, Child, Settings};
@@ -41,6 +43,7 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     options.manager = args.manager.manager;
     options.config.manager.advertise.clone_from(&args.manager.advertise);
     args.child.apply()?;
+    keep_memory_private();
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
     Ok(Exit::Yes)
 }
@@ -62,6 +65,17 @@ impl Child {
             }
         }
         Ok(())
+    }
+}
+
+/// Keeps what this process knows to itself: no core dump is written of it, and other
+/// processes of this user can neither trace it nor read its memory, descriptors or
+/// environment (root can). Programs that it starts are as they would be without it.
+/// `CASTRA_DUMPABLE=1` leaves it out, for who debugs castra.
+pub(crate) fn keep_memory_private() {
+    if std::env::var_os("CASTRA_DUMPABLE").is_none_or(|value| value != "1") {
+        // A kernel that refuses leaves everything as it was: nothing is lost by going on.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 }
 

@@ -129,7 +129,11 @@ impl Client {
         let mut line = serde_json::to_vec(&Request { id, method, params })
             .map_err(|error| self.protocol(format!("the request can't be written: {error}")))?;
         line.push(b'\n');
-        self.send(&line, deadline, bound)?;
+        match self.send(&line, deadline, bound) {
+            // Whoever is turned away at the door is told why before the close.
+            Ok(()) | Err(ClientError::Closed { .. }) => {}
+            Err(error) => return Err(error),
+        }
         loop {
             let most = if matches!(method, "status" | "list_peers") { DOCUMENT_MAX } else { REPLY_MAX };
             let Some((got, reply)) = self.read_line(Some((deadline, bound)), None, most)? else { continue };

@@ -180,7 +180,23 @@ pub(crate) fn lock_holder(state_dir: &Path) -> Option<Pid> {
     File::open(&lock).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
     let pid = Pid::from_raw(i32::try_from(serde_json::from_str::<Holder>(&text).ok()?.pid?).ok()?)?;
     // Itself it never is, and has the file open only if somebody gave it to it.
-    (pid != getpid() && has_open(pid, &lock)).then_some(pid)
+    (pid != getpid() && (has_open(pid, &lock) || has_locked(pid, &lock))).then_some(pid)
+}
+
+/// A broker shows its descriptors to root alone; the kernel shows its locks to everybody.
+fn has_locked(pid: Pid, file: &Path) -> bool {
+    let Ok(wanted) = fs::metadata(file) else { return false };
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let ours = |line: &str| {
+        // NUMBER: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END
+        let mut words = line.split_whitespace().skip(1);
+        let kind = words.next();
+        let (Some(holder), Some(place)) = (words.nth(2), words.next()) else { return false };
+        kind == Some("FLOCK")
+            && holder.parse() == Ok(pid.as_raw_pid())
+            && place.rsplit(':').next().and_then(|inode| inode.parse().ok()) == Some(wanted.ino())
+    };
+    locks.lines().any(ours)
 }
 
 fn has_open(pid: Pid, file: &Path) -> bool {
@@ -193,6 +209,20 @@ fn has_open(pid: Pid, file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_holds_a_lock_is_known_without_a_look_at_its_descriptors() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = castra_driver::lock::StateLock::acquire(dir.path()).unwrap();
+        let path = dir.path().join(LOCK_FILE);
+        assert!(has_locked(getpid(), &path));
+        assert!(!has_locked(Pid::INIT, &path));
+        let other = dir.path().join("other");
+        fs::write(&other, "").unwrap();
+        assert!(!has_locked(getpid(), &other));
+        drop(lock);
+        assert!(!has_locked(getpid(), &path));
+    }
 
     #[test]
     fn only_a_process_that_has_the_lock_open_is_taken_for_the_broker() {

@@ -135,6 +135,7 @@ impl From<BrokerError> for Failure {
             BrokerError::Config(_)
             | BrokerError::ConfigFile(_)
             | BrokerError::Listen(_)
+            | BrokerError::Directory { .. }
             | BrokerError::Record(RecordError::Exists { .. }) => Exit::Usage,
             BrokerError::Signalled(signal) => Exit::Signalled(*signal),
             BrokerError::Terminals(error) => exit_of(error),
@@ -148,8 +149,12 @@ impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
         let exit = match &error {
             AgentError::Listen(_)
+            | AgentError::Directory { .. }
             | AgentError::Exec(_)
-            | AgentError::Inbox { error: InboxError::Taken | InboxError::Directory(_), .. }
+            | AgentError::Inbox {
+                error: InboxError::Taken | InboxError::OfAnother(_) | InboxError::Directory(_),
+                ..
+            }
             | AgentError::Record(RecordError::Exists { .. }) => Exit::Usage,
             AgentError::Signalled(signal) => Exit::Signalled(*signal),
             AgentError::Terminals(error) => exit_of(error),
@@ -168,7 +173,7 @@ impl From<TerminalsError> for Failure {
 const fn exit_of(error: &TerminalsError) -> Exit {
     match error {
         TerminalsError::AlreadyRunning { .. } => Exit::Taken,
-        TerminalsError::Listen(_) => Exit::Usage,
+        TerminalsError::Listen(_) | TerminalsError::Directory { .. } => Exit::Usage,
         TerminalsError::Signalled(signal) => Exit::Signalled(*signal),
         _ => Exit::Internal,
     }

@@ -7,7 +7,7 @@ use castra_driver::terminals::holder;
 use castra_driver::terminals::holder::process::{Arguments, detach, run as hold};
 use clap::Args;
 
-use crate::broker::close_inherited;
+use crate::broker::{close_inherited, keep_memory_private};
 use crate::exit::{Exit, Failure, Outcome};
 
 /// What `castra_driver::terminals::holder::process::options_of` writes.
@@ -37,6 +37,7 @@ pub(crate) fn run(args: &TerminalsHolder) -> Outcome {
         detach().map_err(failed)?;
         return Ok(Exit::Yes);
     }
+    keep_memory_private();
     hold(&Arguments {
         socket: absolute(&args.socket).map_err(failed)?,
         ring: args.ring,

@@ -1,15 +1,14 @@
 //! `castra up`: a broker in the background, or the reason why not.
 
 use std::ffi::OsString;
-use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use castra_core::control::reply::Info;
+use castra_driver::own::own_directory;
 use serde::Deserialize;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -94,10 +93,8 @@ fn say_ready(cx: &mut Context, ready: &Ready, started: bool, json: bool) -> Outc
 
 fn start(place: &Place, given: &[OsString], bound: Duration) -> Result<Ready, Failure> {
     let logs = place.state_dir.join("logs");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&logs)
+    own_directory(&place.state_dir, &mut Vec::new())
+        .and_then(|()| own_directory(&logs, &mut Vec::new()))
         .map_err(|error| Failure::io(format_args!("can't make {}", shown(&logs)), &error))?;
     // Its own file first: whoever starts a broker at the same moment has another.
     let words = NamedTempFile::with_prefix_in("broker.out.", &logs)

@@ -7,17 +7,19 @@ use std::time::Duration;
 use castra_core::RestoredAgent;
 use castra_core::config::AgentConfig;
 use castra_core::event::{Event, Fact, LinkEnd};
-use castra_core::time::WallTime;
+use castra_core::id::GuestName;
 use castra_core::trace::{Recorded, Seed};
+use zeroize::Zeroizing;
 
 use crate::address::ConnectAddress;
 use crate::broker::{connections_max, fill_random};
 use crate::clock;
 use crate::database::Commit;
-use crate::files::{create_private_directory, ignore_missing, is_writable_by_others};
+use crate::files::ignore_missing;
 use crate::inbox::{INBOX_FILE, InboxFound, InboxStore};
 use crate::listen::{ListenError, listen_for_clients};
 use crate::mio_net::MioNet;
+use crate::own::{is_writable_by_others, own_directory};
 use crate::record::{self, RecordError};
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
@@ -93,6 +95,14 @@ pub enum AgentError {
         /// Why.
         error: io::Error,
     },
+    /// A directory can't be made, or is not this user's: usage.
+    #[error("can't use the directory {path:?}: {error}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The inbox can't be used.
     #[error("no inbox in {directory:?}: {error}; --inbox DIR chooses a place")]
     Inbox {
@@ -130,6 +140,9 @@ pub enum InboxError {
     /// Two agents can't share one.
     #[error("another agent uses it")]
     Taken,
+    /// It holds what another guest received.
+    #[error("it is the inbox of {0}, and holds its messages")]
+    OfAnother(String),
     /// Its directory can't be created or looked at.
     #[error("{0}")]
     Directory(io::Error),
@@ -160,7 +173,7 @@ pub fn run(
     let ours = terminals.clone().filter(|_| hosted.is_some());
     config.terminals = terminals.is_some() && !config.once;
     let (store, restored) = match inbox.filter(|_| config.inbox.is_some() && !config.once) {
-        Some(place) => open_inbox(place, clock::now().wall, &mut warnings)?,
+        Some(place) => open_inbox(place, &config.name, &mut warnings)?,
         None => (None, RestoredAgent::default()),
     };
     config.inbox = config.inbox.filter(|_| store.is_some());
@@ -174,8 +187,8 @@ pub fn run(
     let mut doors = Vec::new();
     if let Some(path) = &socket {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            create_private_directory(parent)
-                .map_err(|error| AgentError::File { path: parent.to_owned(), error })?;
+            own_directory(parent, &mut warnings)
+                .map_err(|error| AgentError::Directory { path: parent.to_owned(), error })?;
         }
         let bound = listen_for_clients(path)?;
         let via = bound.via;
@@ -187,10 +200,10 @@ pub fn run(
     if let Some(socket) = ours {
         work = work.with_typist(socket);
     }
-    let mut seed = [0; 32];
-    fill_random(&mut seed).map_err(internal("drawing a seed"))?;
+    let mut seed = Zeroizing::new([0; 32]);
+    fill_random(&mut *seed).map_err(internal("drawing a seed"))?;
     let (recording, sink) = record.map(|path| record::start(&path, net.waker(), true)).transpose()?.unzip();
-    let engine = Recorded::agent(config, restored, Seed::Seeded(seed), clock::now(), sink);
+    let engine = Recorded::agent(config, restored, Seed::Seeded(*seed), clock::now(), sink);
     let shell_options = ShellOptions {
         doors,
         dial: Some(connect),
@@ -251,19 +264,24 @@ fn start_program(
 
 type Durable = (Option<Box<dyn Commit>>, RestoredAgent);
 
-fn open_inbox(place: InboxPlace, now: WallTime, warnings: &mut Vec<String>) -> Result<Durable, AgentError> {
+fn open_inbox(
+    place: InboxPlace,
+    guest: &GuestName,
+    warnings: &mut Vec<String>,
+) -> Result<Durable, AgentError> {
     let InboxPlace { directory, required } = place;
-    let opened = create_private_directory(&directory)
+    let opened = own_directory(&directory, warnings)
         .and_then(|()| is_writable_by_others(&directory))
         .map_err(InboxError::Directory)
-        .and_then(|open_to_all| match InboxStore::open(&directory, now) {
+        .and_then(|open_to_all| match InboxStore::open(&directory, guest, clock::now().wall) {
+            Ok((_, InboxFound { of_another: Some(name), .. })) => Err(InboxError::OfAnother(name)),
             Ok((store, found)) => Ok((store, found, open_to_all)),
             Err(StoreError::Database { error: redb::Error::DatabaseAlreadyOpen, .. }) => {
                 Err(InboxError::Taken)
             }
             Err(error) => Err(InboxError::Store(error.into())),
         });
-    let (store, InboxFound { restored, set_aside }, open_to_all) = match opened {
+    let (store, InboxFound { restored, set_aside, of_another: _ }, open_to_all) = match opened {
         Ok(opened) => opened,
         Err(error) if required => return Err(AgentError::Inbox { directory, error }),
         Err(error) => {

@@ -12,19 +12,18 @@ use castra_core::config::{BrokerConfig, ConfigError};
 use castra_core::event::Level;
 use castra_core::trace::{Recorded, Seed};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use zeroize::Zeroizing;
 
 use crate::address::ListenAddress;
 use crate::clock;
 use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader, Settings};
-use crate::files::{
-    LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, read_records,
-    write_whole,
-};
+use crate::files::{LogFile, Rotation, ignore_missing, read_records, write_whole};
 use crate::hooks::{HookOptions, Hooks};
-use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
 use crate::leftovers;
+use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
+use crate::own::{is_writable_by_others, own_directory};
 use crate::record::{self, RecordError};
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
@@ -124,6 +123,14 @@ pub enum BrokerError {
         /// Why.
         error: io::Error,
     },
+    /// A directory can't be made, or is not this user's: usage.
+    #[error("can't use the directory {path:?}: {error}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -159,14 +166,14 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     options.config.check()?;
     let started = clock::now();
     let paths = Paths::of(&options);
-    paths.create()?;
+    let mut warnings = Vec::new();
+    paths.create(&mut warnings)?;
     let mut lock = StateLock::acquire(&options.state_dir).map_err(|error| match error {
         LockError::Held(holder) => {
             BrokerError::AlreadyRunning { state_dir: options.state_dir.clone(), holder }
         }
         LockError::Failed { path, error } => BrokerError::File { path, error },
     })?;
-    let mut warnings = Vec::new();
     paths.check(&mut warnings)?;
     leftovers::remove(&options.state_dir);
     leftovers::remove(&paths.handshakes);
@@ -237,8 +244,8 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     if let Some((_, serving)) = &terminals {
         warnings.extend(serving.warnings.iter().cloned());
     }
-    let mut seed = [0; 32];
-    fill_random(&mut seed).map_err(internal("drawing a seed"))?;
+    let mut seed = Zeroizing::new([0; 32]);
+    fill_random(&mut *seed).map_err(internal("drawing a seed"))?;
     let hooks = options.on_change.clone().map(|command| {
         let state_dir = std::path::absolute(&options.state_dir).map_err(file_error(&options.state_dir))?;
         let logs = paths.log.parent().unwrap_or(Path::new("")).to_owned();
@@ -246,7 +253,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
             .map_err(internal("starting a thread for hooks"))
     });
     let hooks = hooks.transpose()?;
-    let engine = Recorded::broker(config, restored, Seed::Seeded(seed), clock::now(), sink);
+    let engine = Recorded::broker(config, restored, Seed::Seeded(*seed), clock::now(), sink);
     let shell_options = ShellOptions {
         doors,
         connections_max,
@@ -327,11 +334,11 @@ impl Paths {
         }
     }
 
-    fn create(&self) -> Result<(), BrokerError> {
+    fn create(&self, warnings: &mut Vec<String>) -> Result<(), BrokerError> {
         let parents = [self.pid.parent(), self.log.parent()].into_iter().flatten();
         let all = [self.state.as_path(), self.handshakes.as_path()].into_iter().chain(parents);
         for directory in all.filter(|directory| !directory.as_os_str().is_empty()) {
-            create_private_directory(directory).map_err(file_error(directory))?;
+            own_directory(directory, warnings).map_err(unusable(directory))?;
         }
         Ok(())
     }
@@ -461,6 +468,10 @@ pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
 
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> BrokerError + '_ {
     move |error| BrokerError::File { path: path.to_owned(), error }
+}
+
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> BrokerError + '_ {
+    move |error| BrokerError::Directory { path: path.to_owned(), error }
 }
 
 fn internal(what: &'static str) -> impl FnOnce(io::Error) -> BrokerError {

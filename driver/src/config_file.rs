@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
+use crate::own::check_owner;
 use crate::start::Commands;
 
 /// The file's name in a state directory.
@@ -230,8 +231,15 @@ fn read_text(path: &Path) -> io::Result<String> {
     // Opening a pipe would wait for its writer.
     let flags = OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
+    let found = file.metadata()?;
+    if !found.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    // What it says is run as this user.
+    check_owner(&found)?;
+    if found.mode() & 0o002 != 0 {
+        let text = "everybody may write to it, and what it says is run as this user: give it mode 0600";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     let mut text = String::new();
     if file.take(LENGTH_MAX + 1).read_to_string(&mut text)? as u64 > LENGTH_MAX {
@@ -317,5 +325,23 @@ mod tests {
         assert!(error.contains("can't read"), "{error}");
         std::fs::create_dir(&path).expect("a directory");
         ConfigFile::read(&path, false).expect_err("not a file");
+    }
+
+    #[test]
+    fn commands_that_another_user_could_have_written_are_not_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(CONFIG_FILE);
+        std::fs::write(&path, "[guests.a]\nstart = 'true'\n").expect("a file");
+        let refusal = || ConfigFile::read(&path, false).expect_err("refused").to_string();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o602)).expect("a mode");
+        assert!(refusal().contains("everybody may write to it"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+        ConfigFile::read(&path, false).expect("ours");
+        if let Err(error) = std::os::unix::fs::chown(&path, Some(65_534), None) {
+            println!("NOT TESTED: nothing can be given to another user: {error}");
+            return;
+        }
+        assert!(refusal().contains("belongs to user 65534"));
     }
 }

@@ -1,15 +1,17 @@
 //! Files that other programs read: logs with rotation, and small files written whole.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use castra_core::id::GuestName;
 use castra_core::time::WallTime;
 use rustix::fs::OFlags;
 use serde::Deserialize;
+
+use crate::own::check_owner;
 
 /// Longest file that is read whole, in bytes; no file of ours comes near.
 const READ_MAX: u64 = 64 * 1024;
@@ -113,7 +115,9 @@ impl LogFile {
                 .mode(0o600)
                 .custom_flags(OFlags::NOFOLLOW.bits() as i32)
                 .open(&self.path)?;
-            let size = file.metadata()?.len();
+            let found = file.metadata()?;
+            check_owner(&found)?;
+            let size = found.len();
             self.torn = size > 0 && ends_within_a_line(&self.path);
             self.open = Some((file, size));
         }
@@ -190,32 +194,22 @@ pub fn write_whole(path: &Path, content: &[u8], durable: bool) -> io::Result<()>
 /// # Errors
 /// Missing, unreadable, or longer than 64 KiB.
 pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    read_small_of(path).map(|(content, _)| content)
+}
+
+/// The same, with whose it is and who may read it.
+pub(crate) fn read_small_of(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
-    if !file.metadata()?.is_file() {
+    let found = file.metadata()?;
+    if !found.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut content = Vec::new();
     if file.take(READ_MAX + 1).read_to_end(&mut content)? as u64 > READ_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than 64 KiB"));
     }
-    Ok(content)
-}
-
-/// Creates a directory (0700) and its parents. One that exists stays as it is.
-///
-/// # Errors
-/// It can't be created, or something else has its name.
-pub fn create_private_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Whether others than the owner may create and remove files there.
-///
-/// # Errors
-/// It can't be looked at.
-pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
-    Ok(fs::metadata(path)?.permissions().mode() & 0o022 != 0)
+    Ok((content, found))
 }
 
 /// The path of a guest's castra 0.1 record.
@@ -288,7 +282,7 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn scratch() -> tempfile::TempDir {
         tempfile::tempdir().expect("a directory")
@@ -368,6 +362,20 @@ mod tests {
         symlink(&victim, &path).expect("a link");
         assert!(LogFile::new(path, Rotation::default()).append(b"line\n").is_err());
         assert_eq!(text(&victim), "untouched");
+    }
+
+    #[test]
+    fn a_log_that_another_user_made_is_not_written_to() {
+        let directory = scratch();
+        let path = directory.path().join("broker.log");
+        fs::write(&path, "").expect("a file");
+        if let Err(error) = std::os::unix::fs::chown(&path, Some(65_534), None) {
+            println!("NOT TESTED: nothing can be given to another user: {error}");
+            return;
+        }
+        let error = LogFile::new(path.clone(), Rotation::default()).append(b"line\n").expect_err("theirs");
+        assert!(error.to_string().contains("belongs to user 65534"), "{error}");
+        assert_eq!(text(&path), "");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use castra_core::RestoredAgent;
 use castra_core::attach::Applied;
 use castra_core::boundary::{Batch, Change};
+use castra_core::id::GuestName;
 use castra_core::peers::{MessageId, Received};
 use castra_core::time::WallTime;
 use redb::{Error, ReadableTable, TableDefinition};
@@ -24,6 +25,9 @@ const SEEN: TableDefinition<'_, &[u8; 16], i64> = TableDefinition::new("seen");
 /// Actions that were begun, by session and id, as JSON.
 const APPLIED: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("applied");
 
+/// The guest's name.
+const WHOSE: TableDefinition<'_, (), &str> = TableDefinition::new("whose");
+
 /// The open database. Nobody else can open it meanwhile.
 #[derive(Debug)]
 pub struct InboxStore {
@@ -33,6 +37,8 @@ pub struct InboxStore {
 /// What was found at start.
 #[derive(Debug)]
 pub struct InboxFound {
+    /// Whose messages these are, if they are another guest's: they are not to be shown.
+    pub of_another: Option<String>,
     /// What is in it.
     pub restored: RestoredAgent,
     /// A damaged database was set aside under this name, and what is wrong with
@@ -41,15 +47,21 @@ pub struct InboxFound {
 }
 
 impl InboxStore {
-    /// Opens the directory's database and reads it. A damaged file is set aside as
+    /// Opens the directory's database and reads it, as that of `guest`; one that says
+    /// of none yet whose it is becomes that guest's. A damaged file is set aside as
     /// `inbox.redb.damaged-DATE`, never deleted.
     ///
     /// # Errors
     /// It can't be opened or written for a reason other than damage.
-    pub fn open(directory: &Path, now: WallTime) -> Result<(Self, InboxFound), StoreError> {
-        let Opened { file, read: restored, set_aside } =
-            DatabaseFile::open(&directory.join(INBOX_FILE), now, read)?;
-        Ok((Self { file }, InboxFound { restored, set_aside }))
+    pub fn open(
+        directory: &Path,
+        guest: &GuestName,
+        now: WallTime,
+    ) -> Result<(Self, InboxFound), StoreError> {
+        let Opened { file, read: (whose, restored), set_aside } =
+            DatabaseFile::open(&directory.join(INBOX_FILE), now, |file| read(file, guest))?;
+        let of_another = (whose != guest.as_str()).then_some(whose);
+        Ok((Self { file }, InboxFound { of_another, restored, set_aside }))
     }
 }
 
@@ -89,15 +101,22 @@ impl Commit for InboxStore {
     }
 }
 
-fn read(file: &mut DatabaseFile) -> Result<RestoredAgent, Error> {
+/// Whose it is, and what is in it.
+fn read(file: &mut DatabaseFile, guest: &GuestName) -> Result<(String, RestoredAgent), Error> {
     // Creates the tables of a new file.
     file.transact(|transaction| {
         transaction.open_table(RECEIVED)?;
         transaction.open_table(SEEN)?;
         transaction.open_table(APPLIED)?;
+        let mut whose = transaction.open_table(WHOSE)?;
+        if whose.get(())?.is_none() {
+            whose.insert((), guest.as_str())?;
+        }
         Ok(())
     })?;
     let transaction = file.begin_read()?;
+    let whose = transaction.open_table(WHOSE)?;
+    let whose = whose.get(())?.map(|name| name.value().to_owned()).unwrap_or_default();
     let mut restored = RestoredAgent::default();
     for row in transaction.open_table(RECEIVED)?.iter()? {
         let (number, row) = row?;
@@ -119,7 +138,7 @@ fn read(file: &mut DatabaseFile) -> Result<RestoredAgent, Error> {
         let damaged = || Error::Corrupted(format!("the action {session:?} {id:?}"));
         restored.applied.push(applied.ok_or_else(damaged)?);
     }
-    Ok(restored)
+    Ok((whose, restored))
 }
 
 #[cfg(test)]
@@ -129,7 +148,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn open(directory: &Path) -> (InboxStore, InboxFound) {
-        InboxStore::open(directory, WallTime::from_unix_millis(1_800_000_000_000)).expect("a store")
+        open_as(directory, "devbox")
+    }
+
+    fn open_as(directory: &Path, guest: &str) -> (InboxStore, InboxFound) {
+        let guest = guest.parse().expect("a name");
+        InboxStore::open(directory, &guest, WallTime::from_unix_millis(1_800_000_000_000)).expect("a store")
     }
 
     fn message(number: u64) -> Received {
@@ -170,8 +194,17 @@ mod tests {
         );
         let mode = fs::metadata(directory.path().join(INBOX_FILE)).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let second = InboxStore::open(directory.path(), at).expect_err("one at a time");
+        let second = InboxStore::open(directory.path(), &"devbox".parse().expect("a name"), at)
+            .expect_err("one at a time");
         assert!(matches!(second, StoreError::Database { error: Error::DatabaseAlreadyOpen, .. }), "{second}");
+    }
+
+    #[test]
+    fn an_inbox_knows_whose_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(open(directory.path()).1.of_another, None);
+        assert_eq!(open_as(directory.path(), "builder").1.of_another.as_deref(), Some("devbox"));
+        assert_eq!(open(directory.path()).1.of_another, None, "looking at it did not make it another's");
     }
 
     #[test]

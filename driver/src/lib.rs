@@ -23,6 +23,7 @@ pub mod load;
 pub mod lock;
 pub mod mio_net;
 pub mod net;
+pub mod own;
 mod pool;
 pub mod record;
 mod service;

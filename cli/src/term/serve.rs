@@ -10,6 +10,7 @@ use castra_driver::terminals::service::{self, Serving, TerminalsOptions};
 use serde_json::json;
 
 use crate::Context;
+use crate::broker::keep_memory_private;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
@@ -110,6 +111,7 @@ pub(crate) fn run(cx: &mut Context, args: &Serve) -> Outcome {
 
 /// Runs the server until it is told to stop.
 fn daemon(options: Options, on_ready: impl FnOnce(&Serving)) -> Outcome {
+    keep_memory_private();
     service::run(options.of_driver(), on_ready)?;
     Ok(Exit::Yes)
 }

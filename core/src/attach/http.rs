@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use super::url::Origin;
 use super::{AttachId, Secret};
@@ -36,9 +37,15 @@ pub struct HttpRequest {
     pub answer_max: usize,
 }
 
-/// A body that nobody sees by accident.
+/// A body that nobody sees by accident. Wiped on drop.
 #[derive(Clone, Default)]
 pub struct Body(pub Vec<u8>);
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl core::fmt::Debug for Body {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

@@ -99,6 +99,21 @@ pub struct Action {
     pub ttl_ms: u64,
 }
 
+impl Action {
+    /// What a record costs beside its texts, reckoned.
+    const RECORD_BYTES: usize = 256;
+
+    /// Bytes that it counts for where the queues of all guests are bounded together.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        Self::cost_of(&self.kind, &self.payload)
+    }
+
+    pub(crate) const fn cost_of(kind: &str, payload: &str) -> usize {
+        kind.len() + payload.len() + Self::RECORD_BYTES
+    }
+}
+
 impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Action")

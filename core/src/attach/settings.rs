@@ -25,6 +25,8 @@ pub struct ManagerSettings {
     pub attachments_max: usize,
     /// Most actions that wait for one guest.
     pub queue_max: usize,
+    /// Most bytes of all actions that wait, for whomever: see [`super::Action::cost`].
+    pub queues_bytes_max: usize,
     /// Most actions of one guest on its link without an ack.
     pub in_flight_max: usize,
     /// Default time to live of an action.
@@ -59,6 +61,7 @@ impl Default for ManagerSettings {
             first_frames: Duration::from_millis(500),
             attachments_max: 4096,
             queue_max: 500,
+            queues_bytes_max: 64 << 20,
             in_flight_max: 32,
             action_ttl: Duration::from_secs(600),
             action_ttl_max: Duration::from_secs(24 * 3600),

@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{ActionStatus, AttachId, Secret};
@@ -285,7 +285,7 @@ struct Fields<'a> {
     id: Option<AttachId>,
     #[serde(borrow, default)]
     action_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "whatever_is_there")]
     payload: Option<&'a RawValue>,
     #[serde(default)]
     ttl_ms: Option<u64>,
@@ -295,6 +295,11 @@ struct Fields<'a> {
     code: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     message: Option<Cow<'a, str>>,
+}
+
+/// A null is there, too: what it means is the action's affair, not the frame's.
+fn whatever_is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl<'a> ManagerFrame<'a> {

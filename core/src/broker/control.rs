@@ -3,6 +3,8 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use zeroize::Zeroizing;
+
 use crate::auth::Key;
 use crate::broker::Broker;
 use crate::broker::changes::StoreOp;
@@ -67,9 +69,9 @@ impl Broker {
                 clients.walk(conn, walk, follow);
             }
             Command::TokenIssue { guest } => {
-                let mut bytes = [0; 32];
-                cx.entropy.fill(&mut bytes);
-                let key = Key::from_bytes(bytes);
+                let mut bytes = Zeroizing::new([0; 32]);
+                cx.entropy.fill(&mut *bytes);
+                let key = Key::from_bytes(*bytes);
                 commands.store(cx, clients, asker, StoreOp::Issue { guest, key }, timeout);
             }
             Command::TokenRevoke { guest } => {

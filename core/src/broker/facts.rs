@@ -112,6 +112,8 @@ impl Keep {
     pub(crate) const LINKED: Self = Self(2);
     /// Adopted by a manager.
     pub(crate) const ADOPTED: Self = Self(4);
+    /// It has a token.
+    pub(crate) const KEYED: Self = Self(8);
 
     pub(crate) const fn is(self, why: Self) -> bool {
         self.0 & why.0 != 0

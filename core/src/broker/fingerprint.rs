@@ -69,7 +69,7 @@ fn rows(guests: &Guests, canon: &Canon) -> alloc::vec::Vec<Option<usize>> {
 }
 
 fn guests_in_order<'a>(guests: &'a Guests, rows: &[Option<usize>]) -> impl Iterator<Item = &'a Row> {
-    let Guests { names: _, rows: kept, free: _, tokens, line: _, relations: _ } = guests;
+    let Guests { names: _, rows: kept, free: _, tokens, line: _, relations: _, keyed_rows: _ } = guests;
     debug_assert!(tokens.is_empty(), "keyed names are not written down");
     (0..rows.len()).filter_map(move |wanted| {
         let number = rows.iter().position(|place| *place == Some(wanted))?;

@@ -5,7 +5,6 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::num::NonZeroU64;
-use core::ops::Bound;
 
 use crate::auth::Key;
 use crate::boundary::{Remote, Transport};
@@ -100,6 +99,8 @@ pub(crate) struct Guests {
     pub(super) free: Vec<RowId>,
     /// Every name that has, or ever had (`None`), a token.
     pub(super) tokens: BTreeMap<GuestName, Option<Key>>,
+    /// Rows of names with a token: they don't count where rows are bounded.
+    pub(super) keyed_rows: usize,
     /// Unconfigured rows in the order in which they became idle: the ends of the
     /// list. Whoever has a session again leaves it when it is next seen.
     pub(super) line: (Option<RowId>, Option<RowId>),
@@ -146,36 +147,18 @@ impl Guests {
         self.names.iter()
     }
 
-    /// `None`: never had a token. `Some(None)`: it was taken away.
-    pub(crate) fn token(&self, name: &GuestName) -> Option<Option<&Key>> {
-        self.tokens.get(name).map(Option::as_ref)
-    }
-
-    pub(crate) fn set_token(&mut self, name: GuestName, key: Option<Key>) {
-        self.tokens.insert(name, key);
-    }
-
-    /// The first name after `last` that has, or had, a token, and whether it has one.
-    pub(crate) fn token_after(&self, last: Option<&GuestName>) -> Option<(GuestName, bool)> {
-        let lower = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let (name, key) = self.tokens.range::<GuestName, _>((lower, Bound::Unbounded)).next()?;
-        Some((*name, key.is_some()))
-    }
-
-    /// Whether `--only-known` admits the name.
-    pub(crate) fn is_known(&self, name: &GuestName) -> bool {
-        self.tokens.get(name).is_some_and(Option::is_some)
-            || self.find(name).and_then(|id| self.get(id)).is_some_and(|row| row.keep.is(Keep::CONFIGURED))
-    }
-
-    /// The name's row; a new one if need be. At the bound the unconfigured row
-    /// longest without a session makes room.
+    /// The name's row; a new one if need be. At the bound the row longest without a
+    /// session makes room that nothing keeps; a name with a token needs none.
     pub(crate) fn ensure(&mut self, cx: &mut Cx, name: GuestName) -> Result<RowId, Full> {
         if let Some(id) = self.find(&name) {
             return Ok(id);
         }
-        if self.len() >= cx.config.max_guests && !self.drop_one_idle(cx) {
-            return Err(Full);
+        let keyed = self.has_token(&name);
+        // More than one where a name lost its token.
+        while !keyed && self.len() - self.keyed_rows >= cx.config.max_guests {
+            if !self.drop_one_idle(cx) {
+                return Err(Full);
+            }
         }
         let row = Row {
             name: ShortName::new(&name),
@@ -218,6 +201,7 @@ impl Guests {
             self.names.insert(place, id);
         }
         self.mark_idle(id);
+        self.keep_keyed(id, keyed);
         cx.notify(Notice::Verdict(id));
         Ok(id)
     }
@@ -229,6 +213,7 @@ impl Guests {
             self.names.remove(place);
         }
         self.leave_line(id);
+        self.keep_keyed(id, false);
         let row = self.rows.get_mut(id.index()).and_then(Option::take);
         if let Some(timer) = row.and_then(|row| row.rare?.timer) {
             cx.timers.remove(timer);

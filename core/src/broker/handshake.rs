@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use core::str::FromStr;
 
+use zeroize::Zeroizing;
+
 use crate::auth::{Key, Proof, Transcript};
 use crate::boundary::CloseReason;
 use crate::broker::cx::Cx;
@@ -197,9 +199,9 @@ fn admission(cx: &Cx, guests: &Guests, hello: &Hello) -> Option<Failure> {
 }
 
 fn fresh_key(cx: &mut Cx) -> Key {
-    let mut bytes = [0; 32];
-    cx.entropy.fill(&mut bytes);
-    Key::from_bytes(bytes)
+    let mut bytes = Zeroizing::new([0; 32]);
+    cx.entropy.fill(&mut *bytes);
+    Key::from_bytes(*bytes)
 }
 
 /// Evictions look like what they are to the peer: the table is full.

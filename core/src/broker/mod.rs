@@ -15,6 +15,7 @@ pub(crate) mod facts;
 mod fingerprint;
 pub(crate) mod guests;
 mod handshake;
+mod keyed;
 mod links;
 mod names;
 #[cfg(feature = "model")]
@@ -117,11 +118,12 @@ impl Broker {
             }
         }
         for (name, key) in restored.tokens {
-            if key.is_some() {
-                // A full table only means that the row appears when the guest does.
+            let keyed = key.is_some();
+            guests.set_token(name, key);
+            if keyed {
+                // Never full for it.
                 let _ = guests.ensure(&mut cx, name);
             }
-            guests.set_token(name, key);
         }
         let links = Links::new(&mut cx);
         let records = Records::new(&mut cx);

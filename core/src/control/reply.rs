@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::event::{Cursor, Event};
 use crate::id::{Epoch, GuestName, RequestId};
@@ -279,6 +280,12 @@ pub struct TokenIssued {
     pub guest: GuestName,
     /// The secret: 64 hex digits, shown this once.
     pub token: String,
+}
+
+impl Drop for TokenIssued {
+    fn drop(&mut self) {
+        self.token.zeroize();
+    }
 }
 
 impl fmt::Debug for TokenIssued {

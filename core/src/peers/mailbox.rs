@@ -31,6 +31,8 @@ pub(crate) struct Mailbox {
     expiry: BTreeSet<(Time, u64)>,
     /// Of all messages, those on their way to the disk included.
     bytes: usize,
+    /// Of them, those of senders that are not proven with a key.
+    unproven: usize,
     last_number: u64,
 }
 
@@ -94,7 +96,7 @@ impl Mailbox {
         for message in messages {
             let age = now.wall.unix_millis().saturating_sub(message.sent_at.unix_millis());
             let age = Duration::from_millis(u64::try_from(age).unwrap_or(0)).min(ttl);
-            self.bytes += cost(&message);
+            self.charge(&message);
             self.last_number = self.last_number.max(message.number);
             if let Some(key) = &message.key {
                 self.keys.insert((message.from, key.clone()), message.number);
@@ -135,13 +137,14 @@ impl Mailbox {
         };
         let full = way.queued >= settings.queue_messages
             || way.queued_bytes + message.text.len() > settings.queue_bytes
-            || self.bytes + cost(&message) > settings.mail_bytes_max;
+            || self.bytes + cost(&message) > settings.mail_bytes_max
+            || (!from_authenticated && self.unproven + cost(&message) > settings.mail_bytes_unproven);
         if full {
             return Err(Outcome::Full);
         }
         way.queued += 1;
         way.queued_bytes += message.text.len();
-        self.bytes += cost(&message);
+        self.charge(&message);
         self.last_number += 1;
         if let Some(key) = &message.key {
             self.keys.insert((from, key.clone()), message.number);
@@ -152,7 +155,7 @@ impl Mailbox {
     /// An admitted message did not get to the disk.
     pub(crate) fn release(&mut self, message: &Message) {
         self.leave_queue((message.from, message.to), message.text.len());
-        self.bytes -= cost(message);
+        self.refund(message.from_authenticated, cost(message));
         if let Some(key) = &message.key {
             self.keys.remove(&(message.from, key.clone()));
         }
@@ -245,10 +248,25 @@ impl Mailbox {
     /// The text of an ended message is durably gone.
     pub(crate) fn blank(&mut self, number: u64) {
         let Some(Kept { message, delivery, .. }) = self.messages.get_mut(&number) else { return };
-        self.bytes -= message.text.len();
+        let (proven, bytes) = (message.from_authenticated, message.text.len());
         message.text = Box::default();
         if let Some(delivery) = delivery.take() {
             self.delivered.remove(&(message.to, delivery));
+        }
+        self.refund(proven, bytes);
+    }
+
+    fn charge(&mut self, message: &Message) {
+        self.bytes += cost(message);
+        if !message.from_authenticated {
+            self.unproven += cost(message);
+        }
+    }
+
+    const fn refund(&mut self, proven: bool, bytes: usize) {
+        self.bytes -= bytes;
+        if !proven {
+            self.unproven -= bytes;
         }
     }
 
@@ -259,7 +277,7 @@ impl Mailbox {
         self.ids.remove(&message.id);
         self.expiry.remove(&(leaves, number));
         self.inboxes.remove(&(message.to, number));
-        self.bytes -= cost(&message);
+        self.refund(message.from_authenticated, cost(&message));
         if let Some(key) = &message.key {
             self.keys.remove(&(message.from, key.clone()));
         }

@@ -32,6 +32,8 @@ pub struct PeerSettings {
     pub history_messages: usize,
     /// Most bytes of all messages together, records included.
     pub mail_bytes_max: usize,
+    /// Most bytes of them that messages of senders without a key may take.
+    pub mail_bytes_unproven: usize,
     /// Most messages on their way to one guest without an acknowledgement.
     pub unacknowledged_max: usize,
     /// A message without an acknowledgement is sent again after this, in the same session.
@@ -56,6 +58,7 @@ impl Default for PeerSettings {
             message_ttl: Duration::from_secs(7 * 24 * 3600),
             history_messages: 100,
             mail_bytes_max: 256 << 20,
+            mail_bytes_unproven: 128 << 20,
             unacknowledged_max: 16,
             redelivery: Duration::from_secs(30),
             restorable: Vec::new(),

@@ -22,6 +22,8 @@ pub(super) struct ManagerMirror {
     first_frames: Duration,
     attachments_max: usize,
     queue_max: usize,
+    #[serde(default = "queues_bytes_max")]
+    queues_bytes_max: usize,
     in_flight_max: usize,
     #[serde(with = "nanos")]
     action_ttl: Duration,
@@ -40,6 +42,11 @@ pub(super) struct ManagerMirror {
     wait_timeout: Duration,
     stale_session_idle_secs: u32,
     viewer_health_interval_secs: u32,
+}
+
+/// Traces of before it was a setting.
+fn queues_bytes_max() -> usize {
+    ManagerSettings::default().queues_bytes_max
 }
 
 #[derive(Serialize, Deserialize)]

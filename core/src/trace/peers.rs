@@ -27,12 +27,19 @@ pub(super) struct PeerMirror {
     message_ttl: Duration,
     history_messages: usize,
     mail_bytes_max: usize,
+    #[serde(default = "mail_bytes_unproven")]
+    mail_bytes_unproven: usize,
     unacknowledged_max: usize,
     #[serde(with = "nanos")]
     redelivery: Duration,
     restorable: Vec<GuestName>,
     #[serde(with = "nanos")]
     restore_timeout: Duration,
+}
+
+/// Traces of before it was a setting.
+fn mail_bytes_unproven() -> usize {
+    PeerSettings::default().mail_bytes_unproven
 }
 
 #[derive(Serialize, Deserialize)]

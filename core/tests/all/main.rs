@@ -3,6 +3,7 @@
 mod adoption;
 mod agent;
 mod attach;
+mod authority;
 mod broker;
 mod codec;
 mod common;
@@ -12,6 +13,7 @@ mod peering;
 mod peers;
 #[cfg(feature = "planted")]
 mod planted;
+mod secrets;
 mod status_schema;
 mod strait;
 mod support;

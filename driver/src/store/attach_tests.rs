@@ -224,10 +224,10 @@ proptest! {
         let mut ledger = AttachLedger::default();
         for batch in &batches {
             batch.iter().for_each(|change| ledger.apply(change));
-            let (mut store, _) = InboxStore::open(directory.path(), now).expect("a store");
+            let (mut store, _) = InboxStore::open(directory.path(), &name("devbox"), now).expect("a store");
             store.commit(&[batch]).expect("a commit");
             drop(store);
-            let found = InboxStore::open(directory.path(), now).expect("a store").1;
+            let found = InboxStore::open(directory.path(), &name("devbox"), now).expect("a store").1;
             prop_assert_eq!(found.restored.applied, ledger.applied());
         }
     }
@@ -238,7 +238,7 @@ fn an_applied_action_under_a_key_that_is_not_its_own_is_damage() {
     let directory = scratch();
     let now = WallTime::from_unix_millis(1_800_000_000_000);
     let applied = Applied { session: id("s"), id: id("a"), outcome: None, settled_at: None };
-    let (mut store, _) = InboxStore::open(directory.path(), now).expect("a store");
+    let (mut store, _) = InboxStore::open(directory.path(), &name("devbox"), now).expect("a store");
     store.commit(&[&vec![Change::SetApplied(Box::new(applied.clone()))]]).expect("a commit");
     drop(store);
     let table = TableDefinition::<(&str, &str), &[u8]>::new("applied");
@@ -248,7 +248,10 @@ fn an_applied_action_under_a_key_that_is_not_its_own_is_damage() {
     transaction.open_table(table).expect("a table").insert(("a", "s"), row.as_slice()).expect("a row");
     transaction.commit().expect("a commit");
     drop(database);
-    let (_, damage) =
-        InboxStore::open(directory.path(), now).expect("a store").1.set_aside.expect("set aside");
+    let (_, damage) = InboxStore::open(directory.path(), &name("devbox"), now)
+        .expect("a store")
+        .1
+        .set_aside
+        .expect("set aside");
     assert!(damage.contains("the action"), "{damage}");
 }

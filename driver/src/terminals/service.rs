@@ -13,18 +13,17 @@ use castra_core::boundary::Via;
 use castra_core::entropy::Entropy;
 use castra_core::event::Level;
 use castra_core::terminals::{OnStop, RestoredTerminals, Terminals, TerminalsConfig, Token};
+use zeroize::Zeroizing;
 
 use crate::agent::boot_id;
 use crate::broker::fill_random;
 use crate::clock;
-use crate::files::{
-    LogFile, Rotation, create_private_directory, ignore_missing, is_writable_by_others, with_suffix,
-    write_whole,
-};
-use crate::listen::{ListenError, listen_for_terminals};
+use crate::files::{LogFile, Rotation, ignore_missing, with_suffix, write_whole};
 use crate::leftovers;
+use crate::listen::{ListenError, listen_for_terminals};
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
+use crate::own::{is_writable_by_others, own_directory};
 use crate::service::{Ended, Service, Stopper};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
@@ -139,6 +138,14 @@ pub enum TerminalsError {
         /// Why.
         error: io::Error,
     },
+    /// A directory can't be made, or is not this user's: usage.
+    #[error("can't use the directory {path:?}: {error}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The kernel refused something that it never should.
     #[error("{what} failed: {error}")]
     Internal {
@@ -238,7 +245,8 @@ impl Daemon {
         let parents = [Some(&socket), Some(&options.token_file), log.as_ref()];
         for parent in parents.into_iter().flatten().filter_map(|path| path.parent()) {
             if !parent.as_os_str().is_empty() {
-                create_private_directory(parent).map_err(file_error(parent))?;
+                own_directory(parent, &mut warnings)
+                    .map_err(|error| TerminalsError::Directory { path: parent.to_owned(), error })?;
             }
         }
         let directory = socket.parent().unwrap_or(Path::new("/"));
@@ -304,11 +312,11 @@ impl Daemon {
         // A few more are waited out than let in, so that they hear why.
         let connections_max = config.connections_max.saturating_add(8);
         let boot = boot_id().map_err(internal("drawing a boot id"))?;
-        let mut seed = [0; 32];
-        fill_random(&mut seed).map_err(internal("drawing a seed"))?;
+        let mut seed = Zeroizing::new([0; 32]);
+        fill_random(&mut *seed).map_err(internal("drawing a seed"))?;
         let count = held.len();
         let restored = RestoredTerminals { next_id, records, held, boot };
-        let engine = Terminals::new(config, restored, Entropy::seeded(seed), clock::now());
+        let engine = Terminals::new(config, restored, Entropy::seeded(*seed), clock::now());
 
         leftovers::remove(directory);
         let bound = listen_for_terminals(&socket)?;

@@ -1,12 +1,14 @@
 //! The token that clients of terminals show: 64 letters and digits in a file (0600).
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::broker::fill_random;
-use crate::files::{read_small, write_whole};
+use crate::files::{read_small_of, write_whole};
+use crate::own::check_owner;
 
 /// Its length, in characters.
 pub const TOKEN_LENGTH: usize = 64;
@@ -29,13 +31,13 @@ pub struct TokenError {
 /// The file can't be read or written.
 pub fn read_or_create(path: &Path) -> Result<Zeroizing<String>, TokenError> {
     let failed = |error| TokenError { path: path.to_owned(), error };
-    match read_small(path) {
-        Ok(content) => {
+    match read_small_of(path) {
+        Ok((content, found)) => {
             let content = Zeroizing::new(content);
             let text = content.trim_ascii();
             if text.len() == TOKEN_LENGTH && text.iter().all(u8::is_ascii_alphanumeric) {
-                // A file that others may read is no secret any more.
-                if !is_readable_by_others(path).map_err(failed)? {
+                // A file that others may read, or made, is no secret any more.
+                if found.mode() & 0o077 == 0 && check_owner(&found).is_ok() {
                     return Ok(Zeroizing::new(text.iter().map(|byte| char::from(*byte)).collect()));
                 }
             }
@@ -46,11 +48,6 @@ pub fn read_or_create(path: &Path) -> Result<Zeroizing<String>, TokenError> {
     let token = draw().map_err(failed)?;
     write_whole(path, token.as_bytes(), true).map_err(failed)?;
     Ok(token)
-}
-
-fn is_readable_by_others(path: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(std::fs::metadata(path)?.permissions().mode() & 0o077 != 0)
 }
 
 fn draw() -> io::Result<Zeroizing<String>> {
@@ -99,6 +96,12 @@ mod tests {
         let known = read_or_create(&path).expect("a token");
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("a mode");
         assert_ne!(read_or_create(&path).expect("another"), known);
+        let known = read_or_create(&path).expect("the same");
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            assert_ne!(read_or_create(&path).expect("another"), known, "its maker knows it");
+        } else {
+            println!("NOT TESTED: a token file cannot be given to another user here");
+        }
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
     }
 }

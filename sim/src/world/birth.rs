@@ -77,7 +77,8 @@ pub(super) fn bounds(plan: &Plan) -> Sizes {
     let pairs = plan.guests.len() * plan.guests.len().saturating_sub(1) / 2;
     let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
     Sizes {
-        guests: config.max_guests,
+        // Names with a token don't count.
+        guests: config.max_guests + plan.guests.iter().filter(|guest| guest.keyed).count(),
         links: usize::MAX,
         // A serial stream that shakes hands again was let in before.
         half_open: config.half_open_max + serial,

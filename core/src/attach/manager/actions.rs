@@ -38,6 +38,13 @@ pub(crate) struct Wanted {
     pub(crate) wait: bool,
 }
 
+impl Wanted {
+    /// What [`Action::cost`] will be.
+    fn cost(&self) -> usize {
+        Action::cost_of(&self.kind, &self.payload)
+    }
+}
+
 /// An action in the answer to a poll.
 #[derive(Serialize)]
 struct Polled<'a> {
@@ -59,7 +66,7 @@ impl Manager {
         wanted: Wanted,
         timeout: Option<Duration>,
     ) {
-        if let Err(error) = self.may_take(cx, guests, &guest) {
+        if let Err(error) = self.may_take(cx, guests, &guest, &wanted) {
             return self.post.push_back(Post::Reply(asker, Err(error)));
         }
         let settings = &cx.config.manager;
@@ -71,6 +78,7 @@ impl Manager {
         let timeout = timeout.unwrap_or(settings.wait_timeout);
         let Some(adopted) = self.adopted.get_mut(&guest) else { return };
         adopted.entering += 1;
+        self.bytes += wanted.cost();
         self.last += 1;
         let action = Action {
             number: self.last,
@@ -87,7 +95,13 @@ impl Manager {
     }
 
     /// Whether a guest can take an action: what it can't is refused early.
-    fn may_take(&self, cx: &Cx, guests: &Guests, guest: &GuestName) -> Result<(), ErrorBody> {
+    fn may_take(
+        &self,
+        cx: &Cx,
+        guests: &Guests,
+        guest: &GuestName,
+        wanted: &Wanted,
+    ) -> Result<(), ErrorBody> {
         let Some(adopted) = self.adopted.get(guest) else {
             let known = guests.find(guest).is_some();
             return Err(if known { not_adopted(guest) } else { unknown(guest) });
@@ -110,14 +124,25 @@ impl Manager {
         if adopted.queue.len() + adopted.entering >= most {
             return Err(problem(ErrorCode::Full, format!("{most} actions wait for {guest} already")));
         }
+        let most = cx.config.manager.queues_bytes_max;
+        if self.bytes + wanted.cost() > most {
+            let text = format!("all actions that wait may take {most} bytes together, and it would be more");
+            return Err(problem(ErrorCode::Full, text));
+        }
         Ok(())
     }
 
-    /// An action is not to enter the queue after all.
+    /// An action is not on its way into the queue any more: it is in it, or won't be.
     pub(super) fn leave_entrance(&mut self, guest: GuestName) {
         if let Some(adopted) = self.adopted.get_mut(&guest) {
             adopted.entering = adopted.entering.saturating_sub(1);
         }
+    }
+
+    /// An action is not to enter the queue after all.
+    pub(super) fn turn_away(&mut self, action: &Action) {
+        self.bytes = self.bytes.saturating_sub(action.cost());
+        self.leave_entrance(action.guest);
     }
 
     /// An action waits, durably.
@@ -191,6 +216,7 @@ impl Manager {
         let Some(adopted) = self.adopted.get_mut(&guest) else { return };
         let Some(Waiting { action, due, acks, .. }) = adopted.queue.remove(&number) else { return };
         adopted.ids.remove(&action.id);
+        self.bytes = self.bytes.saturating_sub(action.cost());
         self.due.remove(&(due, Due::Action(guest, number)));
         let conn = adopted.seat.as_mut().map(|seat| {
             seat.sent.remove(&number);

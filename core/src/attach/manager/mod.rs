@@ -77,6 +77,8 @@ pub(crate) struct Manager {
     pub(crate) post: VecDeque<Post>,
     /// The number of the newest action.
     last: u64,
+    /// Of all actions that wait, those on their way into a queue included.
+    bytes: usize,
     /// A second, and the refusals in it.
     refusals: (Time, u32),
 }
@@ -200,6 +202,7 @@ impl Manager {
             hungry: BTreeSet::new(),
             post: VecDeque::new(),
             last: 0,
+            bytes: 0,
             refusals: (Time::ZERO, 0),
         };
         for record in restored.attachments {
@@ -208,6 +211,7 @@ impl Manager {
         }
         for action in restored.actions {
             manager.last = manager.last.max(action.number);
+            manager.bytes += action.cost();
             let left = left(cx, action.queued_at, Duration::from_millis(action.ttl_ms));
             manager.keep(action, cx.at() + left);
         }
@@ -254,7 +258,10 @@ impl Manager {
     fn keep(&mut self, action: Action, expires: Time) {
         let (guest, number) = (action.guest, action.number);
         // Its guest was forgotten, and the broker with it.
-        let Some(adopted) = self.adopted.get_mut(&guest) else { return };
+        let Some(adopted) = self.adopted.get_mut(&guest) else {
+            self.bytes = self.bytes.saturating_sub(action.cost());
+            return;
+        };
         adopted.ids.insert(action.id.clone(), number);
         let waiting =
             Waiting { action, expires, due: expires, sent: false, settling: false, acks: Vec::new() };
@@ -270,6 +277,7 @@ impl Manager {
             self.due.remove(&(until, Due::Code(guest)));
         }
         for (number, waiting) in &adopted.queue {
+            self.bytes = self.bytes.saturating_sub(waiting.action.cost());
             self.due.remove(&(waiting.due, Due::Action(guest, *number)));
         }
         if let Some(seat) = &adopted.seat {

@@ -85,11 +85,11 @@ impl Manager {
             }
             Op::Enqueue { command, action } => {
                 if self.requests.get(command).is_none() {
-                    self.leave_entrance(guest);
+                    self.turn_away(&action);
                     return None;
                 }
                 if self.adopted.get(&guest).is_none_or(|adopted| adopted.record.stage == Stage::Pending) {
-                    self.leave_entrance(guest);
+                    self.turn_away(&action);
                     self.fail(cx, command, not_adopted(&guest));
                     return None;
                 }
@@ -104,8 +104,17 @@ impl Manager {
 
     /// It won't happen: the guest is forgotten.
     pub(super) fn drop_op(&mut self, cx: &mut Cx, guest: GuestName, op: Op) {
-        if let Op::Attach { who: who @ Who::Http(_), .. } = op {
-            self.answer_attach(cx, guest, who, Err(AttachErrorCode::UnknownSession));
+        match op {
+            Op::Attach { who: who @ Who::Http(_), .. } => {
+                self.answer_attach(cx, guest, who, Err(AttachErrorCode::UnknownSession));
+            }
+            Op::Enqueue { action, .. } => self.turn_away(&action),
+            Op::Attach { .. }
+            | Op::Adopt { .. }
+            | Op::Renew
+            | Op::Lapse { .. }
+            | Op::Release { .. }
+            | Op::Settle { .. } => {}
         }
     }
 
@@ -125,11 +134,13 @@ impl Manager {
         for write in writes {
             match result {
                 Ok(()) if counts => self.apply(cx, guests, guest, write),
-                Ok(()) => {
-                    if let Write::Record { why: Why::Attached { who }, .. } = write {
+                Ok(()) => match write {
+                    Write::Record { why: Why::Attached { who }, .. } => {
                         self.answer_attach(cx, guest, who, Err(AttachErrorCode::UnknownSession));
                     }
-                }
+                    Write::Enqueue { action, .. } => self.turn_away(&action),
+                    Write::Record { .. } | Write::Release { .. } | Write::Settle { .. } => {}
+                },
                 Err(error) => self.undo(cx, guest, write, error),
             }
         }
@@ -221,7 +232,7 @@ impl Manager {
             Write::Record { why: Why::Attached { who }, .. } => {
                 self.answer_attach(cx, guest, who, Err(AttachErrorCode::StorageFailed));
             }
-            Write::Enqueue { .. } => self.leave_entrance(guest),
+            Write::Enqueue { action, .. } => self.turn_away(&action),
             Write::Settle { number, .. } => self.unsettle(cx, guest, number),
             Write::Record { .. } | Write::Release { .. } => {}
         }

@@ -158,6 +158,8 @@ fn what_cannot_be_applied_is_refused_and_written_nowhere() {
         ("terminal_resize", r#"{"bytes":"x"}"#, "unknown_type"),
         ("terminal_write", r"{}", "bad_payload"),
         ("terminal_write", r#"["x"]"#, "bad_payload"),
+        ("terminal_write", "null", "bad_payload"),
+        ("terminal_write", "7", "bad_payload"),
         ("terminal_write", r#"{"bytes":7}"#, "bad_payload"),
         ("terminal_write", r#"{"bytes":[256]}"#, "bad_payload"),
         ("terminal_write", r#"{"bytes":"x","terminal":""}"#, "bad_payload"),

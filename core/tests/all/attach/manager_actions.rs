@@ -81,6 +81,62 @@ fn what_a_guest_can_t_take_is_refused_early_and_in_order() {
 }
 
 #[test]
+fn all_actions_together_have_a_bound_and_give_their_room_back_however_they_end() {
+    let mut shore = Shore::with(|config| config.manager.queues_bytes_max = 2 * 1000);
+    let payload = json!({"bytes": "x".repeat(600)});
+    let send = |guest: &str, ttl: u64| json!({"guest": guest, "action_type": "x", "payload": payload, "ttl_ms": ttl, "wait": false});
+    for guest in ["web-1", "web-2"] {
+        shore.adopted(guest);
+    }
+    let full = |shore: &mut Shore, guest: &str| code(&shore.ask("action_send", send(guest, 5000))).to_owned();
+    // By its ack, by its expiry, with the release, and when it can't be written.
+    for round in 0..3 {
+        shore.ask("action_send", send("web-1", 2000));
+        shore.stuck = true;
+        let waiting = shore.order("action_send", send("web-2", 2000));
+        assert_eq!(full(&mut shore, "web-1"), "full", "round {round}: what is on its way to the disk counts");
+        shore.release();
+        assert_eq!(shore.answer(waiting).unwrap()["data"]["status"], "queued");
+        assert_eq!(full(&mut shore, "web-2"), "full");
+        match round {
+            0 => {
+                for guest in ["web-1", "web-2"] {
+                    for action in shore.actions(guest) {
+                        shore.ack(guest, &action, "ok");
+                    }
+                }
+            }
+            1 => shore.pass(secs(3)),
+            _ => {
+                for guest in ["web-1", "web-2"] {
+                    shore.ask("release", json!({"guest": guest}));
+                    shore.leave(guest);
+                    shore.adopted(guest);
+                }
+            }
+        }
+    }
+    shore.stuck = true;
+    let lost = shore.order("action_send", send("web-1", 5000));
+    let forgotten = shore.order("forget", json!({"guest": "web-1"}));
+    shore.release();
+    assert!(shore.answer(lost).is_some() && shore.answer(forgotten).is_some());
+    shore.leave("web-1");
+    shore.adopted("web-1");
+    for guest in ["web-1", "web-2"] {
+        assert_eq!(shore.ask("action_send", send(guest, 5000))["data"]["status"], "queued");
+    }
+    assert_eq!(full(&mut shore, "web-1"), "full");
+    // What was found at a start counts, too.
+    shore.restart(secs(0));
+    for guest in ["web-1", "web-2"] {
+        shore.join(guest);
+    }
+    let told = shore.rows().len();
+    assert_eq!((told, shore.queued().len()), (2, 2));
+}
+
+#[test]
 fn a_time_to_live_has_a_bound() {
     let mut shore = Shore::new();
     shore.adopted("web-1");

@@ -379,6 +379,34 @@ fn shutdown_over_control_is_a_drain() {
 }
 
 #[test]
+fn names_that_anybody_may_invent_never_keep_out_a_guest_with_a_token() {
+    let mut world = World::new(|config| config.max_guests = 2);
+    let control = world.open_control();
+    world.ask(control, r#"{"method":"token_issue","params":{"guest":"early"}}"#);
+    world.join("first");
+    world.join("second");
+    let refused = |world: &mut World, name: &str| {
+        let (conn, nonce, _) = world.hello(name, "");
+        world.write(conn, format!("proof {nonce}\n").as_bytes());
+        world.line(conn).starts_with("error: busy: ")
+    };
+    assert!(refused(&mut world, "third"), "all rows have sessions");
+    // Issued when there is no room any more, its row is there all the same.
+    world.ask(control, r#"{"method":"token_issue","params":{"guest":"late"}}"#);
+    let rows: Vec<bool> =
+        ["early", "late", "first", "second"].iter().map(|name| world.row(name).is_some()).collect();
+    assert_eq!(rows, [true; 4]);
+    assert!(refused(&mut world, "third"), "it made no room for others either");
+    // Without its token a name counts again, and goes when it is idle longest.
+    world.ask(control, r#"{"method":"token_revoke","params":{"guest":"early"}}"#);
+    assert!(refused(&mut world, "third") && world.row("early").is_none());
+    assert!(world.row("late").is_some());
+    world.ask(control, r#"{"method":"forget","params":{"guest":"late"}}"#);
+    assert!(world.row("late").is_none());
+    assert!(refused(&mut world, "third"));
+}
+
+#[test]
 fn at_the_row_bound_the_longest_idle_stranger_makes_room_and_sessions_never_do() {
     let mut world = World::new(|config| {
         config.max_guests = 3;

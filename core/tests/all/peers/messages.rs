@@ -240,6 +240,37 @@ fn all_mail_together_has_a_bound_and_what_is_on_its_way_to_the_disk_counts() {
 }
 
 #[test]
+fn guests_without_a_key_leave_room_for_the_mail_of_others() {
+    let mut town = Town::with(|config| {
+        config.peers.mail_bytes_max = 4 * (512 + 10);
+        config.peers.mail_bytes_unproven = 2 * (512 + 10);
+        config.peers.message_ttl = secs(60);
+    });
+    for name in ["a", "b", "c"] {
+        town.enter(name);
+    }
+    town.link("a", "b");
+    town.link("a", "c");
+    town.leave("b");
+    town.leave("c");
+    let say = |town: &mut Town, id: u64, to: &str| {
+        town.say("a", json!({"type": "peer_send", "id": id, "to": to, "text": "0123456789"}));
+        town.outcome("a", id).unwrap()
+    };
+    assert_eq!(["b", "c", "b"].map(|to| say(&mut town, 1, to)), ["queued", "queued", "full"]);
+    // What the operator sends is as good as proven.
+    let ids = ["b", "c", "b"].map(|to| town.order_send("a", to, "0123456789"));
+    assert_eq!(ids.map(|id| town.told(id).unwrap()), ["queued", "queued", "full"]);
+    town.restart();
+    town.enter("a");
+    assert_eq!(say(&mut town, 2, "b"), "full", "also after a restart");
+    town.ask("unregister_peer", json!({"source": "a", "name": "b"}));
+    town.pass(secs(60));
+    assert_eq!(town.world.broker.sizes().message_bytes, 0);
+    assert_eq!(say(&mut town, 3, "c"), "queued", "the room is given back");
+}
+
+#[test]
 fn a_text_is_bounded_and_so_is_its_frame() {
     let mut town = Town::linked(&["a", "b"]);
     for (text, outcome) in [
