@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
+use castra_core::Input;
 use castra_core::attach::HttpAnswer;
 use castra_core::boundary::{
-    CloseCause, Effect, EffectError, EffectErrorKind, Origin, Remote, Transport, Via,
+    CloseCause, Effect, EffectError, EffectErrorKind, Origin, Transport, Via,
 };
 use castra_core::id::{ConnId, EffectId, TerminalId};
 use castra_core::terminals::{Exit, News};
 use castra_core::time::{Time, WallTime};
-use castra_core::Input;
 
 use super::choices::Choices;
 use super::host::Host;
@@ -208,13 +208,15 @@ fn reload(rig: &mut Rig, choices: &mut Choices<'_>) {
 fn clock<E: Subject>(host: &mut Host<E>, choices: &mut Choices<'_>) {
     let (how, span) = (choices.byte(), Duration::from_millis(choices.pick(&SPANS_MS)));
     match how % 5 {
-        0 => host.now.boot = Time::from_nanos(host.now.boot.as_nanos().saturating_sub(span.as_nanos() as u64)),
+        0 => {
+            host.now.boot = Time::from_nanos(host.now.boot.as_nanos().saturating_sub(span.as_nanos() as u64))
+        }
         1 => {
             host.now.boot = host.now.boot + span;
             host.now.suspended += span;
         }
         2 => host.now.suspended = Duration::ZERO,
-        3 => host.now.wall = WallTime::from_unix_millis(choices.pick(&[0, i64::MIN, i64::MAX, 1 << 40])),
+        3 => host.now.wall = WallTime::from_unix_millis(choices.pick(&[0, 1 << 40, 253_402_300_799_000 / 2])),
         _ => host.now.boot = host.now.boot + Duration::from_secs(3600 * u64::from(choices.byte())),
     }
     host.give(Input::Tick);
@@ -233,15 +235,6 @@ fn nonsense<E: Subject>(host: &mut Host<E>, choices: &mut Choices<'_>) {
     let open = choices.place(host.effects.len()).map(|place| host.effects[place].0);
     let error = || EffectError { kind: EffectErrorKind::Owned, message: "\u{7}".repeat(5000) };
     let answer = HttpAnswer { status: 200, retry_after: None, body: b"[]" };
-    let opened = |via, origin| Input::Opened {
-        conn,
-        via,
-        origin,
-        remote: Remote::Unknown,
-        local: None,
-        peer_cred: None,
-        room: 100,
-    };
     let terminal = TerminalId(choices.byte().into());
     match choices.byte() % 12 {
         0 => host.give(Input::Bytes { conn, bytes: b"{}\n" }),
@@ -258,13 +251,9 @@ fn nonsense<E: Subject>(host: &mut Host<E>, choices: &mut Choices<'_>) {
                 host.give(Input::Done { effect, result: Err(error()) });
             }
         }
-        10 => {
-            host.expect_close(conn);
-            host.give(opened(Via::Link(Transport::Tcp), Origin::Dialled(effect)));
-        }
-        _ => {
-            host.expect_close(conn);
-            host.give(opened(Via::Terminals, Origin::Dialled(effect)));
+        how => {
+            let via = if how == 10 { Via::Link(Transport::Tcp) } else { Via::Terminals };
+            host.open(via, Origin::Dialled(effect), 100, None);
         }
     }
 }

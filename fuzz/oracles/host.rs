@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use castra_core::boundary::{
-    CloseCause, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote, Source, Transport, Via,
+    CloseCause, Deadline, Effect, EffectError, EffectErrorKind, Origin, PeerCred, Remote, Source, Transport,
+    Via,
 };
 use castra_core::event::{EVENT_BYTES_MAX, Event};
 use castra_core::id::{ConnId, EffectId};
@@ -270,11 +271,6 @@ impl<E: Subject> Host<E> {
         }
     }
 
-    /// A connection that it may well not want.
-    pub(crate) fn expect_close(&mut self, conn: ConnId) {
-        self.wires.insert(conn, Wire::new(Via::Terminals, 100));
-    }
-
     pub(crate) fn close(&mut self, conn: ConnId) {
         self.give(Input::Closed { conn, why: CloseCause::Eof });
     }
@@ -291,7 +287,7 @@ impl<E: Subject> Host<E> {
 
     pub(crate) fn jump(&mut self, span: Duration) {
         self.now.boot = self.now.boot + span;
-        let wall = self.now.wall.unix_millis() + i64::try_from(span.as_millis()).unwrap_or(0);
+        let wall = self.now.wall.unix_millis().saturating_add(i64::try_from(span.as_millis()).unwrap_or(0));
         self.now.wall = WallTime::from_unix_millis(wall);
     }
 

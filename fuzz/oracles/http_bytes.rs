@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use castra_core::Agent;
+use castra_core::Input;
 use castra_core::attach::wire::{AttachRequest, ManagerFrame};
 use castra_core::attach::{HttpAnswer, ManagerUrl};
 use castra_core::boundary::{Effect, Via};
 use castra_core::id::EffectId;
-use castra_core::Input;
 use serde_json::Value;
 
 use super::host::Host;
@@ -132,15 +132,27 @@ fn http(agent: &Host<Agent>, path: &str) -> Option<EffectId> {
     })
 }
 
-fn answer(agent: &mut Host<Agent>, effect: EffectId, status: u16, retry_after: Option<Duration>, body: &[u8]) {
+fn answer(
+    agent: &mut Host<Agent>,
+    effect: EffectId,
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &[u8],
+) {
     agent.give(Input::Answered { effect, answer: HttpAnswer { status, retry_after, body } });
 }
 
 /// The same body as a frame on the link, and as an address.
 fn check_frames(body: &[u8]) {
-    for kind in
-        ["manager_handshake", "manager_detach", "attached", "attach_refused", "action", "action_settled", "lease"]
-    {
+    for kind in [
+        "manager_handshake",
+        "manager_detach",
+        "attached",
+        "attach_refused",
+        "action",
+        "action_settled",
+        "lease",
+    ] {
         if let Ok(Some(frame)) = ManagerFrame::parse(kind, body)
             && !matches!(frame, ManagerFrame::Malformed)
         {

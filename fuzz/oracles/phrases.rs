@@ -138,7 +138,8 @@ fn filled(text: &str, one: u8, other: u8) -> Vec<u8> {
     let mut said = Vec::with_capacity(text.len() + 32);
     let bytes = text.as_bytes();
     for (place, byte) in bytes.iter().enumerate() {
-        let around = [place.wrapping_sub(1), place + 1].map(|place| bytes.get(place).copied().unwrap_or(b' '));
+        let around =
+            [place.wrapping_sub(1), place + 1].map(|place| bytes.get(place).copied().unwrap_or(b' '));
         let alone = around.iter().all(|byte| !byte.is_ascii_uppercase());
         match byte {
             b'A' if alone => said.extend_from_slice(name(one).as_bytes()),

@@ -157,7 +157,12 @@ pub(crate) struct Outcome {
 /// Brings a stream to a connection that was accepted for it, ends it, and lets everything
 /// come to its end; effects fail by turns. Time passes only when the engine wants no more
 /// bytes and nothing else can be done.
-pub(crate) fn bring<E: Subject>(host: &mut Host<E>, via: Via, stream: &[u8], pieces: Pieces) -> (ConnId, Outcome) {
+pub(crate) fn bring<E: Subject>(
+    host: &mut Host<E>,
+    via: Via,
+    stream: &[u8],
+    pieces: Pieces,
+) -> (ConnId, Outcome) {
     let conn = host.accept(via, usize::MAX / 2, Some(1000)).expect("the door is open");
     let mut cuts = Cuts::new(if let Pieces::Seeded(seed) = pieces { seed } else { 0 });
     let mut rest = stream;
@@ -181,7 +186,8 @@ pub(crate) fn bring<E: Subject>(host: &mut Host<E>, via: Via, stream: &[u8], pie
             break;
         }
     }
-    let mut outcome = Outcome { events: host.events.clone(), asked: host.asked.clone(), ..Outcome::default() };
+    let mut outcome =
+        Outcome { events: host.events.clone(), asked: host.asked.clone(), ..Outcome::default() };
     for (conn, wire) in &host.closed {
         outcome.sent.insert(*conn, wire.sent.clone());
     }

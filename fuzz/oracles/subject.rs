@@ -96,11 +96,7 @@ impl Subject for Terminals {
 
     fn bounds(config: &TerminalsConfig, before: Option<Self::Bounds>) -> Self::Bounds {
         let (clients, alive, input) = before.unwrap_or_default();
-        (
-            config.connections_max.max(clients),
-            config.sessions_max.max(alive),
-            config.input_max.max(input),
-        )
+        (config.connections_max.max(clients), config.sessions_max.max(alive), config.input_max.max(input))
     }
 
     fn check(&self, _: Now, (clients, alive, input): Self::Bounds, open: usize, _: usize) {

@@ -8,11 +8,11 @@ use castra_core::config::Identity;
 use castra_core::entropy::Entropy;
 use castra_core::id::TerminalId;
 use castra_core::link::message::{BrokerFrame, GuestFrame};
+use castra_core::terminals::wire::{Answer, ErrorCode};
 use castra_core::terminals::wire::{
     BadLength, CLIENT_FRAME_MAX, FRAME_MAX, Frames, Handshake, Message, Request, Role, append_error,
     append_event, append_granted, append_welcome,
 };
-use castra_core::terminals::wire::{Answer, ErrorCode};
 use castra_core::terminals::{
     Deed, Exit, News, RestoredTerminals, Snapshot, TerminalsConfig, Token, WRITE_MAX,
 };
@@ -174,7 +174,9 @@ fn tell(daemon: &mut Host<Terminals>, terminal: TerminalId, deed: &Deed, round: 
             news(News::Output { offset: *first, bytes: b"\x1b[31m$ ".into() });
         }
         Deed::Write(bytes) => assert!((1..=WRITE_MAX).contains(&bytes.len())),
-        Deed::Snapshot { .. } => news(News::Snapshot(Box::new(Snapshot { offset: 7, ..Snapshot::default() }))),
+        Deed::Snapshot { .. } => {
+            news(News::Snapshot(Box::new(Snapshot { offset: 7, ..Snapshot::default() })))
+        }
         Deed::Resize { cols, rows } => assert!(*cols > 0 && *rows > 0),
         Deed::Kill => news(News::Exited(Exit { code: 137, signal: Some(9) })),
         Deed::HangUp if round % 2 == 0 => news(News::Lost { why: "\u{9b}it".into() }),
