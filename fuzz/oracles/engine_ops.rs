@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use castra_core::Input;
 use castra_core::attach::HttpAnswer;
-use castra_core::boundary::{
-    CloseCause, Effect, EffectError, EffectErrorKind, Origin, Transport, Via,
-};
+use castra_core::boundary::{CloseCause, Effect, EffectError, EffectErrorKind, Origin, Transport, Via};
 use castra_core::id::{ConnId, EffectId, TerminalId};
 use castra_core::terminals::{Exit, News};
 use castra_core::time::{Time, WallTime};

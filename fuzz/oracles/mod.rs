@@ -12,5 +12,5 @@ mod choices;
 mod host;
 mod phrases;
 mod rig;
-mod scene;
+pub(crate) mod scene;
 mod subject;

@@ -1,5 +1,7 @@
 //! Engines to be spoken to, and how a stream is brought to one of them.
 
+#[cfg(feature = "planted")]
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use castra_core::config::{AgentConfig, BrokerConfig, Identity};
 use castra_core::entropy::Entropy;
 use castra_core::id::{ConnId, GuestName};
 use castra_core::peers::InboxSettings;
+#[cfg(feature = "planted")]
+use castra_core::planted::Bug;
 use castra_core::time::WallTime;
 use castra_core::{Agent, Broker, Input, Restored, RestoredAgent};
 
@@ -60,6 +64,8 @@ pub(crate) fn broker_config() -> BrokerConfig {
     config.manager.queue_max = 4;
     config.manager.in_flight_max = 2;
     config.manager.connections_max = 3;
+    #[cfg(feature = "planted")]
+    (config.planted = planted());
     config
 }
 
@@ -75,6 +81,8 @@ pub(crate) fn agent_config(guest: &str) -> AgentConfig {
         ..AgentConfig::new(name(guest))
     };
     config.attach.remembered_max = 4;
+    #[cfg(feature = "planted")]
+    (config.planted = planted());
     config
 }
 
@@ -134,6 +142,19 @@ pub(crate) fn broker(config: &BrokerConfig) -> Host<Broker> {
 pub(crate) fn agent(config: &AgentConfig) -> Host<Agent> {
     let engine = Agent::new(config.clone(), RestoredAgent::default(), Entropy::seeded([9; 32]), start());
     Host::new(engine, config)
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    /// The bug on purpose in every engine; at first the one of `CASTRA_FUZZ_BUG`.
+    pub(crate) static PLANTED: Cell<Option<Bug>> = Cell::new(
+        std::env::var("CASTRA_FUZZ_BUG").ok().map(|word| word.parse().expect("a bug's word")),
+    );
+}
+
+#[cfg(feature = "planted")]
+pub(crate) fn planted() -> Option<Bug> {
+    PLANTED.get()
 }
 
 /// How a stream is cut.

@@ -122,6 +122,8 @@ fn config() -> TerminalsConfig {
         requests_max: 4,
         input_max: 8192,
         exited_max: 2,
+        #[cfg(feature = "planted")]
+        planted: super::scene::planted(),
         ..TerminalsConfig::default()
     }
 }

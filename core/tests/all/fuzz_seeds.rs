@@ -13,8 +13,8 @@ mod oracles;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// Every committed input of a target, and what is nearly one.
-fn replay(target: &str, check: fn(&[u8])) {
+/// A target's committed inputs, by name.
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let directory = format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
     let mut seeds = Vec::new();
     for entry in std::fs::read_dir(directory).expect("the seeds are there") {
@@ -23,6 +23,12 @@ fn replay(target: &str, check: fn(&[u8])) {
     }
     assert!(seeds.len() >= 16, "{} seeds of {target}: were they moved?", seeds.len());
     seeds.sort();
+    seeds
+}
+
+/// Every committed input of a target, and what is nearly one.
+fn replay(target: &str, check: fn(&[u8])) {
+    let seeds = seeds(target);
     for (path, bytes) in &seeds {
         println!("{path}");
         check(bytes);
@@ -38,6 +44,28 @@ fn replay(target: &str, check: fn(&[u8])) {
                 resume_unwind(panic);
             }
         }
+    }
+}
+
+/// The oracles are tested, too: what a bug on purpose breaks is seen.
+#[cfg(all(feature = "planted", feature = "model"))]
+#[test]
+fn bugs_on_purpose_are_found_by_the_seeds() {
+    use castra_core::planted::Bug;
+    use oracles::scene::PLANTED;
+    let (target, check) = ("engine_ops", oracles::engine_ops::check);
+    for bug in [
+        Bug::HandshakeNotArmed,
+        Bug::TimerNotRearmed,
+        Bug::HalfOpenUnbounded,
+        Bug::WindowOffByOne,
+        Bug::OneShotForever,
+    ] {
+        PLANTED.set(Some(bug));
+        let fails = |(_, bytes): &(_, Vec<u8>)| catch_unwind(AssertUnwindSafe(|| check(bytes))).is_err();
+        let found = seeds(target).into_iter().find(fails).map(|(path, _)| path);
+        PLANTED.set(None);
+        assert!(found.is_some(), "no seed of {target} finds {bug}");
     }
 }
 
