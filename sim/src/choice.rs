@@ -74,17 +74,20 @@ impl Choice for Seeded {
 /// A fuzzer's bytes: one for each choice among up to 256, two up to 65 536,
 /// four beyond. Once they are used up, every choice is 0.
 #[derive(Clone, Debug)]
-pub struct Bytes<'a>(&'a [u8]);
+pub struct Bytes {
+    bytes: Vec<u8>,
+    position: usize,
+}
 
-impl<'a> Bytes<'a> {
+impl Bytes {
     /// Choices from `bytes`, first to last.
     #[must_use]
-    pub const fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+    pub fn new(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.to_vec(), position: 0 }
     }
 }
 
-impl Choice for Bytes<'_> {
+impl Choice for Bytes {
     fn below(&mut self, bound: u32) -> u32 {
         let width = match bound {
             0..=1 => return 0,
@@ -92,8 +95,9 @@ impl Choice for Bytes<'_> {
             0x101..=0x1_0000 => 2,
             _ => 4,
         };
-        let (taken, rest) = self.0.split_at(width.min(self.0.len()));
-        self.0 = rest;
+        let rest = &self.bytes[self.position..];
+        let taken = &rest[..width.min(rest.len())];
+        self.position += taken.len();
         taken.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)) % bound
     }
 }

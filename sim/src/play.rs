@@ -43,10 +43,16 @@ impl Player {
     /// # Errors
     /// The first broken promise.
     pub fn play(&self, seed: u64) -> Result<Outcome, Box<Failure>> {
-        guarded(|| {
-            let (plan, choice) = self.draw(seed);
-            self.world(&plan, Box::new(choice)).run()
-        })
+        let (plan, choice) = self.draw(seed);
+        self.play_plan(&plan, choice)
+    }
+
+    /// Plays a plan with any choices.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub fn play_plan(&self, plan: &Plan, choice: impl Choice + 'static) -> Result<Outcome, Box<Failure>> {
+        guarded(|| self.world(plan, Box::new(choice)).run())
     }
 
     /// Plays a plan with choices made before.
@@ -54,7 +60,7 @@ impl Player {
     /// # Errors
     /// The first broken promise.
     pub fn replay(&self, plan: &Plan, choices: Vec<u32>) -> Result<Outcome, Box<Failure>> {
-        guarded(|| self.world(plan, Box::new(Replayed::new(choices))).run())
+        self.play_plan(plan, Replayed::new(choices))
     }
 
     /// Plays a plan with any choices, and writes down what happens. Of a run

@@ -83,7 +83,7 @@ impl Broker {
         self.check_rows(counted.handshakes)?;
         self.commands.check(&self.cx, self.longest.command)?;
         self.check_answers(counted.questions)?;
-        self.peers.check(&self.cx, self.longest.command)?;
+        self.peers.check(&self.cx, self.longest.command, self.more)?;
         self.tunnels.check(&self.cx, self.longest.command)?;
         self.manager.check(&self.cx, self.longest.command)?;
         self.server.check(&self.cx, self.longest.http)?;

@@ -13,9 +13,11 @@ impl Peers {
         self.requests.iter().filter(|(request, _)| !request.asker.is_guest()).count() + answers
     }
 
+    /// `more`: the broker is called again at once.
+    ///
     /// # Errors
     /// The first obligation that nothing guards.
-    pub(crate) fn check(&self, cx: &Cx, most: Duration) -> Result<(), Unguarded> {
+    pub(crate) fn check(&self, cx: &Cx, most: Duration, more: bool) -> Result<(), Unguarded> {
         for (request, timer) in self.requests.iter() {
             let owes = Unguarded::new("a request about peers");
             owes.unless_armed(cx.timers.armed(timer), request.deadline)?;
@@ -28,6 +30,10 @@ impl Peers {
             }
             let kept = seat.due.is_none_or(|due| self.due.contains(&(due, *conn)));
             Unguarded::new("what time brings to a session").on(*conn).unless(kept)?;
+        }
+        if more {
+            // A client that was read on from at last asked behind the others.
+            return Ok(());
         }
         if let Some(at) = self.next_due() {
             Unguarded::new("mail").unless_armed(self.armed(cx), at)?;

@@ -6,7 +6,7 @@ use castra_core::time::Time;
 
 use super::world::World;
 use super::{Failure, Outcome, Plan};
-use crate::choice::Seeded;
+use crate::choice::{Choice, Seeded};
 use crate::play::NO_PANIC;
 use crate::violation::Violation;
 
@@ -32,10 +32,18 @@ impl TerminalsPlayer {
     /// # Errors
     /// The first broken promise. A panic is one like any other.
     pub fn play(&self, seed: u64) -> Result<Outcome, Box<Failure>> {
+        let (plan, choice) = Self::draw(seed);
+        self.play_plan(&plan, choice)
+    }
+
+    /// Plays a plan with any choices.
+    ///
+    /// # Errors
+    /// The first broken promise. A panic is one like any other.
+    pub fn play_plan(&self, plan: &Plan, choice: impl Choice + 'static) -> Result<Outcome, Box<Failure>> {
         // Nothing of the world outlives its panic.
         catch_unwind(AssertUnwindSafe(|| {
-            let (plan, choice) = Self::draw(seed);
-            let world = World::new(&plan, Box::new(choice));
+            let world = World::new(plan, Box::new(choice));
             #[cfg(feature = "planted")]
             let world = world.planted(self.planted);
             world.run()
