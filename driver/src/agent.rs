@@ -14,7 +14,7 @@ use crate::address::ConnectAddress;
 use crate::broker::{connections_max, fill_random};
 use crate::clock;
 use crate::database::Commit;
-use crate::files::{create_private_directory, ignore_missing, is_writable_by_others};
+use crate::files::{Created, create_private_directory, is_writable_by_others};
 use crate::inbox::{INBOX_FILE, InboxFound, InboxStore};
 use crate::listen::{ListenError, listen_for_clients};
 use crate::mio_net::MioNet;
@@ -172,12 +172,14 @@ pub fn run(
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
     let mut doors = Vec::new();
+    let mut created = Created::default();
     if let Some(path) = &socket {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             create_private_directory(parent)
                 .map_err(|error| AgentError::File { path: parent.to_owned(), error })?;
         }
         let bound = listen_for_clients(path)?;
+        created.add(path);
         let via = bound.via;
         doors.push((net.listen(bound).map_err(internal("watching a listener"))?, via));
     }
@@ -218,10 +220,7 @@ pub fn run(
     let (mut engine, net, work) = shell.into_parts();
     engine.finish();
     drop(engine);
-    if let Some(path) = &socket {
-        // Gone already, or not ours to remove any more: either way nothing is left to do.
-        let _ = ignore_missing(std::fs::remove_file(path));
-    }
+    drop(created);
     drop(net);
     let hosted = hosted.map_or(Ok(()), TerminalsThread::stop);
     let cut_short = matches!(ended, Ok(Ended::Signalled(_)));

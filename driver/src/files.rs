@@ -3,16 +3,20 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use castra_core::id::GuestName;
 use castra_core::time::WallTime;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
 /// Longest file that is read whole, in bytes; no file of ours comes near.
 const READ_MAX: u64 = 64 * 1024;
+/// How often it is looked whether a log was removed.
+const LOOK: Duration = Duration::from_secs(1);
 /// Most record files read at start.
 const RECORDS_MAX: usize = 200_000;
 
@@ -39,13 +43,15 @@ pub struct LogFile {
     open: Option<(File, u64)>,
     /// The last write stopped within a line.
     torn: bool,
+    /// When it was last seen to have a name.
+    looked: Option<Instant>,
 }
 
 impl LogFile {
     /// A log at `path`, opened by the first append.
     #[must_use]
     pub const fn new(path: PathBuf, rotation: Rotation) -> Self {
-        Self { path, rotation, open: None, torn: false }
+        Self { path, rotation, open: None, torn: false, looked: None }
     }
 
     /// Appends whole lines. After an error the file is opened anew and the
@@ -57,6 +63,7 @@ impl LogFile {
         if lines.is_empty() {
             return Ok(());
         }
+        self.let_go_of_a_removed_file();
         match self.try_append(lines) {
             Ok(()) => Ok(()),
             Err((written, _)) => {
@@ -66,6 +73,20 @@ impl LogFile {
                     error
                 })
             }
+        }
+    }
+
+    /// Nobody reads what is written to a file without a name. One that was moved has
+    /// one still: it is written to until somebody says [`LogFile::reopen`].
+    fn let_go_of_a_removed_file(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let removed = |file: &File| file.metadata().is_ok_and(|found| found.nlink() == 0);
+        if self.open.as_ref().is_some_and(|(file, _)| removed(file)) {
+            self.open = None;
+            self.torn = false;
         }
     }
 
@@ -99,6 +120,16 @@ impl LogFile {
                 break Ok(());
             }
         };
+        if result.is_err() {
+            // A part of a line helps nobody; to cut it off needs no room.
+            let whole = lines[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let length = file.metadata().map_or(0, |found| found.len());
+            if let Some(length) = length.checked_sub((written - whole) as u64)
+                && file.set_len(length).is_ok()
+            {
+                written = whole;
+            }
+        }
         *size += written as u64;
         self.torn = written > 0 && lines[written - 1] != b'\n';
         result.map_err(|error| (written, error))
@@ -176,16 +207,69 @@ pub fn write_whole(path: &Path, content: &[u8], durable: bool) -> io::Result<()>
 /// # Errors
 /// Missing, unreadable, or longer than 64 KiB.
 pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    read_whole(path, READ_MAX)
+}
+
+/// The same, of at most this many bytes.
+///
+/// # Errors
+/// Missing, unreadable, or longer.
+pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut content = Vec::new();
-    if file.take(READ_MAX + 1).read_to_end(&mut content)? as u64 > READ_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than 64 KiB"));
+    if file.take(most + 1).read_to_end(&mut content)? as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {} KiB", most / 1024)));
     }
     Ok(content)
+}
+
+/// Files that are removed again when this is dropped: sockets and pid files. What
+/// somebody else has put in their place meanwhile stays.
+#[derive(Debug, Default)]
+pub(crate) struct Created(Vec<(PathBuf, Option<OwnedFd>)>);
+
+/// Device and inode of a file.
+pub(crate) type Identity = (u64, u64);
+
+impl Created {
+    /// The file of that name was just made.
+    pub(crate) fn add(&mut self, path: &Path) {
+        // As long as it is open, no other file can have its inode.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.0.push((path.to_owned(), rustix::fs::open(path, flags, Mode::empty()).ok()));
+    }
+
+    /// The file of that name was just made.
+    pub(crate) fn one(path: &Path) -> Self {
+        let mut created = Self::default();
+        created.add(path);
+        created
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        for (path, made) in &self.0 {
+            let made = made.as_ref().and_then(|made| rustix::fs::fstat(made).ok());
+            let made = made.map(|made| (made.st_dev, made.st_ino));
+            if made.is_some() && identity(path).ok() == made {
+                // Not ours to remove any more, perhaps: then nothing is left to do.
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Which file it is, following no link.
+///
+/// # Errors
+/// It can't be looked at.
+pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// Creates a directory (0700) and its parents. One that exists stays as it is.

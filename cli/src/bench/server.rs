@@ -163,7 +163,9 @@ fn usage(pid: u32) -> Option<Usage> {
     let mut nanos = 0;
     for task in fs::read_dir(process.join("task")).ok()? {
         // A thread may end while they are listed.
-        let Ok(text) = task.and_then(|task| fs::read_to_string(task.path().join("schedstat"))) else { continue };
+        let Ok(text) = task.and_then(|task| fs::read_to_string(task.path().join("schedstat"))) else {
+            continue;
+        };
         nanos += text.split(' ').next()?.parse::<u64>().ok()?;
     }
     let status = fs::read_to_string(process.join("status")).ok()?;

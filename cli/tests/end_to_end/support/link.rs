@@ -309,6 +309,17 @@ impl Keyed {
         self.link.send_frame(&format!("{json}{tag}"));
     }
 
+    /// The same, where the broker may have hung up already.
+    pub(crate) fn try_send_frame(&mut self, json: &str) {
+        let key = self.transcript.session_key(&self.key);
+        let tag = key.tag(Direction::ToBroker, self.sent, json.as_bytes());
+        self.sent += 1;
+        let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        let frame = format!("{json}{tag}");
+        let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
+        self.link.try_send(&[&length, frame.as_bytes()].concat());
+    }
+
     /// The next tagged frame's JSON text; the tag is checked.
     pub(crate) fn frame(&mut self, count: u64) -> Option<String> {
         let payload = self.link.payload()?;
