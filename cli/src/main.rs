@@ -48,6 +48,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::error::ContextValue;
 
 use args::{Cli, Command, Global};
 use exit::{Failure, Outcome};
@@ -77,10 +78,27 @@ fn main() -> ExitCode {
         return ended(term::serve::ptyd());
     }
     // Usage errors end here with 2, help and version with 0.
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = Cli::try_parse().unwrap_or_else(|error| safe(error).exit());
     trace();
     let out = Out::new(global.color);
     ended(dispatch(&mut Context { global, out }, command))
+}
+
+/// The same error with what was written on the command line escaped: a script may
+/// have put somebody else's text there.
+fn safe(mut error: clap::Error) -> clap::Error {
+    let parts: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in parts {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(output::printable(&text)),
+            ContextValue::Strings(texts) => {
+                ContextValue::Strings(texts.iter().map(|text| output::printable(text)).collect())
+            }
+            other => other,
+        };
+        error.insert(kind, value);
+    }
+    error
 }
 
 fn ended(outcome: Outcome) -> ExitCode {

@@ -23,8 +23,7 @@ fn flood(port: u16, count: usize) {
     for number in 0..count {
         let mut link = Link::tcp(port);
         link.try_send(format!("hello vm:{}{number} x={}\n", "!".repeat(100), "y".repeat(300)).as_bytes());
-        link.shutdown_write();
-        link.drained();
+        link.hang_up();
     }
 }
 

@@ -27,8 +27,10 @@ pub(super) fn attack(forger: &mut Forger, attempts: usize) {
         args.extend(["--", "sh", "-c", script, &text, &title]);
         says_nothing_raw(&world.castra(&args), &format!("castra {args:?}"));
         if attempt % 4 == 0 {
+            // Its lines are the program's; what they do to a terminal is not.
+            let shown = world.castra(&["term", "snapshot", &name]);
+            assert!(!shown.out.chars().any(|shown| shown.is_control() && shown != '\n'), "{shown:?}");
             for args in [
-                vec!["term", "snapshot", &name],
                 vec!["term", "wait", &name, "--timeout", "1ms"],
                 vec!["term", "kill", &text],
                 vec!["term", "new", "plain", "--cwd", &text, "--", &text],

@@ -225,11 +225,22 @@ impl Link {
     }
 
     pub(crate) fn shutdown_write(&self) {
+        self.try_shutdown_write().unwrap();
+    }
+
+    /// The same where the broker may have hung up already.
+    pub(crate) fn try_shutdown_write(&self) -> std::io::Result<()> {
         let how = std::net::Shutdown::Write;
         match &self.stream {
-            Stream::Tcp(stream) => stream.shutdown(how).unwrap(),
-            Stream::Unix(stream) => stream.shutdown(how).unwrap(),
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
         }
+    }
+
+    /// Nothing more is said; whatever comes until the end is dropped.
+    pub(crate) fn hang_up(&mut self) {
+        let _ = self.try_shutdown_write();
+        self.drained();
     }
 
     /// Closes with a reset instead of an end.
