@@ -18,8 +18,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::address::ListenAddress;
 use crate::clock;
 use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader};
+use crate::created::Created;
 use crate::files::{
-    Created, LogFile, Rotation, create_private_directory, is_writable_by_others, read_records, write_whole,
+    LogFile, Rotation, create_private_directory, is_writable_by_others, read_records, write_whole,
 };
 use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
 use crate::lock::{Holder, LockError, StateLock};

@@ -13,7 +13,8 @@ use castra_core::time::WallTime;
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 use rustix::fs::OFlags;
 
-use crate::files::{Identity, identity, with_suffix};
+use crate::created::{Identity, identity};
+use crate::files::with_suffix;
 use crate::store::StoreError;
 
 /// Memory for pages; the tables are small.

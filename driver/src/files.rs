@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use castra_core::id::GuestName;
 use castra_core::time::WallTime;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use serde::Deserialize;
 
 /// Longest file that is read whole, in bytes; no file of ours comes near.
@@ -227,51 +226,6 @@ pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Files that are removed again when this is dropped: sockets and pid files. What
-/// somebody else has put in their place meanwhile stays.
-#[derive(Debug, Default)]
-pub(crate) struct Created(Vec<(PathBuf, Option<OwnedFd>)>);
-
-/// Device and inode of a file.
-pub(crate) type Identity = (u64, u64);
-
-impl Created {
-    /// The file of that name was just made.
-    pub(crate) fn add(&mut self, path: &Path) {
-        // As long as it is open, no other file can have its inode.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.0.push((path.to_owned(), rustix::fs::open(path, flags, Mode::empty()).ok()));
-    }
-
-    /// The file of that name was just made.
-    pub(crate) fn one(path: &Path) -> Self {
-        let mut created = Self::default();
-        created.add(path);
-        created
-    }
-}
-
-impl Drop for Created {
-    fn drop(&mut self) {
-        for (path, made) in &self.0 {
-            let made = made.as_ref().and_then(|made| rustix::fs::fstat(made).ok());
-            let made = made.map(|made| (made.st_dev, made.st_ino));
-            if made.is_some() && identity(path).ok() == made {
-                // Not ours to remove any more, perhaps: then nothing is left to do.
-                let _ = fs::remove_file(path);
-            }
-        }
-    }
-}
-
-/// Which file it is, following no link.
-///
-/// # Errors
-/// It can't be looked at.
-pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
-}
-
 /// Creates a directory (0700) and its parents. One that exists stays as it is.
 ///
 /// # Errors
@@ -416,6 +370,18 @@ mod tests {
             let error = log.append(b"lost\n").expect_err("no space");
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         }
+    }
+
+    #[test]
+    fn a_log_that_was_removed_is_made_again() {
+        let directory = scratch();
+        let path = directory.path().join("broker.log");
+        let mut log = LogFile::new(path.clone(), Rotation::default());
+        log.append(b"lost\n").expect("an append");
+        fs::remove_file(&path).expect("a removal");
+        log.looked = None;
+        log.append(b"kept\n").expect("an append");
+        assert_eq!(text(&path), "kept\n");
     }
 
     #[test]

@@ -107,6 +107,41 @@ fn keyed_names_are_listed_once_before_their_tokens_and_what_is_no_name_is_left_o
 }
 
 #[test]
+fn a_file_that_was_removed_or_replaced_takes_nothing_until_it_is_back() {
+    let directory = scratch();
+    let path = directory.path().join(DATABASE_FILE);
+    let aside = directory.path().join("aside");
+    let (mut store, _) = open(directory.path());
+    fs::rename(&path, &aside).expect("a rename");
+    let error = store.commit(&[&set("a", Some(1))]).expect_err("removed").to_string();
+    assert!(error.contains("was removed"), "{error}");
+    assert!(!path.exists(), "an empty one in its place would be believed by the next broker");
+    fs::copy(&aside, &path).expect("a copy");
+    let error = store.commit(&[&set("a", Some(1))]).expect_err("replaced").to_string();
+    assert!(error.contains("was replaced"), "{error}");
+    fs::rename(&aside, &path).expect("a rename");
+    store.commit(&[&set("b", Some(2))]).expect("it is back");
+    drop(store);
+    assert_eq!(open(directory.path()).1.tokens, [(name("b"), Some(Key::from_bytes([2; 32])))]);
+}
+
+#[test]
+fn a_changed_bit_in_a_row_is_damage() {
+    let directory = scratch();
+    let path = directory.path().join(DATABASE_FILE);
+    let (mut store, _) = open(directory.path());
+    store.commit(&[&set("devbox", Some(0x5a))]).expect("a commit");
+    drop(store);
+    let mut content = fs::read(&path).expect("the file");
+    let key = content.windows(32).position(|bytes| bytes == [0x5a; 32]).expect("the key");
+    content[key] ^= 1;
+    fs::write(&path, content).expect("a write");
+    let found = open(directory.path()).1;
+    assert!(found.set_aside.is_some());
+    assert_eq!(found.tokens, [(name("devbox"), None)]);
+}
+
+#[test]
 fn tokens_and_tombstones_survive() {
     let directory = scratch();
     let (mut store, found) = open(directory.path());

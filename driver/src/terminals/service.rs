@@ -17,8 +17,9 @@ use castra_core::terminals::{OnStop, RestoredTerminals, Terminals, TerminalsConf
 use crate::agent::boot_id;
 use crate::broker::fill_random;
 use crate::clock;
+use crate::created::Created;
 use crate::files::{
-    Created, LogFile, Rotation, create_private_directory, is_writable_by_others, with_suffix, write_whole,
+    LogFile, Rotation, create_private_directory, is_writable_by_others, with_suffix, write_whole,
 };
 use crate::listen::{ListenError, listen_for_terminals};
 use crate::lock::{Holder, LockError, StateLock};
