@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::texts::Forger;
+use super::texts::{Forger, raw};
 use super::{every_file, every_view};
-use crate::support::{Keyed, Link, World};
+use crate::support::{Keyed, Link, Terminal, World};
 
 const VIEWS: [&[&str]; 17] = [
     &["status"],
@@ -46,9 +46,29 @@ pub(super) fn attack(world: &World, forger: &mut Forger, attempts: usize) {
     assert!(text.out.contains("\\u{1b}"), "{text:?}");
     super::says_nothing_raw(&text, "castra inbox sink");
     super::says_nothing_raw(&world.castra(&["inbox", "sink", "--json"]), "castra inbox sink --json");
+    console(world);
     assert_eq!(world.castra(&["down"]).code, 0);
     super::texts::is_clean("the broker's standard error", broker.process.err.text().as_bytes());
     every_file(world);
+}
+
+/// A person looks at what came for `sink`: what the console writes is its own.
+fn console(world: &World) {
+    let terminal = Terminal::run(&world.command(&["console", "sink"]), 50, 160);
+    terminal.shows("MESSAGES");
+    // The newest messages are on the screen, each with its number.
+    terminal.shows(": f");
+    let bytes = terminal.bytes();
+    let text = String::from_utf8(bytes).unwrap();
+    for foreign in
+        ["\u{1b}]", "\u{1b}P", "\u{1b}_", "\u{1b}c", "\u{1b}[6n", "\u{7}", "\u{0}", "\u{8}", "\u{7f}"]
+    {
+        assert!(!text.contains(foreign), "{foreign:?} came through: {}", text.escape_debug());
+    }
+    let visible: String = text.chars().filter(|shown| !matches!(shown, '\u{1b}' | '\r')).collect();
+    assert_eq!(raw(&visible), None, "{}", text.escape_debug());
+    terminal.press(":q\r");
+    assert_eq!(terminal.ends(), 0);
 }
 
 /// The first line of a link: names, words, capabilities, whole lines.
