@@ -7,14 +7,17 @@ use std::time::Duration;
 use castra_core::control::reply::Target;
 use castra_core::event::Cursor;
 use castra_core::id::GuestName;
-use castra_driver::terminals::holder;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 
 use crate::attach_args::{Action, Adopt, Attachments, Manager, Managers};
 use crate::attach_help;
 use crate::bench_args::Bench;
+use crate::completion::{Completion, guests};
+use crate::doctor::Doctor;
 use crate::duration::parse as duration;
 use crate::help;
+use crate::man::Manual;
 use crate::peer_args::{Inbox, Peer, Peers, TakePeers};
 use crate::peer_help;
 use crate::run::{ConnectAddress, ListenAddress};
@@ -22,6 +25,7 @@ use crate::sim_args::Sim;
 use crate::size::parse as size;
 use crate::term_args::{Hosted, Term, Terminals};
 use crate::term_help;
+use crate::terminals_holder::TerminalsHolder;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -120,6 +124,9 @@ pub(crate) enum Command {
     /// Delete a guest's row and its record
     #[command(long_about = help::FORGET)]
     Forget(OneGuest),
+    /// Look for what is wrong, and say what to do about it
+    #[command(long_about = help::DOCTOR)]
+    Doctor(Doctor),
     /// Make the broker read its configuration again and reopen its logs
     Reload(Json),
     /// Start a broker in the background, unless one serves
@@ -137,6 +144,14 @@ pub(crate) enum Command {
     /// Run a recording of a broker or an agent again, and compare
     #[command(long_about = help::REPLAY)]
     Replay(Replay),
+    /// What this program is and which formats it speaks
+    Version(Json),
+    /// A script that lets a shell complete commands, and the names of guests as they are now
+    #[command(long_about = help::COMPLETION)]
+    Completion(Completion),
+    /// Manual pages
+    #[command(long_about = help::MAN)]
+    Man(Manual),
     /// See it work: a real broker, three real agents, and what can happen to them
     #[command(long_about = help::DEMO)]
     Demo(Demo),
@@ -158,26 +173,6 @@ pub(crate) enum Command {
     TerminalsHolder(TerminalsHolder),
 }
 
-/// What `castra_driver::terminals::holder::process::options_of` writes.
-#[derive(Args, Debug)]
-pub(crate) struct TerminalsHolder {
-    /// Where daemons find it
-    #[arg(long)]
-    pub(crate) socket: PathBuf,
-    /// Bytes of output kept for each terminal
-    #[arg(long, default_value_t = holder::RING)]
-    pub(crate) ring: u64,
-    /// How long to wait without a terminal and without a daemon
-    #[arg(long, default_value_t = 60_000)]
-    pub(crate) linger_ms: u64,
-    /// Where last words go
-    #[arg(long)]
-    pub(crate) log: Option<PathBuf>,
-    /// Start another one that is nobody's child, and end
-    #[arg(long)]
-    pub(crate) detach: bool,
-}
-
 #[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Json {
     /// Print the document as JSON
@@ -188,7 +183,7 @@ pub(crate) struct Json {
 #[derive(Args, Debug)]
 pub(crate) struct OneGuest {
     /// The guest
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: GuestName,
     #[command(flatten)]
     pub(crate) format: Json,
@@ -197,7 +192,7 @@ pub(crate) struct OneGuest {
 #[derive(Args, Debug)]
 pub(crate) struct Status {
     /// Only these guests; exit code 0 then means that all of them are reachable
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) names: Vec<GuestName>,
     #[command(flatten)]
     pub(crate) format: Json,
@@ -209,7 +204,7 @@ pub(crate) struct Status {
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
     /// Whom to wait for; names that were never seen are waited for like the others
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required = true, add = ArgValueCandidates::new(guests))]
     pub(crate) names: Vec<GuestName>,
     /// What for
     #[arg(long = "for", value_name = "STATE", value_enum, default_value = "reachable")]
@@ -240,14 +235,14 @@ impl From<WaitFor> for Target {
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Console {
     /// Which guest; inside one, its own if none is named
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: Option<GuestName>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Ping {
     /// Whom to ask
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: GuestName,
     /// How often
     #[arg(long, short, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
@@ -271,7 +266,7 @@ pub(crate) struct Events {
     #[arg(long = "kind", value_name = "KIND")]
     pub(crate) kinds: Vec<String>,
     /// Only about this guest
-    #[arg(long = "guest", value_name = "NAME")]
+    #[arg(long = "guest", value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) guests: Vec<GuestName>,
     /// Print each event as one line of JSON
     #[arg(long)]
@@ -287,7 +282,7 @@ pub(crate) struct Logs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) since: Option<Duration>,
     /// Only lines about this guest
-    #[arg(long = "guest", value_name = "NAME")]
+    #[arg(long = "guest", value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) guests: Vec<GuestName>,
     /// Only the last N lines [default: 200; all with --since]
     #[arg(long, short = 'n', value_name = "N")]

@@ -7,16 +7,18 @@ use castra_core::attach::{AttachId, ManagerUrl, TERMINAL_WRITE};
 use castra_core::id::GuestName;
 use castra_driver::terminals::exec::Exec;
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCandidates;
 
 use crate::args::Json;
 use crate::attach_help as help;
+use crate::completion::guests;
 use crate::duration::parse as duration;
 use crate::term_args::Hosted;
 
 #[derive(Args, Debug)]
 pub(crate) struct Adopt {
     /// Whom
-    #[arg(value_name = "GUEST")]
+    #[arg(value_name = "GUEST", add = ArgValueCandidates::new(guests))]
     pub(crate) guest: GuestName,
     /// The private beach [default: the one that it has, else a new one]
     #[arg(long, value_name = "ID")]
@@ -53,7 +55,7 @@ pub(crate) enum Action {
 #[derive(Args, Debug)]
 pub(crate) struct Send {
     /// Who does it
-    #[arg(value_name = "GUEST")]
+    #[arg(value_name = "GUEST", add = ArgValueCandidates::new(guests))]
     pub(crate) guest: GuestName,
     /// What kind of action
     #[arg(long = "type", value_name = "TYPE", default_value = TERMINAL_WRITE)]
@@ -74,7 +76,7 @@ pub(crate) struct Send {
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct List {
     /// Only this guest's
-    #[arg(value_name = "GUEST")]
+    #[arg(value_name = "GUEST", add = ArgValueCandidates::new(guests))]
     pub(crate) guest: Option<GuestName>,
     #[command(flatten)]
     pub(crate) format: Json,

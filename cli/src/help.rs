@@ -322,6 +322,38 @@ earlier ones, and latency counts from when one was due.
 
 Exit codes: 0 measured; 1 failures happened, or it was interrupted; 3 nobody could be proven.";
 
+pub(crate) const DOCTOR: &str = "\
+Look for what is wrong around the broker (inside a guest: around its agent), and say what to do: \
+is somebody serving, whose directory is it, is there room, can everything be written, are there \
+descriptors, is the window long enough, did the broker or the host sleep, why is each guest not \
+reachable, who fights for a name, is a virtio port missing.
+
+Changes nothing. --timeout (default 2s) bounds each question.
+
+Exit code: 0 without a problem (warnings and notes are none), 1 with one.
+
+Examples:
+  castra doctor
+  castra doctor --json | jq -r '.findings[] | \"\\(.subject): \\(.fix)\"'";
+
+pub(crate) const COMPLETION: &str = "\
+Print a script that lets a shell complete commands, options, and the names of guests as the \
+broker knows them at that moment (it has half a second to say them).
+
+Examples:
+  castra completion bash >/etc/bash_completion.d/castra
+  castra completion zsh >~/.zfunc/_castra
+  castra completion fish >~/.config/fish/completions/castra.fish
+
+The script asks the castra that is first in PATH. Print it anew after an upgrade.";
+
+pub(crate) const MAN: &str = "\
+Print a manual page, or write all of them: the texts of --help, as man(1) wants them.
+
+Examples:
+  castra man status | man -l -
+  castra man --out /usr/local/share/man/man1";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,8 +11,10 @@ mod bench;
 mod bench_args;
 mod broker;
 mod client;
+mod completion;
 mod console;
 mod demo;
+mod doctor;
 mod down;
 mod duration;
 mod events;
@@ -20,6 +22,7 @@ mod exit;
 mod help;
 mod interrupt;
 mod logs;
+mod man;
 mod offline;
 mod output;
 mod paths;
@@ -42,6 +45,7 @@ mod term_help;
 mod terminals_holder;
 mod token;
 mod up;
+mod version;
 mod wait;
 
 use std::process::ExitCode;
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
     if term::serve::is_ptyd(std::env::args_os().next().as_deref()) {
         return ended(term::serve::ptyd());
     }
+    completion::answer();
     // Usage errors end here with 2, help and version with 0.
     let Cli { global, command } = Cli::try_parse().unwrap_or_else(|error| safe(error).exit());
     trace();
@@ -130,12 +135,16 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Token(args) => token::run(cx, &args),
         Command::Info(args) => simple::info(cx, args),
         Command::Forget(args) => simple::forget(cx, &args),
+        Command::Doctor(args) => doctor::run(cx, &args),
         Command::Reload(args) => simple::reload(cx, args),
         Command::Up(args) => up::run(cx, &args),
         Command::Down(args) => down::run(cx, &args),
         Command::Broker(args) => broker::run(cx, &args),
         Command::Agent(args) => agent::run(cx, &args),
         Command::Replay(args) => replay::run(cx, &args),
+        Command::Version(args) => version::run(cx, args),
+        Command::Completion(args) => completion::run(cx, &args),
+        Command::Man(args) => man::run(cx, &args),
         Command::Demo(args) => demo::run(cx, &args),
         Command::Sim(args) => sim::run(cx, &args),
         Command::Bench(args) => bench::run(cx, &args),

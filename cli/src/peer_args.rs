@@ -3,8 +3,10 @@
 use castra_core::id::GuestName;
 use castra_core::peers::{MessageId, Policy};
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 
 use crate::args::Json;
+use crate::completion::guests;
 use crate::peer_help as help;
 
 #[derive(Subcommand, Debug)]
@@ -32,7 +34,7 @@ pub(crate) enum Peer {
 #[derive(Args, Debug)]
 pub(crate) struct Pair {
     /// The two guests; inside a guest, the other one alone
-    #[arg(value_name = "NAME", num_args = 1..=2, required = true)]
+    #[arg(value_name = "NAME", num_args = 1..=2, required = true, add = ArgValueCandidates::new(guests))]
     pub(crate) names: Vec<GuestName>,
     #[command(flatten)]
     pub(crate) format: Json,
@@ -53,7 +55,7 @@ impl Pair {
 #[derive(Args, Debug)]
 pub(crate) struct Peers {
     /// Whose; inside a guest, its own
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: Option<GuestName>,
     #[command(flatten)]
     pub(crate) format: Json,
@@ -81,7 +83,7 @@ pub(crate) struct Send {
 #[derive(Args, Debug)]
 pub(crate) struct Accept {
     /// Who asked
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: GuestName,
     #[command(flatten)]
     pub(crate) format: Json,
@@ -90,7 +92,7 @@ pub(crate) struct Accept {
 #[derive(Args, Debug)]
 pub(crate) struct Refuse {
     /// Who asked
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: GuestName,
     /// Why, told to the operator
     #[arg(long, value_name = "TEXT")]
@@ -102,7 +104,7 @@ pub(crate) struct Refuse {
 #[derive(Args, Debug)]
 pub(crate) struct Inbox {
     /// Whose; inside a guest, its own
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) name: Option<GuestName>,
     /// Go on with what comes from now on
     #[arg(long, short)]

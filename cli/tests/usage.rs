@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Scratch;
+use common::{Answer, Fake, Scratch, document, guest};
 
 #[test]
 fn what_makes_no_sense_exits_2_and_prints_nothing_on_standard_output() {
@@ -67,4 +67,53 @@ fn an_agents_token_is_never_told_even_when_it_is_wrong() {
     let ran = common::run(command.env("CASTRA_TOKEN", secret));
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("CASTRA_TOKEN") && !ran.stderr.contains(secret), "{}", ran.stderr);
+}
+
+/// As bash does when Tab is pressed behind `castra wait --for waiting `.
+const TAB: &str = r#"
+PATH=${CASTRA%/*}:$PATH
+eval "$(castra completion bash)"
+COMP_WORDS=(castra wait --for waiting "")
+COMP_CWORD=4 COMP_TYPE=9
+_clap_complete_castra castra "" waiting
+IFS=$'\n'
+echo "${COMPREPLY[*]}"
+"#;
+
+#[test]
+fn a_shell_completes_the_names_of_guests_as_the_broker_knows_them() {
+    let scratch = Scratch::new();
+    let rows = [guest("devbox", "reachable", None), guest("builder", "waiting", Some("stale"))];
+    let _fake = Fake::serve(&scratch, move |_| Answer::Data("status", document("serving", &rows)));
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", TAB]).env("CASTRA", env!("CARGO_BIN_EXE_castra"));
+    let ran = common::run(command.env("CASTRA_STATE_DIR", scratch.path()));
+    let words: Vec<&str> = ran.stdout.lines().collect();
+    assert!(words.contains(&"devbox") && words.contains(&"builder"), "{words:?} {}", ran.stderr);
+}
+
+#[test]
+fn every_shell_has_a_script_and_every_command_a_page() {
+    let scratch = Scratch::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = scratch.run(&["completion", shell]);
+        assert!(ran.code == Some(0) && ran.stdout.contains("CASTRA_COMPLETE"), "{shell}: {}", ran.stdout);
+    }
+    let page = scratch.run(&["man", "peer", "link"]);
+    assert!(page.stdout.contains(".TH castra-peer-link 1"), "{}", page.stdout);
+    let none = scratch.run(&["man", "pear"]);
+    assert_eq!(none.code, Some(2), "{}", none.stderr);
+    let all = scratch.path().join("man");
+    let ran = scratch.run(&["man", "--out", all.to_str().unwrap()]);
+    assert_eq!(ran.stdout.lines().count(), std::fs::read_dir(&all).unwrap().count());
+    assert!(all.join("castra-status.1").exists(), "{}", ran.stdout);
+}
+
+#[test]
+fn the_version_says_which_formats_are_spoken() {
+    let ran = Scratch::new().run(&["version", "--json"]);
+    let version: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!((&version["control"], &version["status_schema"]), (&1.into(), &1.into()));
+    assert_eq!(version["link"][0], "proof-v1");
 }

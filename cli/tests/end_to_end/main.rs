@@ -6,6 +6,7 @@ mod broker_stops;
 mod commands;
 mod compatibility;
 mod console;
+mod doctor;
 mod impostors;
 mod liveness;
 mod misbehaviour;

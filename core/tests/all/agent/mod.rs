@@ -1,0 +1,9 @@
+mod bounds;
+mod drain;
+mod inbox;
+mod link;
+mod local;
+mod peers;
+mod serial;
+mod split;
+mod tunnel;

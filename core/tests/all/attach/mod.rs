@@ -1,0 +1,13 @@
+mod agent;
+mod agent_actions;
+mod agent_local;
+mod agent_polling;
+mod agent_secrets;
+mod agent_series;
+mod manager_abuse;
+mod manager_actions;
+mod manager_adopt;
+mod manager_http;
+mod manager_model;
+mod manager_restart;
+mod manager_secrets;
