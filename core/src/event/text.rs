@@ -355,23 +355,7 @@ impl Line<'_> {
     pub(super) fn field_foreign(&mut self, name: &str, text: &str) -> &mut Self {
         // A text can always be written.
         let quoted = serde_json::to_string(text).unwrap_or_default();
-        self.field(name).ascii(&quoted)
-    }
-
-    /// The same JSON, safe for whoever looks at the file: a terminal obeys more than the
-    /// controls that JSON escapes by itself.
-    fn ascii(&mut self, json: &str) -> &mut Self {
-        for character in json.chars() {
-            match character {
-                ' '..='~' => self.0.push(character as u8),
-                _ => {
-                    for unit in character.encode_utf16(&mut [0; 2]) {
-                        let _ = write!(self, "\\u{unit:04x}");
-                    }
-                }
-            }
-        }
-        self
+        self.field(name).text(&quoted)
     }
 
     pub(super) fn field_foreign_or_null(&mut self, name: &str, text: Option<&str>) -> &mut Self {
