@@ -60,7 +60,7 @@ fn logs_under_a_flood_are_set_aside_in_time_and_the_oldest_goes() {
     let rotated = || {
         logs.iter().all(|(folder, name, _)| {
             fs::read_to_string(folder.join(format!("{name}.2"))).is_ok_and(|text| text.contains("age 1"))
-                || handshakes() > 20_000
+                || handshakes() > 100_000
         })
     };
     assert!(until(PATIENCE, rotated), "{:?}", logs.each_ref().map(|(folder, name, _)| sizes(folder, name)));
