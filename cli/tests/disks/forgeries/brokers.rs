@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::texts::{Forger, is_clean};
 use super::{every_view, says_nothing_raw};
+use crate::floods::hang_up;
 use crate::support::{Link, PATIENCE, RawBroker, Stream, World, until};
 
 /// What an agent says on standard error and to its own clients.
@@ -61,7 +62,7 @@ pub(super) fn attack_an_agent(forger: &mut Forger, attempts: usize) {
         }
         let text = forger.text();
         link.try_send(&framed(&json!({"type": "bye", "code": text, "text": text, "retry_after_ms": 1})));
-        link.hang_up();
+        hang_up(&mut link);
     }
     let inbox = world.castra(&["inbox", "--socket", socket]);
     assert!(inbox.out.contains("\\u{"), "{inbox:?}");
@@ -90,7 +91,7 @@ fn refusals(world: &World, forger: &mut Forger, attempts: usize) {
             let greeting = if attempt % 5 == 0 { answer.clone() } else { "castra-broker 0.1 ready\n".into() };
             link.try_send(greeting.as_bytes());
             link.try_send(answer.as_bytes());
-            link.hang_up();
+            hang_up(&mut link);
         });
         let ran = world.agent("devbox", &address, &["--once", "--timeout", "300ms"]).finish(PATIENCE);
         assert_ne!(ran.code, 0);

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::texts::{Forger, raw};
 use super::{every_file, every_view};
+use crate::floods::hang_up;
 use crate::support::{Keyed, Link, Terminal, World};
 
 const VIEWS: [&[&str]; 17] = [
@@ -94,7 +95,7 @@ fn lines(port: u16, forger: &mut Forger, attempts: usize) {
             let proof = [b"proof ", &forger.bytes()[..], b"\n"].concat();
             link.try_send(&proof);
         }
-        link.hang_up();
+        hang_up(&mut link);
     }
 }
 
@@ -109,7 +110,7 @@ fn frames(port: u16, forger: &mut Forger, attempts: usize) {
             link.try_send(&framed(&frame));
             sent += 1;
         }
-        link.hang_up();
+        hang_up(&mut link);
     }
 }
 
@@ -187,11 +188,11 @@ fn keyed_frames(world: &World, port: u16, token: &str, forger: &mut Forger, atte
             };
             if !frame.is_null() {
                 let json = frame.to_string();
-                guest.try_send_frame(&json);
+                guest.send_frame(&json);
             }
             sent += 1;
         }
-        guest.link.hang_up();
+        hang_up(&mut guest.link);
     }
 }
 

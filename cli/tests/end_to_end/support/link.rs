@@ -237,12 +237,6 @@ impl Link {
         }
     }
 
-    /// Nothing more is said; whatever comes until the end is dropped.
-    pub(crate) fn hang_up(&mut self) {
-        let _ = self.try_shutdown_write();
-        self.drained();
-    }
-
     /// Closes with a reset instead of an end.
     pub(crate) fn reset(self) {
         let Stream::Tcp(stream) = self.stream else { panic!("only TCP has resets") };
@@ -311,17 +305,8 @@ impl Keyed {
         self.transcript.broker_proof(&self.key).to_string()
     }
 
-    /// A tagged frame.
+    /// A tagged frame; that the broker has hung up already is told by what is read next.
     pub(crate) fn send_frame(&mut self, json: &str) {
-        let key = self.transcript.session_key(&self.key);
-        let tag = key.tag(Direction::ToBroker, self.sent, json.as_bytes());
-        self.sent += 1;
-        let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.link.send_frame(&format!("{json}{tag}"));
-    }
-
-    /// The same, where the broker may have hung up already.
-    pub(crate) fn try_send_frame(&mut self, json: &str) {
         let key = self.transcript.session_key(&self.key);
         let tag = key.tag(Direction::ToBroker, self.sent, json.as_bytes());
         self.sent += 1;
