@@ -14,6 +14,7 @@ use crate::attach_args::{Action, Adopt, Attachments, Manager, Managers};
 use crate::attach_help;
 use crate::bench_args::Bench;
 use crate::completion::{Completion, guests};
+use crate::config::Config;
 use crate::doctor::Doctor;
 use crate::duration::parse as duration;
 use crate::help;
@@ -127,6 +128,9 @@ pub(crate) enum Command {
     /// Look for what is wrong, and say what to do about it
     #[command(long_about = help::DOCTOR)]
     Doctor(Doctor),
+    /// What a broker is set to, and who says so
+    #[command(subcommand)]
+    Config(Config),
     /// Make the broker read its configuration again and reopen its logs
     Reload(Json),
     /// Start a broker in the background, unless one serves
@@ -381,7 +385,7 @@ pub(crate) struct Settings {
     /// Most guests to remember
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_guests: u32,
-    /// What single guests are started with [default: castra.toml in the state directory]
+    /// Settings, and what single guests are started with [env: CASTRA_CONFIG] [default: castra.toml in the state directory]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Most messages that wait from one guest for another
@@ -393,6 +397,9 @@ pub(crate) struct Settings {
     /// How long a message is kept; at most 7d
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub(crate) message_ttl: Duration,
+    /// Run this with /bin/sh whenever a guest's verdict changes; it finds CASTRA_GUEST, CASTRA_FROM, CASTRA_TO, CASTRA_REASON, CASTRA_AT and CASTRA_CHANGES
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) on_change: Option<String>,
     #[command(flatten)]
     pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1

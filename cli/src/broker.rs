@@ -1,16 +1,18 @@
 //! `castra broker`: the command line as the driver wants it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use castra_core::config::{BrokerConfig, Identity};
 use castra_core::peers::{PeerSettings, TEXT_MAX};
+use castra_driver::config_file::{CONFIG_FILE, Settings as Reread};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 use serde_json::json;
 
 use crate::args::{Broker, Child, Settings};
-use crate::duration::format;
+use crate::config::settings;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Out, printable, say};
 use crate::paths::Surroundings;
@@ -29,6 +31,12 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     }
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
     let mut options = options(&args.settings, state_dir, !args.child.background)?;
+    let line = cx.layers.line.clone();
+    options.settings = Some(Reread(Arc::new(move |file| {
+        let variables = |name: &str| std::env::var_os(name);
+        let told = settings(&line, &variables, Path::new(CONFIG_FILE), file)?;
+        config(&told).map_err(|failure| failure.message)
+    })));
     options.record.clone_from(&args.record);
     options.manager = args.manager.manager;
     options.config.manager.advertise.clone_from(&args.manager.advertise);
@@ -95,6 +103,36 @@ pub(crate) fn state_dir(settings: &Settings, given: Option<&Path>) -> Result<Pat
 
 /// Checked options for the driver.
 pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Result<BrokerOptions, Failure> {
+    let config = config(settings)?;
+    let mut listen = settings.listen.clone();
+    if listen.is_empty() {
+        let port = settings.port.unwrap_or(PORT);
+        let address = format!("tcp:127.0.0.1:{port}");
+        listen.push(address.parse().map_err(|error| Failure::usage(format!("{address}: {error}")))?);
+    }
+    let log = state_dir.join("logs/terminals.log");
+    let socket = state_dir.join(term::serve::SOCKET);
+    Ok(BrokerOptions {
+        config,
+        terminals: term::serve::beside_it(settings.hosted, socket, Some(log)),
+        state_dir,
+        listen,
+        manager: None,
+        pidfile: settings.pidfile.clone(),
+        logfile: settings.logfile.clone(),
+        handshake_dir: settings.handshake_dir.clone(),
+        config_file: settings.config.clone(),
+        settings: None,
+        on_change: settings.on_change.clone(),
+        // This program, also when its file was replaced since.
+        launcher: vec!["/proc/self/exe".into(), "start-command".into(), "--".into()],
+        echo,
+        record: None,
+    })
+}
+
+/// The protocol's side of it, checked.
+fn config(settings: &Settings) -> Result<BrokerConfig, Failure> {
     let config = BrokerConfig {
         window: settings.window,
         interval: settings.interval,
@@ -124,29 +162,7 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
             size::format(settings.queue_bytes)
         )));
     }
-    let mut listen = settings.listen.clone();
-    if listen.is_empty() {
-        let port = settings.port.unwrap_or(PORT);
-        let address = format!("tcp:127.0.0.1:{port}");
-        listen.push(address.parse().map_err(|error| Failure::usage(format!("{address}: {error}")))?);
-    }
-    let log = state_dir.join("logs/terminals.log");
-    let socket = state_dir.join(term::serve::SOCKET);
-    Ok(BrokerOptions {
-        config,
-        terminals: term::serve::beside_it(settings.hosted, socket, Some(log)),
-        state_dir,
-        listen,
-        manager: None,
-        pidfile: settings.pidfile.clone(),
-        logfile: settings.logfile.clone(),
-        handshake_dir: settings.handshake_dir.clone(),
-        config_file: settings.config.clone(),
-        // This program, also when its file was replaced since.
-        launcher: vec!["/proc/self/exe".into(), "start-command".into(), "--".into()],
-        echo,
-        record: None,
-    })
+    Ok(config)
 }
 
 /// Says where it serves: the first line of standard output.
@@ -179,54 +195,6 @@ fn document(serving: &Serving) -> serde_json::Value {
     })
 }
 
-impl Settings {
-    /// The arguments that mean these settings, for `castra up`.
-    pub(crate) fn to_args(&self) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec![];
-        let mut option = |name: &str, value: OsString| {
-            args.push(name.into());
-            args.push(value);
-        };
-        for address in &self.listen {
-            option("--listen", address.to_string().into());
-        }
-        for name in &self.guests {
-            option("--guest", name.as_str().into());
-        }
-        option("--window", format(self.window).into());
-        option("--interval", format(self.interval).into());
-        option("--handshake-timeout", format(self.handshake_timeout).into());
-        option("--max-guests", self.max_guests.to_string().into());
-        option("--queue-messages", self.queue_messages.to_string().into());
-        option("--queue-bytes", size::format(self.queue_bytes).into());
-        option("--message-ttl", format(self.message_ttl).into());
-        if let Some(port) = self.port {
-            option("--port", port.to_string().into());
-        }
-        for (name, path) in [
-            ("--pidfile", &self.pidfile),
-            ("--logfile", &self.logfile),
-            ("--handshake-dir", &self.handshake_dir),
-            ("--config", &self.config),
-        ] {
-            if let Some(path) = path {
-                option(name, path.into());
-            }
-        }
-        for (name, on) in [
-            ("--require-token", self.require_token),
-            ("--accept-unproven", self.accept_unproven),
-            ("--only-known", self.only_known),
-        ] {
-            if on {
-                args.push(name.into());
-            }
-        }
-        args.extend(self.hosted.to_args());
-        args
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,34 +206,6 @@ mod tests {
         match Cli::try_parse_from(line).unwrap().command {
             Command::Broker(broker) => broker.settings,
             other => panic!("not a broker: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn settings_survive_the_way_through_a_command_line() {
-        for args in [
-            &[][..],
-            &["--listen", "tcp:127.0.0.1:0", "--listen", "unix:/x,serial", "--guest", "a", "--guest", "b"],
-            &[
-                "--window",
-                "90s",
-                "--interval",
-                "1.5s",
-                "--require-token",
-                "--accept-unproven",
-                "--only-known",
-                "--terminals",
-            ],
-            &["--port", "1", "--pidfile", "/s/p", "--logfile", "/s/l", "--handshake-dir", "/s/h"],
-            &["--handshake-timeout", "250ms", "--max-guests", "7", "--config", "/etc/castra.toml"],
-            &["--terminals", "--terminals-restore", "all"],
-            &["--terminals", "--terminals-on-stop", "end", "--terminals-screen", "off"],
-            &["--queue-messages", "5", "--queue-bytes", "100KiB", "--message-ttl", "1d12h"],
-        ] {
-            let settings = parse(args);
-            let again = settings.to_args();
-            let again: Vec<&str> = again.iter().map(|arg| arg.to_str().unwrap()).collect();
-            assert_eq!(parse(&again), settings, "{args:?}");
         }
     }
 

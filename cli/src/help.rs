@@ -322,6 +322,34 @@ earlier ones, and latency counts from when one was due.
 
 Exit codes: 0 measured; 1 failures happened, or it was interrupted; 3 nobody could be proven.";
 
+pub(crate) const CONFIG_SHOW: &str = "\
+Every setting of a broker, its value, and where that comes from: a flag, else a variable, else \
+the file, else the default. Takes the options of `castra broker`, and starts nothing.
+
+A setting's name is its option's: --window is CASTRA_WINDOW in the environment (several values \
+between spaces; true or false for an option without a value), and in castra.toml
+
+  [broker]
+  listen = [\"tcp:127.0.0.1:7070\", \"unix:/run/castra/serial.sock,serial\"]
+  window = \"15s\"
+  require-token = true
+
+The file is castra.toml in the state directory, or what --config or CASTRA_CONFIG says. `castra \
+reload` takes over window, interval, handshake-timeout, require-token, accept-unproven, guest, \
+only-known and the bounds of messages without dropping a link; the rest needs a restart.
+
+Exit code: 0 if a broker would start with these, 2 if it would refuse them.
+
+Examples:
+  castra config show
+  CASTRA_WINDOW=30s castra config show --json | jq '.settings[] | select(.source != \"default\")'";
+
+pub(crate) const CONFIG_CHECK: &str = "\
+Read a configuration file as a broker would, every setting, and the rules between them. The \
+broker that runs is not asked, and nothing changes: `castra reload` does that.
+
+Exit code: 0 if it makes sense; 2 with the line and the reason if not.";
+
 pub(crate) const DOCTOR: &str = "\
 Look for what is wrong around the broker (inside a guest: around its agent), and say what to do: \
 is somebody serving, whose directory is it, is there room, can everything be written, are there \

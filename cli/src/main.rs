@@ -12,6 +12,7 @@ mod bench_args;
 mod broker;
 mod client;
 mod completion;
+mod config;
 mod console;
 mod demo;
 mod doctor;
@@ -51,10 +52,10 @@ mod wait;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ContextValue;
 
 use args::{Cli, Command, Global};
+use config::{Layers, LayersError};
 use exit::{Failure, Outcome};
 use output::Out;
 use paths::{Place, Surroundings};
@@ -63,6 +64,8 @@ use paths::{Place, Surroundings};
 pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) out: Out,
+    /// Where the settings of a broker or an agent come from.
+    pub(crate) layers: Layers,
 }
 
 impl Context {
@@ -83,10 +86,15 @@ fn main() -> ExitCode {
     }
     completion::answer();
     // Usage errors end here with 2, help and version with 0.
-    let Cli { global, command } = Cli::try_parse().unwrap_or_else(|error| safe(error).exit());
+    let read = config::read(std::env::args_os().collect(), &|name| std::env::var_os(name));
+    let (Cli { global, command }, layers) = match read {
+        Ok(read) => read,
+        Err(LayersError::Line(error)) => safe(error).exit(),
+        Err(LayersError::Elsewhere(failure)) => return ended(Err(failure)),
+    };
     trace();
     let out = Out::new(global.color);
-    ended(dispatch(&mut Context { global, out }, command))
+    ended(dispatch(&mut Context { global, out, layers }, command))
 }
 
 /// The same error with what was written on the command line escaped: a script may
@@ -135,6 +143,7 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Token(args) => token::run(cx, &args),
         Command::Info(args) => simple::info(cx, args),
         Command::Forget(args) => simple::forget(cx, &args),
+        Command::Config(args) => config::run(cx, &args),
         Command::Doctor(args) => doctor::run(cx, &args),
         Command::Reload(args) => simple::reload(cx, args),
         Command::Up(args) => up::run(cx, &args),

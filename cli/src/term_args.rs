@@ -1,6 +1,5 @@
 //! The command line of terminals.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -292,28 +291,6 @@ pub(crate) struct Hosted {
     /// Whether to keep a picture of each terminal's screen [default: on]
     #[arg(long, value_name = "WHICH", value_enum, requires = "terminals")]
     pub(crate) terminals_screen: Option<Switch>,
-}
-
-impl Hosted {
-    /// The arguments that mean this, for `castra up`.
-    pub(crate) fn to_args(self) -> Vec<OsString> {
-        fn word<V: ValueEnum>(value: V) -> OsString {
-            value.to_possible_value().map_or_else(OsString::new, |value| value.get_name().into())
-        }
-        let mut args: Vec<OsString> = vec![];
-        if self.terminals {
-            args.push("--terminals".into());
-        }
-        let options = [
-            ("--terminals-restore", self.terminals_restore.map(word)),
-            ("--terminals-on-stop", self.terminals_on_stop.map(word)),
-            ("--terminals-screen", self.terminals_screen.map(word)),
-        ];
-        for (name, value) in options {
-            args.extend(value.into_iter().flat_map(|value| [name.into(), value]));
-        }
-        args
-    }
 }
 
 /// What is started anew.

@@ -1,5 +1,6 @@
 //! `castra up`: a broker in the background, or the reason why not.
 
+use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::DirBuilderExt;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::args::{Settings, Up};
+use crate::args::Up;
 use crate::client::{self, ClientError, shown};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
@@ -55,7 +56,7 @@ pub(crate) fn run(cx: &mut Context, args: &Up) -> Outcome {
         Err(other) => return Err(other.into()),
     }
     let (begun, bound) = (Instant::now(), cx.timeout(TIMEOUT));
-    match start(&place, &args.settings, bound) {
+    match start(&place, &cx.layers.given, bound) {
         Ok(ready) => say_ready(cx, &ready, true, args.format.json),
         // Somebody else was quicker: that is what was wanted, as soon as it serves.
         Err(failure) if failure.exit == Exit::Taken => loop {
@@ -91,7 +92,7 @@ fn say_ready(cx: &mut Context, ready: &Ready, started: bool, json: bool) -> Outc
     Ok(Exit::Yes)
 }
 
-fn start(place: &Place, settings: &Settings, bound: Duration) -> Result<Ready, Failure> {
+fn start(place: &Place, given: &[OsString], bound: Duration) -> Result<Ready, Failure> {
     let logs = place.state_dir.join("logs");
     DirBuilder::new()
         .recursive(true)
@@ -104,7 +105,7 @@ fn start(place: &Place, settings: &Settings, bound: Duration) -> Result<Ready, F
     let stderr = words.reopen().map_err(|error| Failure::io("can't reopen a file", &error))?;
     let mut command = own_binary()?;
     command.args(["broker", "--background", "--json", "--state-dir"]).arg(&place.state_dir);
-    command.args(settings.to_args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    command.args(given).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     let mut child = command.spawn().map_err(|error| Failure::io("can't start the broker", &error))?;
     let started = first_line(&mut child, bound);
     if let Started::Ready(ready) = started {
@@ -140,6 +141,15 @@ pub(crate) fn own_binary() -> Result<Command, Failure> {
     std::env::current_exe()
         .map(Command::new)
         .map_err(|error| Failure::io("can't find this program's own file", &error))
+}
+
+/// Nothing of the user's own set-up plays a part in what `command` does.
+pub(crate) fn shelter(command: &mut Command) {
+    let ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("CASTRA_"));
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| ours(name) && name != "CASTRA_TRACE") {
+        command.env_remove(variable);
+    }
+    command.env_remove("CREDENTIALS_DIRECTORY");
 }
 
 /// How a broker's start went.

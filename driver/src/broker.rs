@@ -17,11 +17,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::address::ListenAddress;
 use crate::clock;
-use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader};
+use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader, Settings};
 use crate::created::Created;
 use crate::files::{
     LogFile, Rotation, create_private_directory, is_writable_by_others, read_records, write_whole,
 };
+use crate::hooks::{HookOptions, Hooks};
 use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
@@ -65,8 +66,13 @@ pub struct BrokerOptions {
     pub handshake_dir: Option<PathBuf>,
     /// Default: `castra.toml` in the state directory, which may be missing.
     pub config_file: Option<PathBuf>,
+    /// What the file's settings mean beside `config`, at every reading; without it the
+    /// file is about guests only.
+    pub settings: Option<Settings>,
     /// What start commands are run with: see [`Starts::launcher`].
     pub launcher: Vec<OsString>,
+    /// What `/bin/sh -c` runs when a guest's verdict changes.
+    pub on_change: Option<String>,
     /// Log lines go to stderr too.
     pub echo: bool,
     /// A trace of everything goes to this file, which must not exist. It holds all keys.
@@ -209,6 +215,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         path: options.config_file.clone().unwrap_or_else(|| options.state_dir.join(CONFIG_FILE)),
         needed: options.config_file.is_some(),
         base: config,
+        settings: options.settings.clone(),
         commands: Arc::default(),
         fresh: Arc::default(),
     };
@@ -231,9 +238,21 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     }
     let mut seed = [0; 32];
     fill_random(&mut seed).map_err(internal("drawing a seed"))?;
+    let hooks = options.on_change.clone().map(|command| {
+        let state_dir = std::path::absolute(&options.state_dir).map_err(file_error(&options.state_dir))?;
+        let logs = paths.log.parent().unwrap_or(Path::new("")).to_owned();
+        Hooks::start(HookOptions { command, state_dir, logs })
+            .map_err(internal("starting a thread for hooks"))
+    });
+    let hooks = hooks.transpose()?;
     let engine = Recorded::broker(config, restored, Seed::Seeded(seed), clock::now(), sink);
-    let shell_options =
-        ShellOptions { doors, connections_max, log_prefix: Some("host-broker"), ..ShellOptions::default() };
+    let shell_options = ShellOptions {
+        doors,
+        connections_max,
+        log_prefix: Some("host-broker"),
+        observe: hooks.is_some(),
+        ..ShellOptions::default()
+    };
     let mut shell = Shell::new(engine, net, work, shell_options);
 
     write_whole(&paths.pid, format!("{}\n", std::process::id()).as_bytes(), false)
@@ -255,12 +274,13 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         stopper: None,
         recording: recording.as_ref(),
     };
-    let ended = service.run(|| reader.take(), |_| {});
+    let ended = service.run(|| reader.take(), |event| hooks.iter().for_each(|hooks| hooks.event(event)));
     // Where lines still wait, the disk or whoever reads stderr had its time.
     let patience = if shell.settled() { LAST_JOBS } else { Duration::ZERO };
     let (mut engine, net, work) = shell.into_parts();
     engine.finish();
     drop(engine);
+    drop(hooks);
     let terminals = terminals.map_or(Ok(()), |(terminals, _)| terminals.stop());
     // In this order: as long as we listen, nobody takes the file for a stale one
     // and puts its own in its place.

@@ -1,6 +1,7 @@
-//! `castra.toml`: what a broker is told about single guests.
+//! `castra.toml`: a broker's settings, and what it is told about single guests.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,6 +12,7 @@ use castra_core::config::BrokerConfig;
 use castra_core::id::GuestName;
 use rustix::fs::OFlags;
 use serde::Deserialize;
+use toml::{Spanned, Value};
 
 use crate::start::Commands;
 
@@ -21,12 +23,31 @@ pub const CONFIG_FILE: &str = "castra.toml";
 const LENGTH_MAX: u64 = 1024 * 1024;
 
 /// What the file says.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ConfigFile {
+    /// `[broker]`: settings, by the names of the program's options. What they mean
+    /// is for whoever reads options to say.
+    pub broker: BTreeMap<String, Setting>,
     /// `[guests.NAME]`: known from the start.
-    #[serde(default)]
     pub guests: BTreeMap<GuestName, GuestConfig>,
+}
+
+/// One setting as the file has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setting {
+    /// As on a command line; a list has several.
+    pub values: Vec<String>,
+    /// Where in the file, from 1.
+    pub line: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    broker: BTreeMap<Spanned<String>, Value>,
+    #[serde(default)]
+    guests: BTreeMap<GuestName, GuestConfig>,
 }
 
 /// What the file says of one guest.
@@ -47,6 +68,14 @@ pub enum ConfigFileError {
         path: PathBuf,
         /// Why.
         error: io::Error,
+    },
+    /// A setting in it, or together with the others, makes no sense.
+    #[error("{path:?}: {what}")]
+    Settings {
+        /// Which file.
+        path: PathBuf,
+        /// What.
+        what: String,
     },
     /// It says something that makes no sense.
     #[error("{path:?}, line {line}: {what}")]
@@ -74,10 +103,20 @@ impl ConfigFile {
             let line = 1 + text[..at.min(text.len())].matches('\n').count();
             ConfigFileError::Content { path: path.to_owned(), line, what }
         };
-        let file: Self = toml::from_str(&text).map_err(|error| {
+        let Raw { broker, guests } = toml::from_str(&text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             wrong(at, error.message().replace('\n', "; "))
         })?;
+        let mut file = Self { broker: BTreeMap::new(), guests };
+        for (name, value) in broker {
+            let at = name.span().start;
+            let values = words(value).ok_or_else(|| {
+                let what = "write text, a whole number, true or false, or a list of texts";
+                wrong(at, format!("`{}` makes no sense: {what}", name.get_ref()))
+            })?;
+            let line = 1 + text[..at.min(text.len())].matches('\n').count();
+            file.broker.insert(name.into_inner(), Setting { values, line });
+        }
         for (guest, config) in &file.guests {
             if config.start.as_ref().is_some_and(|command| command.trim().is_empty()) {
                 let table = text.find(guest.as_str()).unwrap_or(0);
@@ -112,8 +151,11 @@ pub struct ConfigReader {
     pub path: PathBuf,
     /// Whether it has to be there.
     pub needed: bool,
-    /// What the command line said.
+    /// What the command line said, and what was filled in since.
     pub base: BrokerConfig,
+    /// What the command line and the file say together; without it the file's
+    /// settings are not looked at.
+    pub settings: Option<Settings>,
     /// What the workers start guests with.
     pub commands: Commands,
     /// A configuration that the engine has not heard of yet.
@@ -127,17 +169,60 @@ impl ConfigReader {
     /// See [`ConfigFileError`].
     pub fn read(&self) -> Result<(), ConfigFileError> {
         let file = ConfigFile::read(&self.path, self.needed)?;
+        let base = match &self.settings {
+            None => self.base.clone(),
+            Some(settings) => self.filled_in(
+                (settings.0)(&file)
+                    .map_err(|what| ConfigFileError::Settings { path: self.path.clone(), what })?,
+            ),
+        };
         let commands = file.starts().map(|(guest, command)| (*guest, command.clone())).collect();
         *self.commands.lock().unwrap_or_else(PoisonError::into_inner) = commands;
-        let fresh = file.applied_to(&self.base);
+        let fresh = file.applied_to(&base);
         *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
         Ok(())
+    }
+
+    /// What stays as it was when the broker started, whatever the file says now.
+    fn filled_in(&self, told: BrokerConfig) -> BrokerConfig {
+        BrokerConfig {
+            identity: self.base.identity.clone(),
+            manager: self.base.manager.clone(),
+            half_open_max: self.base.half_open_max,
+            ..told
+        }
     }
 
     /// The newest configuration that was not taken yet.
     #[must_use]
     pub fn take(&self) -> Option<BrokerConfig> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What the settings of a file and whatever else was said add up to, or why not.
+pub type ReadSettings = dyn Fn(&ConfigFile) -> Result<BrokerConfig, String> + Send + Sync;
+
+/// A shared [`ReadSettings`].
+#[derive(Clone)]
+pub struct Settings(pub Arc<ReadSettings>);
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settings")
+    }
+}
+
+fn words(value: Value) -> Option<Vec<String>> {
+    let word = |value| match value {
+        Value::String(text) => Some(text),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    match value {
+        Value::Array(values) => values.into_iter().map(word).collect(),
+        value => Some(vec![word(value)?]),
     }
 }
 
@@ -191,14 +276,16 @@ mod tests {
     fn what_nobody_understands_is_told_with_its_line() {
         for (text, expected) in [
             ("[guests.devbox]\n\nstrat = \"x\"\n", "line 3: unknown field `strat`, expected `start`"),
-            ("\n[guest.devbox]\n", "line 2: unknown field `guest`, expected `guests`"),
-            ("window = 5\n", "line 1: unknown field `window`, expected `guests`"),
+            ("\n[guest.devbox]\n", "line 2: unknown field `guest`, expected `broker` or `guests`"),
+            ("window = 5\n", "line 1: unknown field `window`, expected `broker` or `guests`"),
             ("[guests.a]\nstart = 5\n", "line 2: invalid type: integer `5`, expected a string"),
             (
                 "[guests.a]\n[guests.b]\nstart = ' '\n",
                 "line 3: the start command of b is empty: leave it out",
             ),
             ("[guests.a]\n[guests.a]\n", "line 2: duplicate key"),
+            ("[broker]\n\nwindow = 1.5\n", "line 3: `window` makes no sense: write text"),
+            ("[broker]\nlisten = [[]]\n", "line 2: `listen` makes no sense"),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.starts_with(expected), "{text:?}: {error:?}");
@@ -206,6 +293,19 @@ mod tests {
         let error = read("[guests.a]\n[guests.\"../b\"]\n").expect_err("no name");
         assert!(error.starts_with("line 2: "), "{error}");
         assert!(!read("[guests.a\nx").expect_err("no table").contains('\n'));
+    }
+
+    #[test]
+    fn settings_are_words_as_on_a_command_line_with_the_line_they_stand_in() {
+        let file =
+            read("[broker]\nlisten = ['a', 'b']\n\nmax-guests = 7\nrequire-token = true\n").expect("a file");
+        let setting = |name: &str| {
+            let setting = &file.broker[name];
+            (setting.values.join(" "), setting.line)
+        };
+        assert_eq!(setting("listen"), ("a b".into(), 2));
+        assert_eq!(setting("max-guests"), ("7".into(), 4));
+        assert_eq!(setting("require-token"), ("true".into(), 5));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod conformance;
 mod created;
 pub mod database;
 pub mod files;
+pub mod hooks;
 mod http;
 pub mod inbox;
 pub mod listen;

@@ -174,15 +174,15 @@ impl Drop for Run {
 }
 
 /// Where a command's output goes.
-struct Log {
-    file: File,
+pub(crate) struct Log {
+    pub(crate) file: File,
     path: PathBuf,
     /// Where this run's begins.
     from: u64,
 }
 
 impl Log {
-    fn open(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -217,7 +217,7 @@ impl Log {
 }
 
 /// How the child ended, if it did within `patience`.
-fn within(child: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>> {
+pub(crate) fn within(child: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + patience;
     let handle = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     loop {

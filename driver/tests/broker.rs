@@ -24,6 +24,8 @@ fn options(state_dir: &Path) -> BrokerOptions {
         logfile: None,
         handshake_dir: None,
         config_file: None,
+        settings: None,
+        on_change: None,
         launcher: Vec::new(),
         echo: false,
         record: None,

@@ -17,7 +17,7 @@ use crate::duration::format;
 use crate::exit::{Exit, Failure};
 use crate::paths::Place;
 use crate::run::ConnectAddress;
-use crate::up::{Started, first_line, own_binary, tail};
+use crate::up::{Started, first_line, own_binary, shelter, tail};
 
 /// How long our own broker may take to start.
 const START: Duration = Duration::from_secs(5);
@@ -132,9 +132,7 @@ fn spawn(dir: &TempDir, place: &Place, args: &[String], listen: &str) -> Result<
     let mut command = own_binary()?;
     command.args(["broker", "--json", "--listen", listen, "--state-dir"]).arg(&place.state_dir).args(args);
     command.args(["--die-with-parent", &std::process::id().to_string()]);
-    for variable in ["CASTRA_STATE_DIR", "CASTRA_AGENT_SOCKET", "CASTRA_TOKEN", "CREDENTIALS_DIRECTORY"] {
-        command.env_remove(variable);
-    }
+    shelter(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     let mut child = command.spawn().map_err(|error| Failure::io("can't start a broker", &error))?;
     match first_line(&mut child, START) {

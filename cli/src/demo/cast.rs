@@ -19,7 +19,7 @@ use crate::client;
 use crate::duration::format;
 use crate::exit::{Exit, Failure};
 use crate::paths::Place;
-use crate::up::{Started, first_line, own_binary, tail};
+use crate::up::{Started, first_line, own_binary, shelter, tail};
 
 /// How long a process may take to start or end.
 const BOUND: Duration = Duration::from_secs(5);
@@ -113,10 +113,7 @@ impl Cast {
         // In a group of its own: Ctrl-C is for the story-teller, who ends them in order.
         command.process_group(0).stdin(Stdio::null()).stderr(words);
         command.stdout(if name == BROKER { Stdio::piped() } else { Stdio::null() });
-        // Nothing of the user's own set-up plays a part.
-        for variable in ["CASTRA_STATE_DIR", "CASTRA_AGENT_SOCKET", "CASTRA_TOKEN", "CREDENTIALS_DIRECTORY"] {
-            command.env_remove(variable);
-        }
+        shelter(&mut command);
         self.processes.insert(name, command.spawn().map_err(|error| wrong(&error))?);
         Ok(())
     }

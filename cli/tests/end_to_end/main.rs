@@ -5,6 +5,7 @@ mod agent_inbox;
 mod broker_stops;
 mod commands;
 mod compatibility;
+mod config;
 mod console;
 mod doctor;
 mod impostors;
