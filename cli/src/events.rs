@@ -77,7 +77,7 @@ pub(crate) fn run(cx: &mut Context, args: &Events) -> Outcome {
 }
 
 fn show(out: &mut Out, event: &RawValue, json: bool) -> Result<(), Failure> {
-    out.line(&if json { event.get().to_owned() } else { text(event.get()) })
+    if json { out.json(event.get()) } else { out.line(&text(event.get())) }
 }
 
 /// Some events are lost for good; JSON readers get a line of their own for it.

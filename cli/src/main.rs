@@ -54,6 +54,8 @@ mod wait;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ContextValue;
+
 use args::{Cli, Command, Global};
 use config::{Layers, LayersError};
 use exit::{Failure, Outcome};
@@ -89,12 +91,29 @@ fn main() -> ExitCode {
     let read = config::read(std::env::args_os().collect(), &|name| std::env::var_os(name));
     let (Cli { global, command }, layers) = match read {
         Ok(read) => read,
-        Err(LayersError::Line(error)) => error.exit(),
+        Err(LayersError::Line(error)) => safe(error).exit(),
         Err(LayersError::Elsewhere(failure)) => return ended(Err(failure)),
     };
     trace();
     let out = Out::new(global.color);
     ended(dispatch(&mut Context { global, out, layers }, command))
+}
+
+/// The same error with what was written on the command line escaped: a script may
+/// have put somebody else's text there.
+fn safe(mut error: clap::Error) -> clap::Error {
+    let parts: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in parts {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(output::printable(&text)),
+            ContextValue::Strings(texts) => {
+                ContextValue::Strings(texts.iter().map(|text| output::printable(text)).collect())
+            }
+            other => other,
+        };
+        error.insert(kind, value);
+    }
+    error
 }
 
 fn ended(outcome: Outcome) -> ExitCode {

@@ -50,6 +50,14 @@ impl Out {
         self.put(&format!("{text}\n"))
     }
 
+    /// Writes a JSON document on one line. Whoever it came from, it is safe for a terminal.
+    pub(crate) fn json(&mut self, document: &str) -> Result<(), Failure> {
+        if document.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return self.line(document);
+        }
+        self.line(&ascii_json(document))
+    }
+
     /// Whether nobody reads any more: a command that follows ends quietly.
     pub(crate) fn gone(&mut self) -> bool {
         if !self.gone {

@@ -31,7 +31,7 @@ pub(crate) fn run(cx: &mut Context, args: &Ping) -> Outcome {
                 let pong: Pong = reply.parse()?;
                 times.push(pong.rtt_us);
                 if args.format.json {
-                    cx.out.line(reply.data.get())?;
+                    cx.out.json(reply.data.get())?;
                 } else {
                     let text =
                         format!("{}: {} ({sent} of {})", args.name, milliseconds(pong.rtt_us), args.count);

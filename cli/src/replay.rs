@@ -12,7 +12,7 @@ use crate::Context;
 use crate::args;
 use crate::client::shown;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{ascii_json, printable, say};
+use crate::output::{printable, say};
 
 /// Most characters of an input or output that are shown.
 const SHOWN: usize = 600;
@@ -38,7 +38,7 @@ pub(crate) fn run(cx: &mut Context, args: &args::Replay) -> Outcome {
     })?;
     let exit = if matches!(compared, Compared::Equal(_)) { Exit::Yes } else { Exit::No };
     if args.format.json {
-        cx.out.line(&ascii_json(&document(&compared).to_string()))?;
+        cx.out.json(&document(&compared).to_string())?;
     } else if !args.quiet {
         cx.out.put(&text(&compared))?;
     }

@@ -22,7 +22,7 @@ pub(crate) const DURABLE: Duration = Duration::from_secs(6);
 pub(crate) fn info(cx: &mut Context, format: Json) -> Outcome {
     let reply = ask(cx, "info", json!({}), QUICK)?;
     if format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
         return Ok(Exit::Yes);
     }
     for line in lines(&reply.parse()?) {
@@ -57,7 +57,7 @@ pub(crate) fn finish(
     done: std::fmt::Arguments<'_>,
 ) -> Outcome {
     if format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
     } else {
         say(done);
     }

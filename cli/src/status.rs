@@ -59,7 +59,7 @@ pub(crate) fn run(cx: &mut Context, args: &Status) -> Outcome {
     let exit = verdict(&answer, !args.names.is_empty())?;
     if args.format.json {
         let json = json(&answer)?;
-        cx.out.line(&json)?;
+        cx.out.json(&json)?;
     } else {
         let document = document(&answer)?;
         for line in render::status(&document, cx.out.color, None) {
@@ -131,7 +131,7 @@ fn watch(cx: &mut Context, args: &Status, place: &Place, bound: Duration) -> Out
         let exit = verdict(&answer, !args.names.is_empty())?;
         if args.format.json {
             let json = json(&answer)?;
-            cx.out.line(&json)?;
+            cx.out.json(&json)?;
         } else {
             let document = document(&answer)?;
             let lines = render::status(&document, cx.out.color, rows(repaint));

@@ -20,7 +20,7 @@ pub(crate) fn run(cx: &mut Context, args: &Token) -> Outcome {
         Token::List(format) => {
             let reply = ask(cx, "token_list", json!({}), QUICK)?;
             if format.json {
-                cx.out.line(reply.data.get())?;
+                cx.out.json(reply.data.get())?;
                 return Ok(Exit::Yes);
             }
             let listed: TokenListed = reply.parse()?;
@@ -51,7 +51,7 @@ fn issue(cx: &mut Context, args: &TokenIssue) -> Outcome {
     let file = args.out.as_deref().map(|path| prepare(path).map(|file| (path, file))).transpose()?;
     let reply = ask(cx, "token_issue", json!({"guest": name}), DURABLE)?;
     if args.guest.format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
         return Ok(Exit::Yes);
     }
     let issued: TokenIssued = reply.parse()?;

@@ -40,7 +40,7 @@ pub(crate) fn run(cx: &mut Context, args: &Wait) -> Outcome {
         Err(other) => return Err(other.into()),
     };
     if args.format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
     } else {
         let waited: Waited = reply.parse()?;
         for guest in waited.guests.iter().filter(|guest| target.is_met_by(guest.state)) {

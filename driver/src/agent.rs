@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use crate::address::ConnectAddress;
 use crate::broker::{connections_max, fill_random};
 use crate::clock;
+use crate::created::Created;
 use crate::database::Commit;
-use crate::files::ignore_missing;
 use crate::inbox::{INBOX_FILE, InboxFound, InboxStore};
 use crate::listen::{ListenError, listen_for_clients};
 use crate::mio_net::MioNet;
@@ -185,12 +185,14 @@ pub fn run(
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
     let mut doors = Vec::new();
+    let mut created = Created::default();
     if let Some(path) = &socket {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             own_directory(parent, &mut warnings)
                 .map_err(|error| AgentError::Directory { path: parent.to_owned(), error })?;
         }
         let bound = listen_for_clients(path)?;
+        created.add(path);
         let via = bound.via;
         doors.push((net.listen(bound).map_err(internal("watching a listener"))?, via));
     }
@@ -231,10 +233,7 @@ pub fn run(
     let (mut engine, net, work) = shell.into_parts();
     engine.finish();
     drop(engine);
-    if let Some(path) = &socket {
-        // Gone already, or not ours to remove any more: either way nothing is left to do.
-        let _ = ignore_missing(std::fs::remove_file(path));
-    }
+    drop(created);
     drop(net);
     let hosted = hosted.map_or(Ok(()), TerminalsThread::stop);
     let cut_short = matches!(ended, Ok(Ended::Signalled(_)));

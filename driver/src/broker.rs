@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use castra_core::Restored;
+use castra_core::auth::Key;
 use castra_core::config::{BrokerConfig, ConfigError};
 use castra_core::event::Level;
+use castra_core::id::GuestName;
 use castra_core::trace::{Recorded, Seed};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zeroize::Zeroizing;
@@ -17,7 +19,8 @@ use zeroize::Zeroizing;
 use crate::address::ListenAddress;
 use crate::clock;
 use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader, Settings};
-use crate::files::{LogFile, Rotation, ignore_missing, read_records, write_whole};
+use crate::created::Created;
+use crate::files::{LogFile, Rotation, read_records, write_whole};
 use crate::hooks::{HookOptions, Hooks};
 use crate::leftovers;
 use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
@@ -185,11 +188,11 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
 
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
-    let mut sockets = Cleanup(Vec::new());
+    let mut sockets = Created::default();
     let mut doors = Vec::new();
     let mut listen = Vec::new();
     let mut add = |bound: crate::listen::Bound, net: &mut MioNet| {
-        sockets.0.extend(bound.path.clone());
+        bound.path.iter().for_each(|path| sockets.add(path));
         let via = bound.via;
         let id = net.listen(bound).map_err(internal("watching a listener"))?;
         doors.push((id, via));
@@ -265,7 +268,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
 
     write_whole(&paths.pid, format!("{}\n", std::process::id()).as_bytes(), false)
         .map_err(|error| BrokerError::File { path: paths.pid.clone(), error })?;
-    let pid = Cleanup(vec![paths.pid.clone()]);
+    let pid = Created::one(&paths.pid);
     let now = clock::now();
     shell.log(now, Level::Info, &format!("listening on {}", listen.join(" ")));
     if let Some(path) = &options.record {
@@ -367,18 +370,6 @@ impl Paths {
     }
 }
 
-/// Removes sockets and the pid file, however serving ends.
-struct Cleanup(Vec<PathBuf>);
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            // Gone already, or not ours to remove any more: either way nothing is left to do.
-            let _ = ignore_missing(std::fs::remove_file(path));
-        }
-    }
-}
-
 fn restore(
     state_dir: &Path,
     handshakes: &Path,
@@ -389,15 +380,17 @@ fn restore(
     if let Some((aside, damage)) = found.set_aside {
         warnings.push(format!(
             "the database was damaged ({damage}) and is set aside as {}: tokens issued so far are not known \
-             any more; issue them anew before you trust keyed names",
-            aside.display()
+             any more, nor are peers, messages and attachments; {}",
+            aside.display(),
+            again(&found.tokens)
         ));
     }
     if found.vanished {
         warnings.push(format!(
             "the database {} is gone or empty, though a broker has run here before: tokens issued so far are \
-             not known any more; put a copy back, or issue them anew before you trust keyed names",
-            state_dir.join(DATABASE_FILE).display()
+             not known any more, nor are peers, messages and attachments; put a copy back, or {}",
+            state_dir.join(DATABASE_FILE).display(),
+            again(&found.tokens)
         ));
     }
     let last_seen = read_records(handshakes, warnings).map_err(file_error(handshakes))?;
@@ -411,6 +404,15 @@ fn restore(
             manager: found.manager,
         },
     ))
+}
+
+/// What to do about tokens that are lost.
+fn again(keyed: &[(GuestName, Option<Key>)]) -> String {
+    let count = keyed.len();
+    format!(
+        "nobody is believed under the {count} names that had one until it is issued anew \
+         (`castra token list`, `castra token issue NAME`)"
+    )
 }
 
 /// What the command line and the file say together.

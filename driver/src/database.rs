@@ -13,6 +13,7 @@ use castra_core::time::WallTime;
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 use rustix::fs::OFlags;
 
+use crate::created::{Identity, identity};
 use crate::files::with_suffix;
 use crate::store::StoreError;
 
@@ -38,6 +39,14 @@ pub(crate) type Opener = Box<dyn Fn() -> Result<Database, redb::Error> + Send>;
 pub(crate) struct DatabaseFile {
     open: Opener,
     database: Option<Database>,
+    place: Option<Place>,
+}
+
+/// Under which name a file was opened, and which one that was.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    identity: Identity,
 }
 
 /// A file that was opened and read.
@@ -85,7 +94,7 @@ impl DatabaseFile {
 
     /// A file that `open` opens, when it is needed first.
     pub(crate) fn over(open: Opener) -> Self {
-        Self { open, database: None }
+        Self { open, database: None, place: None }
     }
 
     /// Does `work` in one transaction, durably. A database that failed is opened
@@ -98,12 +107,16 @@ impl DatabaseFile {
         &mut self,
         work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), redb::Error> {
+        self.in_place()?;
         // A worker that panics would leave its jobs unanswered.
         let caught = catch_unwind(AssertUnwindSafe(|| self.transact(work)));
         let result = caught.unwrap_or_else(|panic| {
             std::mem::forget(self.database.take());
             Err(redb::Error::Corrupted(panic_text(&*panic)))
         });
+        // What was written to a file that nobody will find again is not durable. It
+        // stays open: no other file can be taken for it, and it may be put back.
+        self.in_place()?;
         if result.is_err() {
             self.database = None;
             for wait in REOPEN_WAITS {
@@ -150,6 +163,8 @@ impl DatabaseFile {
         // redb asserts what a damaged file may contradict.
         let caught = catch_unwind(AssertUnwindSafe(|| {
             file.reopen()?;
+            file.place = Some(Place::of(path)?);
+            file.check()?;
             read(&mut file)
         }));
         match caught {
@@ -165,8 +180,44 @@ impl DatabaseFile {
 
     fn reopen(&mut self) -> Result<(), redb::Error> {
         self.database = None;
+        // A new file in its place would know nothing of what was acknowledged so far.
+        self.in_place()?;
         self.database = Some((self.open)()?);
         Ok(())
+    }
+
+    /// Compares every page with its checksum. redb does so by itself only after a crash,
+    /// and whatever a changed bit makes of a row would be believed.
+    fn check(&mut self) -> Result<(), redb::Error> {
+        let database = self.database.as_mut().ok_or(redb::Error::DatabaseClosed)?;
+        if database.check_integrity()? {
+            return Ok(());
+        }
+        Err(redb::Error::Corrupted("a page differs from its checksum".into()))
+    }
+
+    /// That the file which was opened first is still the one of its name.
+    fn in_place(&self) -> Result<(), redb::Error> {
+        let Some(place) = &self.place else { return Ok(()) };
+        match identity(&place.path) {
+            Ok(found) if found == place.identity => Ok(()),
+            Ok(_) => Err(place.lost("was replaced")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(place.lost("was removed")),
+            Err(error) => Err(redb::Error::Io(error)),
+        }
+    }
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self, redb::Error> {
+        Ok(Self { path: path.to_owned(), identity: identity(path).map_err(redb::Error::Io)? })
+    }
+
+    fn lost(&self, how: &str) -> redb::Error {
+        redb::Error::Io(io::Error::other(format!(
+            "the database {} {how} while it was in use: put it back, or start again",
+            self.path.display()
+        )))
     }
 }
 

@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use castra_core::id::GuestName;
 use castra_core::time::WallTime;
@@ -14,7 +15,9 @@ use serde::Deserialize;
 use crate::own::check_owner;
 
 /// Longest file that is read whole, in bytes; no file of ours comes near.
-const READ_MAX: u64 = 64 * 1024;
+pub(crate) const READ_MAX: u64 = 64 * 1024;
+/// How often it is looked whether a log was removed.
+const LOOK: Duration = Duration::from_secs(1);
 /// Most record files read at start.
 const RECORDS_MAX: usize = 200_000;
 
@@ -41,13 +44,15 @@ pub struct LogFile {
     open: Option<(File, u64)>,
     /// The file ends within a line: the last write stopped there, or its process was killed.
     torn: bool,
+    /// When it was last seen to have a name.
+    looked: Option<Instant>,
 }
 
 impl LogFile {
     /// A log at `path`, opened by the first append.
     #[must_use]
     pub const fn new(path: PathBuf, rotation: Rotation) -> Self {
-        Self { path, rotation, open: None, torn: false }
+        Self { path, rotation, open: None, torn: false, looked: None }
     }
 
     /// Appends whole lines. After an error the file is opened anew and the
@@ -59,6 +64,7 @@ impl LogFile {
         if lines.is_empty() {
             return Ok(());
         }
+        self.let_go_of_a_removed_file();
         match self.try_append(lines) {
             Ok(()) => Ok(()),
             Err((written, _)) => {
@@ -68,6 +74,20 @@ impl LogFile {
                     error
                 })
             }
+        }
+    }
+
+    /// Nobody reads what is written to a file without a name. One that was moved has
+    /// one still: it is written to until somebody says [`LogFile::reopen`].
+    fn let_go_of_a_removed_file(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let removed = |file: &File| file.metadata().is_ok_and(|found| found.nlink() == 0);
+        if self.open.as_ref().is_some_and(|(file, _)| removed(file)) {
+            self.open = None;
+            self.torn = false;
         }
     }
 
@@ -102,6 +122,16 @@ impl LogFile {
                 break Ok(());
             }
         };
+        if result.is_err() {
+            // A part of a line helps nobody; to cut it off needs no room.
+            let whole = lines[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let length = file.metadata().map_or(0, |found| found.len());
+            if let Some(length) = length.checked_sub((written - whole) as u64)
+                && file.set_len(length).is_ok()
+            {
+                written = whole;
+            }
+        }
         *size += written as u64;
         self.torn = written > 0 && lines[written - 1] != b'\n';
         result.map_err(|error| (written, error))
@@ -194,11 +224,14 @@ pub fn write_whole(path: &Path, content: &[u8], durable: bool) -> io::Result<()>
 /// # Errors
 /// Missing, unreadable, or longer than 64 KiB.
 pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    read_small_of(path).map(|(content, _)| content)
+    read_whole(path, READ_MAX).map(|(content, _)| content)
 }
 
-/// The same, with whose it is and who may read it.
-pub(crate) fn read_small_of(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+/// The same, of at most this many bytes, with whose it is and who may read it.
+///
+/// # Errors
+/// Missing, unreadable, or longer.
+pub(crate) fn read_whole(path: &Path, most: u64) -> io::Result<(Vec<u8>, Metadata)> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
     let found = file.metadata()?;
@@ -206,8 +239,8 @@ pub(crate) fn read_small_of(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut content = Vec::new();
-    if file.take(READ_MAX + 1).read_to_end(&mut content)? as u64 > READ_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than 64 KiB"));
+    if file.take(most + 1).read_to_end(&mut content)? as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {} KiB", most / 1024)));
     }
     Ok((content, found))
 }
@@ -351,6 +384,18 @@ mod tests {
             let error = log.append(b"lost\n").expect_err("no space");
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         }
+    }
+
+    #[test]
+    fn a_log_that_was_removed_is_made_again() {
+        let directory = scratch();
+        let path = directory.path().join("broker.log");
+        let mut log = LogFile::new(path.clone(), Rotation::default());
+        log.append(b"lost\n").expect("an append");
+        fs::remove_file(&path).expect("a removal");
+        log.looked = None;
+        log.append(b"kept\n").expect("an append");
+        assert_eq!(text(&path), "kept\n");
     }
 
     #[test]

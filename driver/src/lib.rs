@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config_file;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod created;
 pub mod database;
 pub mod files;
 pub mod hooks;

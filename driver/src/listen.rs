@@ -5,10 +5,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use castra_core::boundary::{Remote, Via};
 use nix::sys::socket::VsockAddr;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr, set_tcp_nodelay, socket_error};
 use rustix::net::{
@@ -25,6 +26,10 @@ const BACKLOG: i32 = 4096;
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// Any context: every guest of this host, and the host itself where it has a loopback.
 const VSOCK_ANY: u32 = u32::MAX;
+
+/// How often, and after what rests, a socket's folder is asked for.
+const TURNS: u32 = 200;
+const TURN: Duration = Duration::from_millis(5);
 
 /// What kind of descriptor a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -318,6 +323,8 @@ fn listen_unix(path: &Path) -> Result<OwnedFd, ListenError> {
         path: path.to_owned(),
         length: path.as_os_str().len(),
     })?;
+    // Between the look at a stale socket and the new one in its place nobody else may look.
+    let _turn = turn(path);
     clear_stale_socket(path, &address)?;
     let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None).map_err(failed)?;
     // The file takes its mode from the socket: there is no moment at which
@@ -326,6 +333,23 @@ fn listen_unix(path: &Path) -> Result<OwnedFd, ListenError> {
     bind(&fd, &address).map_err(failed)?;
     listen(&fd, BACKLOG).map_err(failed)?;
     Ok(fd)
+}
+
+/// The folder of a socket, locked until this is dropped: whoever else wants a socket there
+/// comes before or after. Without one, a folder that can't be read or that somebody holds
+/// for long, it is as likely as before that two who start at once get in each other's way.
+fn turn(path: &Path) -> Option<OwnedFd> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
+    for _ in 0..TURNS {
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(folder),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(TURN),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// Removes a socket file that nobody listens on any more.

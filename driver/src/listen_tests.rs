@@ -59,6 +59,24 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
+fn of_two_who_find_the_same_stale_socket_one_listens_and_is_found_there() {
+    let directory = scratch();
+    let path = directory.path().join("control.sock");
+    for round in 0..200 {
+        let _ = std::fs::remove_file(&path);
+        drop(UnixListener::bind(&path).expect("a stale socket"));
+        let both: Vec<_> = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| listen_for_clients(&path));
+            let both = [start(), start()];
+            both.into_iter().map(|one| one.join().expect("a thread")).collect()
+        });
+        let listening = both.iter().filter(|one| one.is_ok()).count();
+        assert_eq!(listening, 1, "round {round}: {both:?}");
+        UnixStream::connect(&path).expect("the one that listens is there");
+    }
+}
+
+#[test]
 fn control_clients_come_with_their_credentials() {
     let directory = scratch();
     let path = directory.path().join("control.sock");

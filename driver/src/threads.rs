@@ -23,6 +23,9 @@ use crate::work::{Append, Done, Job, JobId, Outcome, Work};
 /// Most batches that share one transaction.
 const GROUP: usize = 128;
 
+/// How often standard error hears of lost lines at most.
+const LOSSES_SAID: Duration = Duration::from_secs(60);
+
 /// Address space for a worker's stack; the standard library's own choice.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
@@ -314,6 +317,7 @@ fn commit_all(mut store: Box<dyn Commit>, jobs: &Receiver<(JobId, Batch)>, repor
 }
 
 fn write_all(mut files: WorkFiles, jobs: &Receiver<(JobId, Job)>, reports: &Reports) {
+    let mut losses = Losses::default();
     while let Ok((id, job)) = jobs.recv() {
         let outcome = match job {
             Job::WriteRecord(record) => {
@@ -329,6 +333,10 @@ fn write_all(mut files: WorkFiles, jobs: &Receiver<(JobId, Job)>, reports: &Repo
             }
             Job::Append(append) => {
                 let error = files.append(&append).err().map(|error| error.to_string());
+                if let (Some(error), false) = (&error, files.echo) {
+                    // The log can't say it.
+                    losses.add(&append.log, error, Instant::now());
+                }
                 Outcome::Appended { bytes: append.len(), error }
             }
             Job::Reopen => Outcome::Finished(files.reopen().map_err(storage)),
@@ -355,12 +363,7 @@ impl WorkFiles {
             self.events.append(&append.events),
             self.handshakes.append(&append.handshakes),
         ];
-        let result = results.into_iter().collect::<io::Result<()>>();
-        if let (Err(error), false) = (&result, self.echo) {
-            // The log can't say it.
-            let _ = writeln!(io::stderr(), "castra: log lines were lost: {}", Escaped(&error.to_string()));
-        }
-        result
+        results.into_iter().collect()
     }
 
     fn reopen(&mut self) -> Result<(), String> {
@@ -370,6 +373,25 @@ impl WorkFiles {
         let read = self.config.as_ref().map_or(Ok(()), ConfigReader::read);
         let read = read.map_err(|error| format!("the configuration stays as it was: {error}"));
         read.and(opened)
+    }
+}
+
+/// Lines that could not be written: said on standard error, which may be a file on
+/// the same disk, and so not each time.
+#[derive(Default)]
+struct Losses {
+    lines: usize,
+    said: Option<Instant>,
+}
+
+impl Losses {
+    fn add(&mut self, lost: &[u8], error: &str, now: Instant) {
+        self.lines += lost.iter().filter(|byte| **byte == b'\n').count();
+        if self.said.is_none_or(|said| now.duration_since(said) >= LOSSES_SAID) {
+            self.said = Some(now);
+            let (lines, error) = (self.lines, Escaped(error));
+            let _ = writeln!(io::stderr(), "castra: log lines were lost ({lines} so far): {error}");
+        }
     }
 }
 

@@ -59,7 +59,7 @@ fn send(cx: &mut Context, args: &Send) -> Outcome {
     let reply = ask(&cx.place()?, "action_send", &request, timeout, Some(args.guest))?;
     let answer: ActionAnswer = reply.parse()?;
     if args.format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
     } else {
         cx.out.line(&format!("{} {}", answer.id, printable(&answer.status)))?;
     }
@@ -179,7 +179,7 @@ fn list(cx: &mut Context, args: List) -> Outcome {
     }
     let reply = ask(&cx.place()?, "action_list", params, timeout, args.guest)?;
     if args.format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
         return Ok(Exit::Yes);
     }
     let Actions { actions, total } = reply.parse()?;

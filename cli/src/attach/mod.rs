@@ -81,7 +81,7 @@ pub(crate) fn attachments(cx: &mut Context, args: Args) -> Outcome {
     let reply = ask(&place, "attachments", params, timeout, None)?;
     let Attachments { attachments } = reply.parse()?;
     if args.format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
     } else if attachments.is_empty() {
         say("nobody is adopted: on the host, `castra adopt GUEST` adopts one");
     } else {

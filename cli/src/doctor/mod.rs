@@ -84,7 +84,7 @@ pub(crate) fn run(cx: &mut Context, args: &Doctor) -> Outcome {
     if args.format.json {
         let json = serde_json::to_string(&report)
             .map_err(|error| Failure::new(Exit::Internal, format!("can't write the document: {error}")))?;
-        cx.out.line(&json)?;
+        cx.out.json(&json)?;
     } else {
         for line in lines(&report) {
             cx.out.line(&line)?;

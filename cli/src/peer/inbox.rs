@@ -58,7 +58,7 @@ pub(crate) fn inbox(cx: &mut Context, args: &Args) -> Outcome {
 /// Shows what came; how many messages that was.
 fn show(cx: &mut Context, reply: &Reply, json: bool) -> Result<usize, Failure> {
     if json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
         return Ok(0);
     }
     let Inbox { messages } = reply.parse()?;

@@ -73,7 +73,7 @@ pub(crate) fn peers(cx: &mut Context, args: &Peers) -> Outcome {
     insert(&mut params, "name", args.name);
     let reply = ask(cx, "list_peers", params, TIMEOUT, &About { own: args.name, other: None })?;
     if args.format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
         return Ok(Exit::Yes);
     }
     let PeersListed { peers } = reply.parse()?;

@@ -39,7 +39,7 @@ pub(super) fn send(cx: &mut Context, args: &Send) -> Outcome {
     let reply = ask(cx, "send_to_peer", params, TIMEOUT, &About { own: from, other: Some(to) })?;
     let result: MessageResult = reply.parse()?;
     if args.format.json {
-        cx.out.line(reply.data.get())?;
+        cx.out.json(reply.data.get())?;
     } else {
         cx.out.line(&format!("{} {}", result.id, result.outcome))?;
     }

@@ -15,7 +15,7 @@ use super::row::Row;
 use crate::Context;
 use crate::client;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{ascii_json, say};
+use crate::output::say;
 use crate::paths::Surroundings;
 use crate::term_args::{Door as DoorArgs, Ls};
 
@@ -141,7 +141,7 @@ fn sorted(answers: Vec<Answer>, rows: &mut Vec<(Place, Row)>) -> Result<(bool, V
 fn show(cx: &mut Context, rows: &[(Place, Row)], json: bool) -> Outcome {
     if json {
         let documents: Vec<Value> = rows.iter().map(|(place, row)| row.document(*place)).collect();
-        cx.out.line(&ascii_json(&json!({"terminals": documents}).to_string()))?;
+        cx.out.json(&json!({"terminals": documents}).to_string())?;
         return Ok(Exit::Yes);
     }
     let now = crate::offline::wall_now().unix_millis() / 1000;

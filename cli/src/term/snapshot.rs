@@ -8,7 +8,6 @@ use super::error::failure;
 use super::{Found, TIMEOUT};
 use crate::Context;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::ascii_json;
 use crate::term_args::{Door as DoorArgs, Snapshot as Args};
 
 /// `castra term snapshot`.
@@ -31,7 +30,7 @@ pub(super) fn snapshot(cx: &mut Context, at: &DoorArgs, args: &Args) -> Outcome 
     if args.format.json {
         let document = serde_json::to_string(&snapshot)
             .map_err(|error| Failure::new(Exit::Internal, format!("can't write the document: {error}")))?;
-        cx.out.line(&ascii_json(&document))?;
+        cx.out.json(&document)?;
     } else if args.ansi {
         cx.out.put(&snapshot.content)?;
     } else {

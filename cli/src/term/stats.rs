@@ -11,7 +11,7 @@ use super::error::plain;
 use super::name::Place;
 use crate::Context;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{ascii_json, printable};
+use crate::output::printable;
 use crate::paths::Surroundings;
 use crate::term_args::Stats;
 
@@ -30,7 +30,7 @@ pub(super) fn stats(cx: &mut Context, args: &Stats) -> Outcome {
     let metrics = client.call(&Request::Metrics, within).map_err(plain)?.metrics;
     if args.format.json {
         let map: Map<String, Value> = metrics.into_iter().map(|(name, value)| (name, json!(value))).collect();
-        cx.out.line(&ascii_json(&Value::Object(map).to_string()))?;
+        cx.out.json(&Value::Object(map).to_string())?;
         return Ok(Exit::Yes);
     }
     let names: Vec<String> = metrics.iter().map(|(name, _)| printable(name)).collect();

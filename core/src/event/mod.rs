@@ -42,9 +42,24 @@ pub fn shortened(text: &str, most: usize) -> String {
         if short.len() + character.len_utf8() > most {
             break;
         }
-        short.push(if character.is_control() { '?' } else { character });
+        short.push(if is_hidden(character) { '?' } else { character });
     }
     short
+}
+
+/// Controls, and what turns the direction of text, breaks its lines or can't be seen
+/// (Unicode's categories Cc, Cf, Zl and Zp, as far as anybody obeys them).
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// An event's place: `INCARNATION-N`.

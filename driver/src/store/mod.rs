@@ -7,8 +7,14 @@
 //! set aside and the small file is gone or damaged too, the count goes on from
 //! the wall clock's seconds since 1970, which no number of restarts that really
 //! happened can have reached.
+//!
+//! # Keyed names
+//! A name that ever had a token is never believed without one. So the names, not the
+//! tokens, are kept twice as well: in the database and, written before it, in the
+//! file `keyed-names`, which is asked when the database is lost.
 
 mod attach;
+mod names;
 mod peers;
 
 use std::io;
@@ -23,11 +29,14 @@ use castra_core::time::WallTime;
 use redb::{ReadableTable, TableDefinition};
 use zeroize::Zeroizing;
 
+use self::names::Names;
 use crate::database::{Commit, DatabaseFile, Opened};
 use crate::files::{read_small, write_whole};
 
 /// The database's name in a state directory.
 pub const DATABASE_FILE: &str = "state.redb";
+pub use names::NAMES_FILE;
+
 /// The name of the incarnation's second copy.
 pub const INCARNATION_FILE: &str = "incarnation";
 
@@ -38,6 +47,7 @@ const INCARNATION: &str = "incarnation";
 #[derive(Debug)]
 pub struct Store {
     file: DatabaseFile,
+    names: Names,
 }
 
 /// What was found at start.
@@ -80,9 +90,9 @@ pub enum StoreError {
         /// Why it can't be moved.
         error: io::Error,
     },
-    /// The incarnation's second copy can't be written.
-    #[error("can't write {path:?}: {error}")]
-    Incarnation {
+    /// A second copy, of the incarnation or of keyed names, can't be written or read.
+    #[error("can't use {path:?}: {error}")]
+    Copy {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -105,7 +115,7 @@ impl Store {
     pub fn open(state_dir: &Path, now: WallTime) -> Result<(Self, Found), StoreError> {
         let path = state_dir.join(DATABASE_FILE);
         let Opened { mut file, read, set_aside } = DatabaseFile::open(&path, now, read)?;
-        let Read { incarnation: before, tokens, peers, manager } = read;
+        let Read { incarnation: before, mut tokens, peers, manager } = read;
         let copy_path = state_dir.join(INCARNATION_FILE);
         let copy = read_copy(&copy_path);
         let fallback = match (&set_aside, copy) {
@@ -116,29 +126,48 @@ impl Store {
         let incarnation = before.max(copy.unwrap_or(0)).max(fallback).checked_add(1);
         let incarnation = incarnation.ok_or_else(|| StoreError::Exhausted { path: path.clone() })?;
         write_whole(&copy_path, format!("{incarnation}\n").as_bytes(), true)
-            .map_err(|error| StoreError::Incarnation { path: copy_path, error })?;
+            .map_err(|error| StoreError::Copy { path: copy_path, error })?;
+        // Every start that served has left its number in both.
+        let vanished = before == 0 && copy.is_some() && set_aside.is_none();
+        let names = Names::in_directory(state_dir);
+        let unusable = |error| StoreError::Copy { path: names.path().to_owned(), error };
+        let listed = names.read().map_err(unusable)?;
+        if vanished || set_aside.is_some() {
+            tokens.extend(listed.into_iter().map(|name| (name, None)));
+        } else {
+            // A database of a version before has no list beside it.
+            names
+                .add(tokens.iter().map(|(name, _)| name).filter(|name| !listed.contains(*name)))
+                .map_err(unusable)?;
+        }
         file.transact(|transaction| {
             transaction.open_table(META)?.insert(INCARNATION, u64::from(incarnation))?;
+            let mut table = transaction.open_table(TOKENS)?;
+            for (name, _) in tokens.iter().filter(|_| vanished || set_aside.is_some()) {
+                table.insert(name.as_str(), &[] as &[u8])?;
+            }
             Ok(())
         })
         .map_err(|error| StoreError::Database { path, error })?;
-        // Every start that served has left its number in both.
-        let vanished = before == 0 && copy.is_some() && set_aside.is_none();
-        Ok((Self { file }, Found { incarnation, tokens, peers, manager, set_aside, vanished }))
+        Ok((Self { file, names }, Found { incarnation, tokens, peers, manager, set_aside, vanished }))
     }
 }
 
 impl Commit for Store {
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), redb::Error> {
+        let names = &self.names;
         self.file.commit(|transaction| {
             let mut tokens = transaction.open_table(TOKENS)?;
+            let mut keyed = Vec::new();
             let mut peers = peers::Tables::open(transaction)?;
             let mut attach = attach::Tables::open(transaction)?;
             for change in batches.iter().copied().flatten() {
                 match change {
                     Change::SetToken { guest, key } => {
                         let value: &[u8] = key.as_ref().map_or(&[], |key| key.expose());
-                        tokens.insert(guest.as_str(), value)?;
+                        if tokens.insert(guest.as_str(), value)?.is_none() {
+                            keyed.push(guest);
+                        }
                     }
                     // A name that ever had a token stays keyed.
                     Change::Forget { guest } => {
@@ -158,7 +187,8 @@ impl Commit for Store {
                     _ => return Err(redb::Error::Corrupted("a change that a broker doesn't make".into())),
                 }
             }
-            Ok(())
+            // Before the token is anybody's.
+            names.add(keyed).map_err(redb::Error::Io)
         })
     }
 }

@@ -63,7 +63,7 @@ fn a_deleted_or_older_database_does_not_turn_the_incarnation_back() {
 }
 
 #[test]
-fn a_database_that_vanished_is_told_because_keyed_names_went_with_it() {
+fn a_database_that_vanished_is_told_and_its_keyed_names_stay_keyed() {
     for empty in [false, true] {
         let directory = scratch();
         let path = directory.path().join(DATABASE_FILE);
@@ -73,10 +73,72 @@ fn a_database_that_vanished_is_told_because_keyed_names_went_with_it() {
             File::create(&path).expect("a file");
         }
         let (store, found) = open(directory.path());
-        assert!(found.vanished && found.tokens.is_empty());
+        assert!(found.vanished);
+        assert_eq!(found.tokens, [(name("devbox"), None)]);
         drop(store);
-        assert!(!open(directory.path()).1.vanished, "once is enough");
+        fs::remove_file(directory.path().join(NAMES_FILE)).expect("a removal");
+        let found = open(directory.path()).1;
+        assert!(!found.vanished, "once is enough");
+        assert_eq!(found.tokens, [(name("devbox"), None)], "the new database knows them, too");
     }
+}
+
+#[test]
+fn keyed_names_are_listed_once_before_their_tokens_and_what_is_no_name_is_left_out() {
+    let directory = scratch();
+    let list = directory.path().join(NAMES_FILE);
+    let text = || fs::read_to_string(&list).unwrap_or_default();
+    let (mut store, _) = open(directory.path());
+    let batches = [set("a", Some(1)), set("b", Some(2)), set("a", Some(3)), set("b", None)];
+    batches.iter().for_each(|batch| store.commit(&[batch]).expect("a commit"));
+    assert_eq!(text(), "a\nb\n");
+    // A token whose name can't be listed is not issued.
+    fs::rename(&list, directory.path().join("aside")).expect("a rename");
+    fs::create_dir(&list).expect("a directory");
+    store.commit(&[&set("c", Some(4))]).expect_err("no list");
+    fs::remove_dir(&list).expect("a removal");
+    drop(store);
+    // As one of the version before, and as one that somebody wrote into.
+    assert_eq!(open(directory.path()).1.tokens.len(), 2);
+    assert_eq!(text(), "a\nb\n");
+    fs::write(&list, "a\n../../etc\n\u{1b}[2J\n\nb").expect("a file");
+    fs::remove_file(directory.path().join(DATABASE_FILE)).expect("a removal");
+    assert_eq!(open(directory.path()).1.tokens, [(name("a"), None), (name("b"), None)]);
+}
+
+#[test]
+fn a_file_that_was_removed_or_replaced_takes_nothing_until_it_is_back() {
+    let directory = scratch();
+    let path = directory.path().join(DATABASE_FILE);
+    let aside = directory.path().join("aside");
+    let (mut store, _) = open(directory.path());
+    fs::rename(&path, &aside).expect("a rename");
+    let error = store.commit(&[&set("a", Some(1))]).expect_err("removed").to_string();
+    assert!(error.contains("was removed"), "{error}");
+    assert!(!path.exists(), "an empty one in its place would be believed by the next broker");
+    fs::copy(&aside, &path).expect("a copy");
+    let error = store.commit(&[&set("a", Some(1))]).expect_err("replaced").to_string();
+    assert!(error.contains("was replaced"), "{error}");
+    fs::rename(&aside, &path).expect("a rename");
+    store.commit(&[&set("b", Some(2))]).expect("it is back");
+    drop(store);
+    assert_eq!(open(directory.path()).1.tokens, [(name("b"), Some(Key::from_bytes([2; 32])))]);
+}
+
+#[test]
+fn a_changed_bit_in_a_row_is_damage() {
+    let directory = scratch();
+    let path = directory.path().join(DATABASE_FILE);
+    let (mut store, _) = open(directory.path());
+    store.commit(&[&set("devbox", Some(0x5a))]).expect("a commit");
+    drop(store);
+    let mut content = fs::read(&path).expect("the file");
+    let key = content.windows(32).position(|bytes| bytes == [0x5a; 32]).expect("the key");
+    content[key] ^= 1;
+    fs::write(&path, content).expect("a write");
+    let found = open(directory.path()).1;
+    assert!(found.set_aside.is_some());
+    assert_eq!(found.tokens, [(name("devbox"), None)]);
 }
 
 #[test]
@@ -143,7 +205,7 @@ fn a_damaged_database_is_set_aside_whole_and_the_incarnation_still_rises() {
             aside_count += 1;
             assert!(!damage.is_empty());
             assert_eq!(fs::read(aside).expect(what).len(), damaged.len(), "{what}: kept whole");
-            assert!(found.tokens.is_empty());
+            assert!(found.tokens.iter().all(|(_, key)| key.is_none()));
             assert!(aside.to_string_lossy().contains("state.redb.damaged-2027-01-15T08-00-00"), "{aside:?}");
         }
         drop(store);
@@ -230,7 +292,7 @@ pub(super) fn on_a_failing_disk(directory: &Path) -> (Store, Arc<Faults>) {
         let disk = Disk { file, faults: Arc::clone(&disk) };
         Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(disk)?)
     });
-    (Store { file: DatabaseFile::over(opener) }, faults)
+    (Store { file: DatabaseFile::over(opener), names: Names::in_directory(directory) }, faults)
 }
 
 #[test]

@@ -18,7 +18,8 @@ use zeroize::Zeroizing;
 use crate::agent::boot_id;
 use crate::broker::fill_random;
 use crate::clock;
-use crate::files::{LogFile, Rotation, ignore_missing, with_suffix, write_whole};
+use crate::created::Created;
+use crate::files::{LogFile, Rotation, with_suffix, write_whole};
 use crate::leftovers;
 use crate::listen::{ListenError, listen_for_terminals};
 use crate::lock::{Holder, LockError, StateLock};
@@ -230,7 +231,7 @@ struct Daemon {
     signals: Option<Signals>,
     stopper: Stopper,
     on_stop: OnStop,
-    files: Cleanup,
+    files: Created,
     lock: StateLock,
 }
 
@@ -320,12 +321,12 @@ impl Daemon {
 
         leftovers::remove(directory);
         let bound = listen_for_terminals(&socket)?;
-        let mut created = vec![socket.clone()];
+        let mut created = Created::one(&socket);
         let door = net.listen(bound).map_err(internal("watching a listener"))?;
         if let Some(pidfile) = options.pidfile {
             let text = format!("{}\n", std::process::id());
             write_whole(&pidfile, text.as_bytes(), false).map_err(file_error(&pidfile))?;
-            created.push(pidfile);
+            created.add(&pidfile);
         }
         let shell_options = ShellOptions {
             doors: vec![(door, Via::Terminals)],
@@ -342,7 +343,7 @@ impl Daemon {
         }
         let pid = std::process::id();
         let serving = Serving { socket, token_file: options.token_file, pid, held: count, warnings };
-        Ok((Self { shell, signals, stopper, on_stop, files: Cleanup(created), lock }, serving))
+        Ok((Self { shell, signals, stopper, on_stop, files: created, lock }, serving))
     }
 
     fn serve(mut self) -> Result<(), TerminalsError> {
@@ -368,18 +369,6 @@ impl Daemon {
             Ok(Ended::Drained) => Ok(()),
             Ok(Ended::Signalled(number)) => Err(TerminalsError::Signalled(number)),
             Err(error) => Err(TerminalsError::Internal { what: "waiting for the network", error }),
-        }
-    }
-}
-
-/// Removes the socket and the pid file, however serving ends.
-struct Cleanup(Vec<PathBuf>);
-
-impl Drop for Cleanup {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            // Gone already, or not ours to remove any more: either way nothing is left to do.
-            let _ = ignore_missing(std::fs::remove_file(path));
         }
     }
 }

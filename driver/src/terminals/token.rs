@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::broker::fill_random;
-use crate::files::{read_small_of, write_whole};
+use crate::files::{READ_MAX, read_whole, write_whole};
 use crate::own::check_owner;
 
 /// Its length, in characters.
@@ -31,7 +31,7 @@ pub struct TokenError {
 /// The file can't be read or written.
 pub fn read_or_create(path: &Path) -> Result<Zeroizing<String>, TokenError> {
     let failed = |error| TokenError { path: path.to_owned(), error };
-    match read_small_of(path) {
+    match read_whole(path, READ_MAX) {
         Ok((content, found)) => {
             let content = Zeroizing::new(content);
             let text = content.trim_ascii();

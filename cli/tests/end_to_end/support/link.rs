@@ -225,10 +225,15 @@ impl Link {
     }
 
     pub(crate) fn shutdown_write(&self) {
+        self.try_shutdown_write().unwrap();
+    }
+
+    /// The same where the broker may have hung up already.
+    pub(crate) fn try_shutdown_write(&self) -> std::io::Result<()> {
         let how = std::net::Shutdown::Write;
         match &self.stream {
-            Stream::Tcp(stream) => stream.shutdown(how).unwrap(),
-            Stream::Unix(stream) => stream.shutdown(how).unwrap(),
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
         }
     }
 
@@ -300,13 +305,15 @@ impl Keyed {
         self.transcript.broker_proof(&self.key).to_string()
     }
 
-    /// A tagged frame.
+    /// A tagged frame; that the broker has hung up already is told by what is read next.
     pub(crate) fn send_frame(&mut self, json: &str) {
         let key = self.transcript.session_key(&self.key);
         let tag = key.tag(Direction::ToBroker, self.sent, json.as_bytes());
         self.sent += 1;
         let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.link.send_frame(&format!("{json}{tag}"));
+        let frame = format!("{json}{tag}");
+        let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
+        self.link.try_send(&[&length, frame.as_bytes()].concat());
     }
 
     /// The next tagged frame's JSON text; the tag is checked.

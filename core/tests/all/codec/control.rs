@@ -292,6 +292,13 @@ fn an_events_log_form_is_one_line_of_printable_ascii() {
 }
 
 #[test]
+fn foreign_text_in_an_event_has_nothing_that_a_terminal_or_a_reader_would_obey() {
+    let foreign =
+        "a\u{1b}[2J\u{9b}\u{7f}\n\u{85}\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}\u{ad}\u{e0041}ü\u{1f600}";
+    assert_eq!(shortened(foreign, MESSAGE_MAX), "a?[2J???????????ü\u{1f600}");
+}
+
+#[test]
 fn the_appended_json_of_each_kind_is_that_of_serde() {
     let mut facts = largest();
     facts.extend(smallest());
