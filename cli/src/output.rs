@@ -1,6 +1,7 @@
 //! Standard output and error: quiet on a broken pipe, coloured only for eyes,
 //! and safe whatever the text is.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -116,7 +117,11 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// JSON with everything outside printable ASCII as `\u` escapes: the same
 /// document, safe for a terminal.
-pub(crate) fn ascii_json(json: &str) -> String {
+pub(crate) fn ascii_json(json: &str) -> Cow<'_, str> {
+    // A long status is, always.
+    if json.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Cow::Borrowed(json);
+    }
     let mut safe = String::with_capacity(json.len());
     for character in json.chars() {
         match character {
@@ -130,7 +135,7 @@ pub(crate) fn ascii_json(json: &str) -> String {
             }
         }
     }
-    safe
+    Cow::Owned(safe)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn same(whole: &(Vec<u8>, Outcome), other: &(Vec<u8>, Outcome), how: &str) {
 
 /// What the client got, and everything else that came of it.
 fn answers(who: u8, stream: &[u8], pieces: Pieces) -> (Vec<u8>, Outcome) {
-    let (conn, mut outcome) = if who % 2 == 0 {
+    let (conn, mut outcome) = if who.is_multiple_of(2) {
         let mut broker = broker(&broker_config());
         let brought = bring(&mut broker, Via::Control, stream, pieces);
         broker.finish();

@@ -139,7 +139,7 @@ fn accept<E: Subject>(host: &mut Host<E>, choices: &mut Choices<'_>) {
 fn end_effect<E: Subject>(host: &mut Host<E>, choices: &mut Choices<'_>) {
     let Some(place) = choices.place(host.effects.len()) else { return };
     let (effect, _) = host.effects[place];
-    host.done(effect, choices.byte() % 4 > 0);
+    host.done(effect, !choices.byte().is_multiple_of(4));
 }
 
 fn http(rig: &mut Rig, choices: &mut Choices<'_>) {

@@ -24,7 +24,7 @@ const POLLED: &str = r#"[{"id":"act-1","action_type":"terminal_write","payload":
 /// Panics if something that must hold doesn't.
 pub(crate) fn check(data: &[u8]) {
     let Some((&[who, high, low], stream)) = data.split_first_chunk::<3>() else { return };
-    if who % 2 == 0 {
+    if who.is_multiple_of(2) {
         check_manager(u16::from_be_bytes([high, low]), stream);
     } else {
         check_agent(who / 2, high, low, stream);
@@ -88,7 +88,7 @@ fn check_agent(scene: u8, status: u8, after: u8, body: &[u8]) {
         2 => "ack",
         _ => "lease",
     };
-    if scene % 4 > 0 {
+    if !scene.is_multiple_of(4) {
         well(&mut agent, "attach-by-code", ATTACHED);
     }
     if scene % 4 > 1 {

@@ -87,7 +87,7 @@ impl Rig {
     /// A part of what is on its way arrives.
     pub(crate) fn deliver(&mut self, choices: &mut Choices<'_>) {
         let Some(place) = choices.place(self.pipes.len()) else { return };
-        let (inwards, most) = (choices.byte() % 2 == 0, choices.pick(&[1, 2, 5, 40, 300, 5000]));
+        let (inwards, most) = (choices.byte().is_multiple_of(2), choices.pick(&[1, 2, 5, 40, 300, 5000]));
         self.carry(self.pipes[place], inwards, most);
     }
 

@@ -181,7 +181,7 @@ fn tell(daemon: &mut Host<Terminals>, terminal: TerminalId, deed: &Deed, round: 
         }
         Deed::Resize { cols, rows } => assert!(*cols > 0 && *rows > 0),
         Deed::Kill => news(News::Exited(Exit { code: 137, signal: Some(9) })),
-        Deed::HangUp if round % 2 == 0 => news(News::Lost { why: "\u{9b}it".into() }),
+        Deed::HangUp if round.is_multiple_of(2) => news(News::Lost { why: "\u{9b}it".into() }),
         _ => {}
     }
 }

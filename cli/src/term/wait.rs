@@ -55,7 +55,7 @@ fn tell(cx: &mut Context, name: &TermName, id: u32, exit: Ended, json: bool) -> 
         let known = (exit.code >= 0 || exit.signal.is_some()).then_some(exit.code);
         let document = json!({"name": name.to_string(), "guest": name.place.0, "id": id,
             "exit_code": known, "exit_signal": exit.signal});
-        ascii_json(&document.to_string())
+        ascii_json(&document.to_string()).into_owned()
     } else {
         format!("{} {}", printable(&name.to_string()), signals::ended(exit))
     };
