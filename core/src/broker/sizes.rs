@@ -5,7 +5,7 @@ use super::Broker;
 /// Sizes of the engine's tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sizes {
-    /// Rows.
+    /// Rows that count where rows are bounded: not those of names with a token.
     pub guests: usize,
     /// Link connections.
     pub links: usize,
@@ -38,7 +38,7 @@ impl Broker {
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         Sizes {
-            guests: self.guests.len(),
+            guests: self.guests.len() - self.guests.keyed_rows,
             links: self.links.table.len(),
             half_open: self.links.door.len(),
             clients: self.clients.len(),

@@ -5,6 +5,7 @@
 #![allow(
     clippy::disallowed_macros,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "the seeds are files, and a failing one is named"
 )]
 

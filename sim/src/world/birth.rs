@@ -75,10 +75,11 @@ pub(super) fn broker_config(plan: &Plan) -> BrokerConfig {
 pub(super) fn bounds(plan: &Plan) -> Sizes {
     let config = broker_config(plan);
     let pairs = plan.guests.len() * plan.guests.len().saturating_sub(1) / 2;
+    let revocations = plan.clients.iter().filter(|client| client.asks == Ask::TokenRevoke).count();
     let serial = plan.guests.iter().filter(|guest| guest.carrier == Carrier::Serial).count();
     Sizes {
-        // Names with a token don't count.
-        guests: config.max_guests + plan.guests.iter().filter(|guest| guest.keyed).count(),
+        // A name that loses its token counts from then on, and waits for the next new one to make room.
+        guests: config.max_guests + revocations,
         links: usize::MAX,
         // A serial stream that shakes hands again was let in before.
         half_open: config.half_open_max + serial,
