@@ -1,5 +1,10 @@
 //! All tests of the core, one program: the engines on a virtual clock. What counts allocations has a program of its own.
 
+#![cfg_attr(
+    feature = "planted",
+    allow(clippy::disallowed_macros, reason = "an oracle says by thread which bug is planted")
+)]
+
 mod adoption;
 mod agent;
 mod attach;
