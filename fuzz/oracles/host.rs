@@ -34,11 +34,14 @@ pub(crate) struct Wire {
     pub(crate) finished: bool,
     /// The engine ended its direction.
     half_closed: bool,
+    /// It was never accepted: no door's credit was asked for.
+    uninvited: bool,
 }
 
 impl Wire {
     fn new(via: Via, room: usize) -> Self {
-        Self { via, room, sent: Vec::new(), credit: usize::MAX, finished: false, half_closed: false }
+        let (sent, credit) = (Vec::new(), usize::MAX);
+        Self { via, room, sent, credit, finished: false, half_closed: false, uninvited: false }
     }
 }
 
@@ -199,9 +202,10 @@ impl<E: Subject> Host<E> {
                 }
                 Output::Wait(deadline) => {
                     self.deadline = deadline;
-                    let serial = |wire: &&Wire| wire.via == Via::Link(Transport::Serial);
-                    let serial = self.wires.values().filter(serial).count();
-                    return self.engine.check(self.now, self.bounds, self.wires.len(), serial);
+                    // Those that no door let in, and streams that shake hands again.
+                    let beside = |wire: &&Wire| wire.uninvited || wire.via == Via::Link(Transport::Serial);
+                    let beside = self.wires.values().filter(beside).count();
+                    return self.engine.check(self.now, self.bounds, self.wires.len(), beside);
                 }
                 other => panic!("an output that no shell knows: {other:?}"),
             }
@@ -229,7 +233,9 @@ impl<E: Subject> Host<E> {
         peer_cred: Option<PeerCred>,
     ) -> ConnId {
         let conn = self.slot();
-        self.wires.insert(conn, Wire::new(via, room));
+        let mut wire = Wire::new(via, room);
+        wire.uninvited = matches!(origin, Origin::Dialled(_));
+        self.wires.insert(conn, wire);
         if let Origin::Dialled(effect) = origin {
             self.effects.retain(|(id, _)| *id != effect);
         }

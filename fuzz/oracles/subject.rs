@@ -18,8 +18,8 @@ pub(crate) trait Subject: Engine + Clone {
     fn bounds(config: &Self::Config, before: Option<Self::Bounds>) -> Self::Bounds;
 
     /// What it owes, how large it is, and what it says. `open`: connections that the shell
-    /// knows; `serial`: those of them that may shake hands again.
-    fn check(&self, now: Now, bounds: Self::Bounds, open: usize, serial: usize);
+    /// knows; `beside`: those of them that half-open ones may exceed their bound by.
+    fn check(&self, now: Now, bounds: Self::Bounds, open: usize, beside: usize);
 
     /// Nothing is left of connections.
     fn check_empty(&self);
@@ -45,14 +45,14 @@ impl Subject for Broker {
         (sizes, config.window.max(window))
     }
 
-    fn check(&self, now: Now, (bounds, window): Self::Bounds, open: usize, serial: usize) {
+    fn check(&self, now: Now, (bounds, window): Self::Bounds, open: usize, beside: usize) {
         #[cfg(feature = "model")]
         if let Err(unguarded) = self.check_obligations() {
             panic!("L1, the broker: {unguarded}");
         }
         let sizes = self.sizes();
         let fits = sizes.guests <= bounds.guests
-            && sizes.half_open <= bounds.half_open + serial
+            && sizes.half_open <= bounds.half_open + beside
             && sizes.clients <= bounds.clients
             && sizes.message_bytes <= bounds.message_bytes
             && sizes.streams <= bounds.streams
