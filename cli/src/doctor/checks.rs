@@ -193,17 +193,18 @@ fn descriptors(facts: &Facts) -> Looked {
     let mut found = Vec::new();
     let subject = format!("process {}", info.pid);
     let fix = "raise the limit (LimitNOFILE= of its unit, `ulimit -n` before it) and start it again";
-    if have.open.saturating_mul(10) >= have.soft.saturating_mul(9) {
-        let what = format!(
-            "{} of {} file descriptors are open: the next guests are not let in",
-            have.open, have.soft
-        );
+    if let Some(open) = have.open.filter(|open| open.saturating_mul(10) >= have.soft.saturating_mul(9)) {
+        let what =
+            format!("{open} of {} file descriptors are open: the next guests are not let in", have.soft);
         found.push(finding("descriptors", Level::Problem, subject, what, fix));
     } else if info.link.is_none() && have.soft < 1024 {
         let what = format!("it may open {} files, one for each guest and client", have.soft);
         found.push(finding("descriptors", Level::Warning, subject, what, fix));
     }
-    Looked::or_healthy(found, || format!("{} of {} are open", have.open, have.soft))
+    Looked::or_healthy(found, || match have.open {
+        Some(open) => format!("{open} of {} are open", have.soft),
+        None => format!("{} may be open; how many are, root can see", have.soft),
+    })
 }
 
 fn window(facts: &Facts) -> Looked {

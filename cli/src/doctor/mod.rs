@@ -121,7 +121,7 @@ fn lines(report: &Report) -> Vec<String> {
         lines.push(printable(&format!("{:8} {:12} {}", "ok", healthy.check, healthy.what)));
     }
     for check in &report.skipped {
-        lines.push(format!("{:8} {check:12} needs a broker that answers", "skipped"));
+        lines.push(format!("{:8} {check:12} can't be looked at while something else is wrong", "skipped"));
     }
     lines
 }

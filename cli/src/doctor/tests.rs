@@ -25,7 +25,7 @@ fn well() -> Facts {
         asked: Asked::Answers(Box::new(Answers { info: info(), status: Some(status), events: vec![] })),
         holder: Some(7),
         space: Some(Space { free_bytes: 1 << 40, free_files: 1 << 20, files: 1 << 21, read_only: false }),
-        descriptors: Some(Descriptors { open: 10, soft: 4096, hard: 4096 }),
+        descriptors: Some(Descriptors { open: Some(10), soft: 4096, hard: 4096 }),
         virtio_ports: None,
         missing_devices: vec![],
     }
@@ -136,10 +136,13 @@ fn a_disk_that_is_full_or_read_only_or_failed_is_found() {
 fn a_broker_of_another_version_or_without_descriptors_is_found() {
     let old = only(|_, answers| answers.info.version = "0.1.9".into());
     assert!(matches!(old, ("version", Level::Warning, text) if text.contains("0.1.9")));
-    let full = only(|facts, _| facts.descriptors = Some(Descriptors { open: 950, soft: 1024, hard: 1024 }));
+    let full =
+        only(|facts, _| facts.descriptors = Some(Descriptors { open: Some(950), soft: 1024, hard: 1024 }));
     assert!(matches!(full, ("descriptors", Level::Problem, text) if text.contains("LimitNOFILE")));
-    let few = only(|facts, _| facts.descriptors = Some(Descriptors { open: 9, soft: 64, hard: 64 }));
+    let few = only(|facts, _| facts.descriptors = Some(Descriptors { open: Some(9), soft: 64, hard: 64 }));
     assert!(matches!(few, ("descriptors", Level::Warning, _)));
+    let hidden = Descriptors { open: None, soft: 4096, hard: 4096 };
+    assert_eq!(found(|facts, _| facts.descriptors = Some(hidden)), vec![], "not root: nothing is wrong");
 }
 
 #[test]
