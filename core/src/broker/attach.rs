@@ -8,7 +8,8 @@ use crate::attach::wire::AttachRequest;
 use crate::broker::Broker;
 use crate::broker::commands::unknown;
 use crate::broker::cx::Cx;
-use crate::broker::facts::{Notice, RowId};
+use crate::broker::facts::Notice;
+use crate::broker::guests::Guests;
 use crate::broker::links::Links;
 use crate::control::request::Command;
 use crate::id::{ConnId, RequestId};
@@ -16,11 +17,9 @@ use crate::id::{ConnId, RequestId};
 impl Links {
     /// A guest says something of managed attach. What a session without a row says
     /// of itself counts for nothing.
-    pub(crate) fn on_attach(&self, cx: &mut Cx, conn: ConnId, request: AttachRequest) {
-        let session = self.table.get(conn).and_then(|link| link.session.as_ref());
-        let Some(session) = session.filter(|session| !session.is_legacy()) else { return };
-        if let Some(row) = session.row {
-            cx.notify(Notice::Attach { conn, row, request: request.into() });
+    pub(crate) fn on_attach(&self, cx: &mut Cx, guests: &Guests, conn: ConnId, request: AttachRequest) {
+        if let Some(row) = self.speaker(guests, conn) {
+            cx.notify(Notice::Attach { conn, guest: row.name(), request: request.into() });
         }
     }
 }
@@ -54,15 +53,6 @@ impl Broker {
                 clients.reply(conn, id, "actions", &manager.list_actions(cx, guest));
             }
             _ => clients.reply(conn, id, "attachments", &manager.list(cx, guests)),
-        }
-    }
-
-    /// A frame of managed attach, over a guest's own session.
-    pub(super) fn on_attach_frame(&mut self, conn: ConnId, row: RowId, request: AttachRequest) {
-        let Self { cx, guests, manager, .. } = self;
-        let row = guests.get(row).filter(|row| row.session == Some(conn) && row.proven);
-        if let Some(guest) = row.map(crate::broker::guests::Row::name) {
-            manager.on_frame(cx, guest, conn, request);
         }
     }
 

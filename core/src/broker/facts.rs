@@ -9,6 +9,7 @@ use crate::attach::wire::AttachRequest;
 use crate::control::reply::ErrorCode;
 use crate::id::{ConnId, GuestName};
 use crate::link::message::{GuestRequest, GuestRequestKind};
+use crate::peers::machine::From;
 use crate::peers::wire::PeerRequest;
 use crate::tunnel::wire::TunnelFrame;
 
@@ -77,9 +78,9 @@ pub(crate) enum Notice {
     /// A session began.
     Established { conn: ConnId, row: RowId },
     /// A guest says something about peers.
-    Peer { conn: ConnId, row: RowId, request: Box<PeerRequest> },
+    Peer(Box<(From, PeerRequest)>),
     /// A guest says something of managed attach.
-    Attach { conn: ConnId, row: RowId, request: Box<AttachRequest> },
+    Attach { conn: ConnId, guest: GuestName, request: Box<AttachRequest> },
     /// A guest says something of a stream; its data lies in `Cx::tunnel_bytes`.
     Tunnel { conn: ConnId, frame: TunnelFrame<Range<usize>> },
     /// Send a ping to a session.

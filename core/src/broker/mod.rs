@@ -268,8 +268,8 @@ impl Broker {
                         manager.on_established(cx, conn, row);
                     }
                 }
-                Notice::Peer { conn, row, request } => self.on_peer_frame(conn, row, *request),
-                Notice::Attach { conn, row, request } => self.on_attach_frame(conn, row, *request),
+                Notice::Peer(frame) => self.on_peer_frame(frame.0, frame.1),
+                Notice::Attach { conn, guest, request } => manager.on_frame(cx, guest, conn, *request),
                 Notice::Tunnel { conn, frame } => tunnels.on_frame(cx, conn, frame),
                 Notice::Asked { conn, row, request } => {
                     commands.on_asked(cx, clients, guests, conn, row, request);

@@ -8,8 +8,8 @@ use core::time::Duration;
 use crate::broker::Broker;
 use crate::broker::clients::{Clients, problem};
 use crate::broker::cx::Cx;
-use crate::broker::facts::{Keep, Notice, RowId};
-use crate::broker::guests::Guests;
+use crate::broker::facts::{Keep, Notice};
+use crate::broker::guests::{Guests, Row};
 use crate::broker::links::Links;
 use crate::control::reply::{
     ErrorBody, ErrorCode, Inbox, MessageResult, PeerChanged, PeerNames, PeersListed,
@@ -54,12 +54,18 @@ impl Guests {
 impl Links {
     /// A guest says something about peers. What a session without a row says
     /// of itself counts for nothing.
-    pub(crate) fn on_peer(&self, cx: &mut Cx, conn: ConnId, request: PeerRequest) {
-        let session = self.table.get(conn).and_then(|link| link.session.as_ref());
-        let Some(session) = session.filter(|session| !session.is_legacy()) else { return };
-        if let Some(row) = session.row {
-            cx.notify(Notice::Peer { conn, row, request: request.into() });
+    pub(crate) fn on_peer(&self, cx: &mut Cx, guests: &Guests, conn: ConnId, request: PeerRequest) {
+        if let Some(row) = self.speaker(guests, conn) {
+            let from = From { conn, guest: row.name(), since: row.since, authenticated: row.authenticated };
+            cx.notify(Notice::Peer((from, request).into()));
         }
+    }
+
+    /// Whose session it is, if what it says of itself counts. Asked when the frame is read: a
+    /// session that ends with the next frame has said what it said, however the bytes were cut.
+    pub(super) fn speaker<'a>(&self, guests: &'a Guests, conn: ConnId) -> Option<&'a Row> {
+        let session = self.table.get(conn)?.session.as_ref().filter(|session| !session.is_legacy())?;
+        guests.get(session.row?).filter(|row| row.session == Some(conn) && row.proven)
     }
 
     /// Sends a frame that may wait, if there is still room for the answer to whatever the guest asks.
@@ -155,10 +161,9 @@ impl Broker {
     }
 
     /// A frame about peers, over a guest's own session.
-    pub(super) fn on_peer_frame(&mut self, conn: ConnId, row: RowId, request: PeerRequest) {
+    pub(super) fn on_peer_frame(&mut self, from: From, request: PeerRequest) {
         let Self { cx, guests, peers, .. } = self;
-        let Some(row) = guests.get(row).filter(|row| row.session == Some(conn) && row.proven) else { return };
-        let from = From { conn, guest: row.name(), since: row.since, authenticated: row.authenticated };
+        let conn = from.conn;
         let asker = |id| Asker::Guest { conn, id };
         let too_long = cx.config.request_timeout_max;
         let bound = |timeout_ms: Option<u64>| timeout_ms.map(|ms| Duration::from_millis(ms).min(too_long));
@@ -274,7 +279,7 @@ fn meant(guests: &Guests, name: &GuestName) -> Result<GuestName, Vec<GuestName>>
     }
     let mut candidates = Vec::new();
     let mut next = guests.after(Some(name));
-    while let Some(other) = next.and_then(|id| guests.get(id)).map(crate::broker::guests::Row::name) {
+    while let Some(other) = next.and_then(|id| guests.get(id)).map(Row::name) {
         if !other.as_bytes().starts_with(name.as_bytes()) || candidates.len() > CANDIDATES_MAX {
             break;
         }

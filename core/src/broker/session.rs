@@ -288,8 +288,8 @@ impl Links {
             Ok(GuestFrame::Subscribe { topic }) => self.on_subscribe(cx, conn, topic.as_deref()),
             Ok(GuestFrame::Publish(publish)) => self.on_publish(cx, guests, conn, &publish),
             Ok(GuestFrame::Request(request)) => self.on_question(cx, conn, request),
-            Ok(GuestFrame::Peer(request)) => self.on_peer(cx, conn, request),
-            Ok(GuestFrame::Attach(request)) => self.on_attach(cx, conn, request),
+            Ok(GuestFrame::Peer(request)) => self.on_peer(cx, guests, conn, request),
+            Ok(GuestFrame::Attach(request)) => self.on_attach(cx, guests, conn, request),
             Ok(GuestFrame::Tunnel(frame)) => {
                 if self.on_tunnel(cx, conn, frame).is_err() {
                     self.end_session_with_bye(cx, guests, conn, SessionEnd::BadFrame);

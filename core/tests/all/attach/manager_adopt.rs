@@ -151,6 +151,27 @@ fn adopting_again_refreshes_and_another_beach_or_way_is_a_conflict() {
 }
 
 #[test]
+fn that_a_guest_gave_up_counts_even_if_its_session_ends_with_the_next_bytes() {
+    for cut in [false, true] {
+        let mut shore = Shore::new();
+        shore.join("web-1");
+        shore.ask("adopt", json!({"guest": "web-1", "wait": false}));
+        let session = shore.told("web-1").session;
+        let state = format!(
+            r#"{{"type":"attach_state","session_id":"{session}","attached":false,"attempt":1,"failure_count":1,"last_error":{{"code":"unkeyed_link","message":"no"}}}}"#
+        );
+        let length = u32::try_from(state.len()).unwrap().to_be_bytes();
+        let frames = [&length[..], state.as_bytes(), &[0, 0, 0, 1, b'?']].concat();
+        let place = if cut { 4 + state.len() } else { 0 };
+        for piece in [&frames[..place], &frames[place..]] {
+            shore.world.write(shore.guests["web-1"], piece);
+        }
+        shore.pump();
+        assert_eq!(shore.count("manager.attach.refused"), 1, "cut: {cut}");
+    }
+}
+
+#[test]
 fn a_wait_ends_when_the_guest_gave_up_with_its_reason() {
     let mut shore = Shore::new();
     shore.join("web-1");

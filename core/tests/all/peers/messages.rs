@@ -6,6 +6,10 @@ use crate::peering::{Town, code, secs};
 use castra_core::boundary::Effect;
 use serde_json::{Value, json};
 
+fn framed(json: &str) -> Vec<u8> {
+    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
+}
+
 fn send(town: &mut Town, from: &'static str, id: u64, to: &str, text: &str) {
     town.say(from, json!({"type": "peer_send", "id": id, "to": to, "text": text}));
 }
@@ -383,4 +387,22 @@ fn two_peers_write_to_each_other_at_once_and_to_a_third() {
         town.texts("a").into_iter().partition(|text| text.starts_with("ba"));
     assert_eq!(from_b, ["ba0", "ba1", "ba2", "ba3", "ba4"]);
     assert_eq!(from_c, ["ca0", "ca1", "ca2", "ca3", "ca4"]);
+}
+
+#[test]
+fn what_a_session_said_before_it_ended_counts_however_its_bytes_were_cut() {
+    let said =
+        json!({"type": "peer_send", "id": 1, "to": "b", "text": "the last", "queue": true}).to_string();
+    for last in [r#"{"type":"goodbye"}"#, "no JSON"] {
+        let bytes = [framed(&said), framed(last)].concat();
+        for cut in 0..bytes.len() {
+            let mut town = Town::linked(&["a", "b"]);
+            let conn = town.guests["a"];
+            for piece in [&bytes[..cut], &bytes[cut..]] {
+                town.world.write(conn, piece);
+            }
+            town.pump();
+            assert_eq!(town.texts("b"), ["the last"], "cut at {cut}");
+        }
+    }
 }
