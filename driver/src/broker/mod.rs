@@ -1,5 +1,8 @@
 //! The broker as a process: what `castra broker` runs.
 
+mod error;
+mod paths;
+
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -9,32 +12,36 @@ use std::time::Duration;
 
 use castra_core::Restored;
 use castra_core::auth::Key;
-use castra_core::config::{BrokerConfig, ConfigError};
+use castra_core::config::BrokerConfig;
 use castra_core::event::Level;
 use castra_core::id::GuestName;
 use castra_core::trace::{Recorded, Seed};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zeroize::Zeroizing;
 
+pub use error::BrokerError;
+use error::{file_error, internal};
+use paths::Paths;
+
 use crate::address::ListenAddress;
 use crate::clock;
-use crate::config_file::{CONFIG_FILE, ConfigFileError, ConfigReader, Settings};
+use crate::config_file::{CONFIG_FILE, ConfigReader, Settings};
 use crate::created::Created;
-use crate::files::{LogFile, Rotation, read_records, write_whole};
+use crate::files::{read_records, write_whole};
 use crate::hooks::{HookOptions, Hooks};
 use crate::leftovers;
-use crate::listen::{ListenError, listen_for_clients, listen_for_manager, listen_on};
+use crate::listen::{listen_for_clients, listen_for_manager, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
-use crate::own::{is_writable_by_others, own_directory};
-use crate::record::{self, RecordError};
+use crate::own::is_writable_by_others;
+use crate::record::{self};
 use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::start::Starts;
-use crate::store::{DATABASE_FILE, Store, StoreError};
-use crate::terminals::service::{TerminalsError, TerminalsOptions, TerminalsThread};
-use crate::threads::{ThreadWork, WorkFiles};
+use crate::store::{DATABASE_FILE, Store};
+use crate::terminals::service::{TerminalsOptions, TerminalsThread};
+use crate::threads::ThreadWork;
 
 /// The name of the control socket in a state directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -93,67 +100,6 @@ pub struct Serving {
     pub pid: u32,
     /// What the operator should know: unwise addresses, damaged files.
     pub warnings: Vec<String>,
-}
-
-/// Why there is no broker (any more).
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BrokerError {
-    /// Exit code 73: the state directory is taken.
-    #[error(
-        "a broker already serves {state_dir:?} ({holder}): use it, stop it with `castra down`, or choose another --state-dir"
-    )]
-    AlreadyRunning {
-        /// The state directory.
-        state_dir: PathBuf,
-        /// Who has it.
-        holder: Holder,
-    },
-    /// The configuration contradicts itself: usage.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The configuration file makes no sense: usage.
-    #[error(transparent)]
-    ConfigFile(#[from] ConfigFileError),
-    /// An address can't be listened on: usage.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// A file or directory can't be used.
-    #[error("can't use {path:?}: {error}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// A directory can't be made, or is not this user's: usage.
-    #[error("can't use the directory {path:?}: {error}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The database can't be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// There is no recording: usage, if the file exists.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The host's terminals can't be served.
-    #[error(transparent)]
-    Terminals(#[from] Box<TerminalsError>),
-    /// The kernel refused something that it never should.
-    #[error("{what} failed: {error}")]
-    Internal {
-        /// What.
-        what: &'static str,
-        /// Why.
-        error: io::Error,
-    },
-    /// A second signal cut the drain short; exit with 128 plus its number.
-    #[error("stopped at once by a second signal ({0})")]
-    Signalled(i32),
 }
 
 /// Serves until TERM, INT or a `shutdown` request, and takes leave within 3 s.
@@ -312,64 +258,6 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     }
 }
 
-/// Where a broker's files are.
-struct Paths {
-    state: PathBuf,
-    control: PathBuf,
-    pid: PathBuf,
-    log: PathBuf,
-    events: PathBuf,
-    handshakes: PathBuf,
-}
-
-impl Paths {
-    fn of(options: &BrokerOptions) -> Self {
-        let state = options.state_dir.clone();
-        let or = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| state.join(name));
-        let log = or(&options.logfile, "logs/broker.log");
-        Self {
-            control: state.join(CONTROL_SOCKET),
-            pid: or(&options.pidfile, PID_FILE),
-            events: log.with_file_name("events.jsonl"),
-            handshakes: or(&options.handshake_dir, "handshakes"),
-            log,
-            state,
-        }
-    }
-
-    fn create(&self, warnings: &mut Vec<String>) -> Result<(), BrokerError> {
-        let parents = [self.pid.parent(), self.log.parent()].into_iter().flatten();
-        let all = [self.state.as_path(), self.handshakes.as_path()].into_iter().chain(parents);
-        for directory in all.filter(|directory| !directory.as_os_str().is_empty()) {
-            own_directory(directory, warnings).map_err(unusable(directory))?;
-        }
-        Ok(())
-    }
-
-    /// A directory that was there before is not ours to close; but it should be said.
-    fn check(&self, warnings: &mut Vec<String>) -> Result<(), BrokerError> {
-        if is_writable_by_others(&self.state).map_err(file_error(&self.state))? {
-            warnings.push(format!(
-                "the state directory {} can be written by others: give it mode 0700",
-                self.state.display()
-            ));
-        }
-        Ok(())
-    }
-
-    fn work_files(&self, config: ConfigReader, echo: bool) -> WorkFiles {
-        let log = |path: &Path| LogFile::new(path.to_owned(), Rotation::default());
-        WorkFiles {
-            log: log(&self.log),
-            events: log(&self.events),
-            handshakes: log(&self.handshakes.join("handshake-events.jsonl")),
-            records: self.handshakes.clone(),
-            config: Some(config),
-            echo,
-        }
-    }
-}
-
 fn restore(
     state_dir: &Path,
     handshakes: &Path,
@@ -466,16 +354,4 @@ pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
         filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(())
-}
-
-fn file_error(path: &Path) -> impl FnOnce(io::Error) -> BrokerError + '_ {
-    move |error| BrokerError::File { path: path.to_owned(), error }
-}
-
-fn unusable(path: &Path) -> impl FnOnce(io::Error) -> BrokerError + '_ {
-    move |error| BrokerError::Directory { path: path.to_owned(), error }
-}
-
-fn internal(what: &'static str) -> impl FnOnce(io::Error) -> BrokerError {
-    move |error| BrokerError::Internal { what, error }
 }
