@@ -13,7 +13,7 @@ use rustix::process::{
 };
 use serde_json::json;
 
-use crate::args::{Broker, Child, Settings};
+use crate::broker_args::{Broker, Child, Settings};
 use crate::config::settings;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Out, printable, say};

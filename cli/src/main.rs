@@ -10,6 +10,7 @@ mod attach_help;
 mod bench;
 mod bench_args;
 mod broker;
+mod broker_args;
 mod client;
 mod completion;
 mod config;

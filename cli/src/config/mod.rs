@@ -10,8 +10,9 @@ use castra_driver::config_file::{CONFIG_FILE, ConfigFile};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::args::{Json, Settings};
+use crate::args::Json;
 use crate::attach_args::Manager;
+use crate::broker_args::Settings;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{printable, say};
 use crate::paths::Surroundings;
