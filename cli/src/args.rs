@@ -285,12 +285,29 @@ pub(crate) struct Logs {
     /// Only lines of the last so long, like 5m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) since: Option<Duration>,
+    /// Only lines that are at least so old
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "follow")]
+    pub(crate) until: Option<Duration>,
+    /// Only lines of this level or a graver one
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(crate) level: Option<LogLevel>,
+    /// Show lines in a row that differ in nothing but time and numbers once, and say how many there are
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) fold: bool,
     /// Only lines about this guest
     #[arg(long = "guest", value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) guests: Vec<GuestName>,
     /// Only the last N lines [default: 200; all with --since]
     #[arg(long, short = 'n', value_name = "N")]
     pub(crate) lines: Option<usize>,
+}
+
+/// How grave a line of the log is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Info,
+    Warn,
+    Error,
 }
 
 #[derive(Subcommand, Debug)]

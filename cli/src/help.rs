@@ -139,6 +139,7 @@ works without a broker.
 
 Examples:
   castra logs --since 5m --guest devbox
+  castra logs --since 2h --until 1h --level warn --fold
   castra logs -f";
 
 pub(crate) const FORGET: &str = "\
