@@ -111,26 +111,38 @@ impl Drop for Visit {
     }
 }
 
-/// Lines without what differs between two runs: numbers, and how wide columns are.
+/// Lines without what differs between two runs: times, ports, process ids, and how wide
+/// columns are. Small whole numbers count something, and stay.
 fn normal(lines: &[String]) -> Vec<String> {
-    let word = |word: &str| {
-        let mut plain = String::new();
-        for character in word.chars() {
-            let number = character.is_ascii_digit() || character == '.' && plain.ends_with('#');
-            if !number {
-                plain.push(character);
-            } else if !plain.ends_with('#') {
-                plain.push('#');
-            }
+    let line = |line: &String| {
+        let mut pid = false;
+        let mut words = Vec::new();
+        for word in line.split_whitespace() {
+            let counts =
+                word.trim_matches(['(', ')', ',', ':']).parse::<u16>().is_ok_and(|number| number < 1000);
+            words.push(if counts && !pid { word.to_owned() } else { without_numbers(word) });
+            pid = word.ends_with("pid");
         }
-        plain.replace("#m#s", "#s").replace("#h#m", "#s")
+        words.join(" ")
     };
-    let lines = lines.iter().map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" "));
-    let mut lines: Vec<String> = lines.collect();
+    let mut lines: Vec<String> = lines.iter().map(line).collect();
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
     lines
+}
+
+fn without_numbers(word: &str) -> String {
+    let mut plain = String::new();
+    for character in word.chars() {
+        let number = character.is_ascii_digit() || character == '.' && plain.ends_with('#');
+        if !number {
+            plain.push(character);
+        } else if !plain.ends_with('#') {
+            plain.push('#');
+        }
+    }
+    plain.replace("#m#s", "#s").replace("#h#m", "#s")
 }
 
 /// The boot script that needs no device, over whatever connects it.
