@@ -37,6 +37,10 @@ fn check(page: &Page, link: &str) -> Result<(), String> {
     if docs(&page.name) && !docs(name.to_str().unwrap()) {
         return Err("the book has nothing outside of docs: name it without a link".into());
     }
+    let contents = page.name == "docs/SUMMARY.md";
+    if docs(&page.name) && name.ends_with("README.md") && !contents {
+        return Err("mdBook calls that page index: give it another name".into());
+    }
     let Some(anchor) = anchor else { return Ok(()) };
     let anchors = Page::named(name.to_str().unwrap()).anchors();
     if anchors.iter().any(|other| other == anchor) {

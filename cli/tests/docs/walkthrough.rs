@@ -148,7 +148,7 @@ fn without_numbers(word: &str) -> String {
 /// The boot script that needs no device, over whatever connects it.
 #[test]
 fn the_cookbooks_script_proves_its_guest_once() {
-    let page = Page::named("docs/cookbook/README.md");
+    let page = Page::named("docs/COOKBOOK.md");
     let script = page.blocks().into_iter().find(|block| block.text.starts_with("#!/bin/sh\n")).unwrap();
     let steps = [
         "castra up --listen tcp:127.0.0.1:0",
