@@ -82,7 +82,7 @@ fn a_storm_of_refusals_is_one_line_and_grave_lines_stand_out() {
     scratch
         .write("logs/broker.log", &[line(1, "broker started"), storm, line(59, "broker stopping")].concat());
     let folded = scratch.run(&["logs", "--fold"]).stdout;
-    let more = "    … and 39 more like it, until 2026-01-02T03:04:49.000Z\n";
+    let more = "    ... and 39 more like it, until 2026-01-02T03:04:49.000Z\n";
     assert_eq!(
         folded,
         [line(1, "broker started"), refused(10), more.into(), line(59, "broker stopping")].concat()

@@ -110,6 +110,15 @@ fn every_shell_has_a_script_and_every_command_a_page() {
 }
 
 #[test]
+fn a_configuration_file_that_nobody_wrote_is_no_mistake_and_one_that_was_named_is() {
+    let scratch = Scratch::new();
+    let ran = scratch.run(&["config", "check"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("there is no") && ran.stderr.contains("castra.toml"), "{}", ran.stderr);
+    assert_eq!(scratch.run(&["config", "check", "/nowhere/castra.toml"]).code, Some(2));
+}
+
+#[test]
 fn the_version_says_which_formats_are_spoken() {
     let ran = Scratch::new().run(&["version", "--json"]);
     let version: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();

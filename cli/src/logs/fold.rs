@@ -43,7 +43,7 @@ impl Last {
     pub(super) fn lines(self) -> impl Iterator<Item = String> {
         self.lines.into_iter().flat_map(|line| {
             let more = (line.more > 0)
-                .then(|| format!("    … and {} more like it, until {}", line.more, line.until));
+                .then(|| format!("    ... and {} more like it, until {}", line.more, line.until));
             [Some(line.text), more].into_iter().flatten()
         })
     }
@@ -88,7 +88,7 @@ mod tests {
     fn lines_that_say_the_same_are_shown_once_with_their_number() {
         let lines: Vec<String> = (0..5).map(|n| format!("T{n} {REFUSED}127.0.0.1:5000{n}")).collect();
         let folded = shown(10, true, &lines);
-        assert_eq!(folded, [lines[0].clone(), "    … and 4 more like it, until T4".into()]);
+        assert_eq!(folded, [lines[0].clone(), "    ... and 4 more like it, until T4".into()]);
         assert_eq!(shown(10, false, &lines), lines);
     }
 
@@ -97,7 +97,7 @@ mod tests {
         let line = |at: u32, name: &str| format!("T{at} [host-broker] INFO verdict vm={name} age_ms={at}");
         let lines = [line(1, "web-1"), line(2, "web-2"), line(3, "web-2"), line(4, "web-1")];
         let folded = shown(10, true, &lines);
-        let more = "    … and 1 more like it, until T3".to_owned();
+        let more = "    ... and 1 more like it, until T3".to_owned();
         assert_eq!(folded, [lines[0].clone(), lines[1].clone(), more, lines[3].clone()]);
     }
 
