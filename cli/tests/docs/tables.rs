@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use castra_core::attach::ActionStatus;
 use castra_core::control::reply::ErrorCode;
 use castra_core::event::{Failure, LinkEnd, SessionEnd};
 use castra_core::status::{BrokerState, Reason, State, Warning};
 use serde::Serialize;
 
 use crate::common::Scratch;
-use crate::markdown::Page;
+use crate::markdown::{Page, root};
 
 /// The words of all variants. A variant that is new in the core stops this from compiling:
 /// add it here and to docs/STATES.md.
@@ -23,6 +24,15 @@ macro_rules! words {
 
 fn word(value: impl Serialize) -> String {
     serde_json::to_value(value).unwrap().as_str().unwrap().to_owned()
+}
+
+/// The words of a kind that other crates can't match whole, from its `as_str`.
+fn written(source: &str, kind: &str) -> BTreeSet<String> {
+    let source = std::fs::read_to_string(root().join("core/src").join(source)).unwrap();
+    let (_, body) = source.split_once(&format!("impl {kind} {{")).unwrap();
+    let (_, arms) = body.split_once("match self {").unwrap();
+    let (arms, _) = arms.split_once('}').unwrap();
+    arms.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// The first column, without its marks.
@@ -60,6 +70,11 @@ fn every_state_reason_and_code_of_the_program_has_its_row() {
         words!(LinkEnd: Unreachable Timeout Disconnected Silent Bye Protocol Stopping Finished)
     );
     assert_eq!(table("Errors of requests"), ErrorCode::ALL.into_iter().map(word).collect());
+    assert_eq!(table("Actions"), written("attach/record.rs", "ActionCode"));
+    assert_eq!(table("Attaching"), written("attach/wire.rs", "AttachErrorCode"));
+    for status in words!(ActionStatus: Ok Rejected Expired Preempted) {
+        assert!(page.text.contains(&format!("`{status}`")), "{status}");
+    }
 }
 
 #[test]
