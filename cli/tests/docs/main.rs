@@ -6,6 +6,7 @@
 mod commands;
 #[path = "../common/mod.rs"]
 mod common;
+mod demo;
 mod links;
 mod markdown;
 mod shell;

@@ -132,7 +132,7 @@ fn normal(lines: &[String]) -> Vec<String> {
     lines
 }
 
-fn without_numbers(word: &str) -> String {
+pub(crate) fn without_numbers(word: &str) -> String {
     let mut plain = String::new();
     for character in word.chars() {
         let number = character.is_ascii_digit() || character == '.' && plain.ends_with('#');
