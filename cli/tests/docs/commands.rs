@@ -8,7 +8,7 @@ use crate::shell;
 
 /// Commands and options that are being written elsewhere. Once one is there, it has to leave this list.
 const PENDING: [&[&str]; 4] =
-    [&["top"], &["support-bundle"], &["install-agent"], &["broker", "--metrics", "127.0.0.1:9090"]];
+    [&["top"], &["support-bundle"], &["install-agent"], &["broker", "--metrics", "127.0.0.1:9464"]];
 
 /// What stands before a command without being it.
 const BEFORE: [&str; 8] = ["sudo", "exec", "then", "do", "!", "else", "nohup", "time"];
@@ -56,6 +56,7 @@ fn a_wrong_command_a_wrong_option_and_a_wrong_value_are_found() {
 /// `--help` behind everything is only answered if all before it makes sense. It does not
 /// notice what is missing.
 fn taken(scratch: &Scratch, args: &[String]) -> Result<(), String> {
+    let args = if args.first().is_some_and(|first| first == "help") { &args[1..] } else { args };
     let is = |pending: &[&str]| {
         pending.iter().enumerate().all(|(at, word)| match at {
             0 => args.first().is_some_and(|first| first == word),
@@ -68,8 +69,7 @@ fn taken(scratch: &Scratch, args: &[String]) -> Result<(), String> {
     // What stands behind is another program's.
     let program = args.iter().position(|arg| arg == "--" || arg == "--exec").unwrap_or(args.len());
     let mut asked: Vec<&str> = args[..program].iter().map(String::as_str).collect();
-    // A word that is no option and no command would be a topic of help.
-    if asked.first() != Some(&"help") && asked != ["--version"] {
+    if asked != ["--version"] {
         asked.push("--help");
     }
     let ran = scratch.run(&asked);

@@ -5,7 +5,13 @@ use std::collections::BTreeSet;
 use crate::markdown::{Page, pages, root};
 
 /// Pages and pictures that are being written elsewhere. Once one is there, it has to leave this list.
-const PENDING: [&str; 4] = ["docs/OPERATIONS.md", "docs/METRICS.md", "docs/CLIENTS.md", "docs/RELEASING.md"];
+const PENDING: [&str; 5] = [
+    "docs/OPERATIONS.md",
+    "docs/METRICS.md",
+    "docs/CLIENTS.md",
+    "docs/RELEASING.md",
+    "docs/pictures/top.svg",
+];
 
 #[test]
 fn every_link_leads_to_a_file_and_a_heading_that_are_there() {
@@ -59,7 +65,7 @@ fn the_books_contents_name_every_page_once() {
     let there = pages.iter().map(|page| page.name.as_str());
     let mut there: BTreeSet<&str> =
         there.filter(|name| name.starts_with("docs/") && *name != "docs/SUMMARY.md").collect();
-    there.extend(PENDING);
+    there.extend(PENDING.iter().filter(|name| name.ends_with(".md")));
     assert_eq!(once, there);
 }
 
