@@ -76,6 +76,7 @@ impl Visit {
         bash.arg("script").current_dir(scratch.path().join("work")).env_clear().env("PATH", path);
         bash.env("CASTRA_STATE_DIR", scratch.path().join("state")).env("CASTRA_LISTEN", "tcp:127.0.0.1:0");
         bash.env("XDG_STATE_HOME", scratch.path().join("home")).stdin(Stdio::null()).process_group(0);
+        bash.env("XDG_RUNTIME_DIR", scratch.path());
         let output = scratch.path().join("output");
         bash.stdout(std::fs::File::create(&output).unwrap());
         let mut child = bash.spawn().unwrap();
