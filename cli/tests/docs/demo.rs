@@ -46,7 +46,8 @@ fn the_recorded_demo_tells_what_the_demo_tells() {
 
 /// The demo's chapters: what is told, and the lines below.
 fn chapters() -> Vec<Vec<String>> {
-    let mut demo = Scratch::new().command(&["demo", "--once"]);
+    let scratch = Scratch::new();
+    let mut demo = scratch.command(&["demo", "--once"]);
     let ran = common::run(demo.env("PATH", std::env::var("PATH").unwrap()));
     let mut chapters: Vec<Vec<String>> = Vec::new();
     for line in ran.stdout.lines().filter(|line| !line.is_empty()) {
