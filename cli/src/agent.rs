@@ -14,6 +14,7 @@ use castra_core::config::{AgentConfig, Identity};
 use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
+use castra_driver::supervisor::Supervisor;
 use zeroize::Zeroizing;
 
 use crate::args::{Agent, AgentOrder};
@@ -68,6 +69,8 @@ fn tell(cx: &mut Context, order: AgentOrder) -> Outcome {
 
 /// Is the agent.
 fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) -> Outcome {
+    // A single proof is over before a manager asks.
+    let supervisor = if args.once { Supervisor::none() } else { crate::run::supervisor(false)? };
     keep_memory_private();
     let around = Surroundings::real();
     let managers = environment::read(&args.managers.manager_url, &around)?;
@@ -117,7 +120,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
             say(format_args!("WARN {}", printable(warning)));
         }
     };
-    let ended = crate::run::agent::run(options, warn, |event| teller.tell(event));
+    let ended = crate::run::agent::run(options, &supervisor, warn, |event| teller.tell(event));
     teller.finish();
     ended?;
     Ok(Exit::Yes)
@@ -204,7 +207,7 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
         let tell = |event: &Event| {
             let _ = sender.send(Word::Event(Box::new(event.clone())));
         };
-        let ended = crate::run::agent::run(options, |_| {}, tell);
+        let ended = crate::run::agent::run(options, &Supervisor::none(), |_| {}, tell);
         let _ = sender.send(Word::End(ended.map(drop)));
     });
     let mut teller = Teller::start()?;
