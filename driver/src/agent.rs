@@ -34,7 +34,7 @@ use crate::threads::ThreadWork;
 const LAST_WRITES: Duration = Duration::from_secs(1);
 /// A service manager that waits for a session waits no longer: a machine must come up though
 /// its broker is away.
-pub const READY_BY: Duration = Duration::from_secs(10);
+pub const READY_BY: Duration = Duration::from_secs(5);
 /// How long the last lines of a recording may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
 

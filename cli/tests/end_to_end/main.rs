@@ -16,6 +16,7 @@ mod peers_agents;
 mod recordings;
 mod restore;
 mod service;
+mod supervised;
 mod support;
 mod terminals;
 mod tokens;
