@@ -320,12 +320,7 @@ fn socket(cx: &Context, name: &GuestName, around: &Surroundings<'_>) -> Result<O
 /// The first token there is: file, systemd credential, QEMU firmware entry, environment.
 fn token(file: Option<&Path>, around: &Surroundings<'_>) -> Result<Option<Key>, Failure> {
     if let Some(path) = file {
-        let text = read(path)
-            .map_err(|error| Failure::io(format_args!("can't read the token in {}", shown(path)), &error))?;
-        if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
-            say(format_args!("warning: others may read {0}: chmod 600 {0}", shown(path)));
-        }
-        return key(&text, &shown(path)).map(Some);
+        return key_in(path).map(Some);
     }
     let credential = (around.env)("CREDENTIALS_DIRECTORY").map(|dir| PathBuf::from(dir).join("castra.token"));
     for path in credential.into_iter().chain([PathBuf::from(FIRMWARE_TOKEN)]) {
@@ -345,6 +340,16 @@ fn token(file: Option<&Path>, around: &Surroundings<'_>) -> Result<Option<Key>, 
         }
         None => Ok(None),
     }
+}
+
+/// The token in a file, which should be nobody else's to read.
+pub(crate) fn key_in(path: &Path) -> Result<Key, Failure> {
+    let text = read(path)
+        .map_err(|error| Failure::io(format_args!("can't read the token in {}", shown(path)), &error))?;
+    if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+        say(format_args!("warning: others may read {0}: chmod 600 {0}", shown(path)));
+    }
+    key(&text, &shown(path))
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {

@@ -37,7 +37,7 @@ fn installed(world: &World) -> Vec<PathBuf> {
     paths
 }
 
-fn analyze(world: &World, args: &[&str]) -> Option<(i32, String)> {
+pub(crate) fn analyze(world: &World, args: &[&str]) -> Option<(i32, String)> {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         let required = std::env::var_os("CASTRA_SYSTEMD").is_some_and(|value| value == "required");
         assert!(!required, "there is no systemd-analyze");
