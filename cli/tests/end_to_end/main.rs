@@ -13,6 +13,7 @@ mod liveness;
 mod misbehaviour;
 mod peers;
 mod peers_agents;
+mod real_systemd;
 mod recordings;
 mod restore;
 mod service;
