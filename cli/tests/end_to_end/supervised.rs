@@ -215,6 +215,11 @@ fn what_is_no_listening_socket_is_refused_with_its_name() {
     command.env("WATCHDOG_USEC", "soon");
     let ran = started(&manager, command).finish(PATIENCE);
     assert!(ran.code == 2 && ran.err.contains("WATCHDOG_USEC"), "{ran:?}");
+    // Where nobody can keep anything, it serves, and says so.
+    let alone = world.broker(&["--keep-listeners"]);
+    alone.process.err.after(0, "no service manager is there", PATIENCE);
+    ended(alone.process);
+    assert!(!world.state().join("control.sock").exists());
 }
 
 #[test]

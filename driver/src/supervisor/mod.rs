@@ -26,12 +26,13 @@ use notify::Notify;
 use passed::Passed;
 
 /// What the manager tells this process alone: its children would speak in its name.
-pub const VARIABLES: [&str; 7] = [
+pub const VARIABLES: [&str; 8] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
     "LISTEN_FDS",
     "LISTEN_PID",
+    "LISTEN_PIDFDID",
     "LISTEN_FDNAMES",
     "FDSTORE",
 ];
@@ -175,9 +176,13 @@ impl Supervisor {
         }
     }
 
-    /// A reload begins. `monotonic`: that clock, now.
+    /// A reload begins. `monotonic`: that clock, now. Before it is ready it can't be ready
+    /// again, so nothing is said then.
     pub(crate) fn reloading(&self, monotonic: Duration) {
         let mut told = self.told.borrow_mut();
+        if !told.ready {
+            return;
+        }
         told.reloads = told.reloads.saturating_add(1);
         let mut text = "RELOADING=1\nMONOTONIC_USEC=".to_owned();
         // A String takes everything.
@@ -188,7 +193,10 @@ impl Supervisor {
     /// One of them is over.
     pub(crate) fn reloaded(&self, well: bool) {
         let mut told = self.told.borrow_mut();
-        told.reloads = told.reloads.saturating_sub(1);
+        if told.reloads == 0 {
+            return;
+        }
+        told.reloads -= 1;
         if told.reloads == 0 && !told.stopping {
             let failed = if well { "" } else { " (the last reload failed: see the log)" };
             let text = format!("READY=1\nSTATUS={}{failed}", told.status);

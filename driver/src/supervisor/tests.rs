@@ -9,9 +9,38 @@ use castra_core::time::Time;
 
 use super::*;
 
+/// Listens at `path`, as one of the manager's store does.
+fn kept(path: &Path) -> Passed {
+    let fd = std::os::unix::net::UnixListener::bind(path).expect("a socket").into();
+    let name = format!("kept-unix={}", path.display());
+    Passed { fd, name, at: passed::At::Unix(Some(path.to_owned())) }
+}
+
+#[test]
+fn a_listener_that_was_kept_is_used_as_long_as_its_file_leads_to_it() {
+    let manager = Manager::new(&[]);
+    let supervisor = manager.supervisor().expect("a manager");
+    let [here, gone, unwanted] = ["here", "gone", "unwanted"].map(|name| manager.directory.path().join(name));
+    supervisor.passed.borrow_mut().extend([&here, &gone, &unwanted].map(|path| kept(path)));
+    std::fs::remove_file(&gone).expect("a socket");
+    let mut warnings = Vec::new();
+    let mut listen = |path: &Path| {
+        let address = format!("unix:{}", path.display()).parse().expect("an address");
+        supervisor.listen_on(&address, &mut warnings).expect("a listener")
+    };
+    let bound = [listen(&here), listen(&gone)];
+    assert!(bound.iter().all(|bound| bound.path.is_none()), "their files stay for the next one");
+    let name = |path: &Path| format!("FDNAME=kept-unix={}", path.display());
+    let again = [format!("FDSTOREREMOVE=1\n{}", name(&gone)), format!("FDSTORE=1\n{}", name(&gone))];
+    assert_eq!(manager.heard(), again);
+    supervisor.let_go(&mut warnings);
+    assert_eq!(manager.heard(), [format!("FDSTOREREMOVE=1\n{}", name(&unwanted))]);
+    assert!(!unwanted.exists() && here.exists() && gone.exists() && warnings.is_empty(), "{warnings:?}");
+}
+
 /// A manager's socket, and what it tells a process.
 struct Manager {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     socket: UnixDatagram,
     variables: Vec<(&'static str, OsString)>,
 }
@@ -24,7 +53,7 @@ impl Manager {
         socket.set_nonblocking(true).expect("a mode");
         let mut all = vec![("NOTIFY_SOCKET", path.into_os_string())];
         all.extend(variables.iter().map(|(name, value)| (*name, value.into())));
-        Self { _directory: directory, socket, variables: all }
+        Self { directory, socket, variables: all }
     }
 
     fn supervisor(&self) -> Result<Supervisor, SupervisorError> {
@@ -52,6 +81,9 @@ fn at(millis: u64) -> Time {
 fn the_manager_hears_that_it_serves_reloads_and_stops_in_this_order_and_on_one_line() {
     let manager = Manager::new(&[]);
     let supervisor = manager.supervisor().expect("a manager");
+    supervisor.reloading(Duration::from_micros(16));
+    supervisor.reloaded(true);
+    assert_eq!(manager.heard().len(), 0, "it would be taken for ready");
     supervisor.ready("serving on tcp:127.0.0.1:7070\nSTOPPING=1");
     assert_eq!(manager.heard(), ["READY=1\nSTATUS=serving on tcp:127.0.0.1:7070\\u{a}STOPPING=1"]);
     supervisor.reloading(Duration::from_micros(17));
