@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::doctor::Doctor;
 use crate::duration::parse as duration;
 use crate::help;
+use crate::install_agent::InstallAgent;
 use crate::man::Manual;
 use crate::peer_args::{Inbox, Peer, Peers, TakePeers};
 use crate::peer_help;
@@ -145,6 +146,9 @@ pub(crate) enum Command {
     /// Be a guest's agent, or tell the one that runs here something
     #[command(long_about = help::AGENT)]
     Agent(Agent),
+    /// Print what a guest has to be given to have an agent: for cloud-init, systemd, OpenRC or a plain sh
+    #[command(long_about = help::INSTALL_AGENT)]
+    InstallAgent(InstallAgent),
     /// Run a recording of a broker or an agent again, and compare
     #[command(long_about = help::REPLAY)]
     Replay(Replay),
