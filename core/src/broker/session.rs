@@ -50,7 +50,7 @@ pub(crate) struct Rare {
     /// The challenge that decides a conflict, outside the usual limit.
     pub(super) conflict: Option<Challenge>,
     /// Challenges before the newest that may still be answered.
-    pub(super) older: [Option<Challenge>; 3],
+    pub(super) older: [Option<Challenge>; CHALLENGES as usize - 1],
     pub(super) late_answered: Option<Time>,
     /// Serial: the session ends then, unless a new `ok` comes before.
     pub(super) reset_by: Option<Time>,
@@ -58,8 +58,13 @@ pub(crate) struct Rare {
     pub(super) topics: Vec<String>,
 }
 
-static NOTHING: Rare =
-    Rare { conflict: None, older: [None; 3], late_answered: None, reset_by: None, topics: Vec::new() };
+static NOTHING: Rare = Rare {
+    conflict: None,
+    older: [None; CHALLENGES as usize - 1],
+    late_answered: None,
+    reset_by: None,
+    topics: Vec::new(),
+};
 
 /// What tags the frames of a keyed session, and how many there were each way.
 #[derive(Clone, Debug)]
@@ -76,6 +81,9 @@ pub(crate) struct Challenge {
     pub(super) nonce: Nonce,
     pub(super) sent_at: Time,
 }
+
+/// Unanswered challenges that are kept, the one that decides a conflict apart.
+const CHALLENGES: u32 = 4;
 
 /// Wrong proofs in a row that end a session.
 const STRIKES: u8 = 3;
@@ -126,8 +134,20 @@ impl Session {
         let silence = if self.legacy { config.legacy_heartbeat_timeout } else { cx.linger };
         let slow = link.blocked_since.map(|since| since + config.window);
         // While a serial stream shakes hands again, keepalives wait.
-        let challenge = link.in_frames().then_some(self.next_challenge);
+        let challenge = link.in_frames().then(|| self.challenge_due(config.window));
         [self.frame_by, slow, challenge].into_iter().flatten().fold(self.heard + silence, Time::min)
+    }
+
+    /// When it is challenged again. As long as two challenges have no answer, the next one waits
+    /// for a quarter of the window after the last: what is forgotten then is hardly worth an
+    /// answer, and one counts however many intervals it is under way.
+    pub(crate) fn challenge_due(&self, window: Duration) -> Time {
+        match &self.newest {
+            Some(newest) if self.rare().older.iter().any(Option::is_some) => {
+                self.next_challenge.max(newest.sent_at + window / CHALLENGES)
+            }
+            _ => self.next_challenge,
+        }
     }
 
     pub(crate) fn rare(&self) -> &Rare {
@@ -378,7 +398,7 @@ impl Links {
             return self.end_session_with_bye(cx, guests, conn, end);
         }
         let row = session.row;
-        if (session.at_once || session.next_challenge <= now) && link.in_frames() {
+        if (session.at_once || session.challenge_due(config.window) <= now) && link.in_frames() {
             self.challenge_and_keep(cx, conn);
             if let Some(link) = self.table.get_mut(conn)
                 && let Some(session) = &mut link.session

@@ -335,3 +335,23 @@ fn a_glance_agrees_with_the_status_document_at_every_moment() {
     world.check();
     assert_eq!(world.broker.glances(world.now).count(), 2);
 }
+
+#[test]
+fn a_guest_that_is_further_away_than_four_intervals_stays_reachable() {
+    // Each answer is under way for seven intervals: there are always more than four of them.
+    let (interval, away) = (ms(500), 7);
+    let mut world = World::new(|config| (config.window, config.interval) = (ms(10_000), interval));
+    let conn = world.join("far");
+    let mut under_way: Vec<(usize, String)> = vec![];
+    for step in 0..400 {
+        world.advance(interval / 4);
+        while let Some(answer) = world.answer_to_challenge(conn) {
+            under_way.push((step + 4 * away, answer));
+        }
+        while under_way.first().is_some_and(|(there, _)| *there <= step) {
+            world.send(conn, &under_way.remove(0).1);
+        }
+        assert_eq!(world.verdict("far"), REACHABLE, "after {step} quarters of an interval");
+    }
+    assert_eq!(world.broker.statistics().late_proofs, 0);
+}
