@@ -72,6 +72,16 @@ pub(crate) fn age_or_never(millis: Option<u64>) -> String {
     millis.map_or_else(|| "-".into(), age)
 }
 
+/// A round-trip time in at most six columns, rounded down: `312us`, `1.2ms`, `87ms`, `2.5s`.
+pub(crate) fn micros(micros: u64) -> String {
+    match micros {
+        0..1000 => format!("{micros}us"),
+        1000..10_000 => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
+        10_000..1_000_000 => format!("{}ms", micros / 1000),
+        _ => age(micros / 1000),
+    }
+}
+
 /// Milliseconds, as the protocol counts.
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)

@@ -48,6 +48,7 @@ mod term_args;
 mod term_help;
 mod terminals_holder;
 mod token;
+mod tui;
 mod up;
 mod version;
 mod wait;
