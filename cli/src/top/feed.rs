@@ -74,9 +74,8 @@ fn look_at(client: &mut Client, ask: PageAsk) -> Result<PageAnswer, ClientError>
         params["since"] = json!(since);
     }
     let events = asked(client, "events", params, |reply| reply.parse::<Events>())?;
-    let peers = asked(client, "list_peers", json!({"name": guest}), |reply| {
-        Ok(reply.parse::<PeersListed>()?.peers)
-    })?;
+    let peers =
+        asked(client, "list_peers", json!({"name": guest}), |reply| Ok(reply.parse::<PeersListed>()?.peers))?;
     let attachment = if ask.attachment {
         Some(asked(client, "attachments", json!({}), |reply| {
             let Attachments { attachments } = reply.parse()?;

@@ -111,4 +111,3 @@ pub(crate) enum Effect {
     /// End.
     End(End),
 }
-
