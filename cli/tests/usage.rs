@@ -49,7 +49,7 @@ fn a_short_window_is_refused_with_the_rule() {
 fn help_is_asked_for_and_so_it_is_a_success() {
     let scratch = Scratch::new();
     for command in
-        ["status", "wait", "ping", "events", "logs", "up", "down", "broker", "agent", "demo", "sim"]
+        ["status", "top", "wait", "ping", "events", "logs", "up", "down", "broker", "agent", "demo", "sim"]
     {
         let ran = scratch.run(&[command, "--help"]);
         assert_eq!(ran.code, Some(0));

@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_long_name_is_shown_before_a_wide_bar() {
-        assert_eq!(fitting(100, 30)[0], (Name, 18));
+        assert_eq!(fitting(100, 30)[0], (Name, 22));
         assert_eq!(fitting(200, 30)[0], (Name, 30));
     }
 }

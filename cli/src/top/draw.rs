@@ -33,15 +33,15 @@ const KEYS: [(&str, &str); 13] = [
     ("Enter", "look at the guest that is selected; Esc comes back"),
     ("/", "only guests with a text; Enter keeps it, Esc ends it"),
     ("f", "only waiting, only reachable, all again"),
-    ("s, S, r", "sort by the next column, the one before, the other way round"),
+    ("s, S, r", "sort by the next column, the one before, in reverse"),
     ("Esc", "no filter; back"),
     ("Tab, Right, Left", "of one guest: sessions, peers, terminals, events alone"),
     ("u", "of one guest: ask for its terminals again"),
     (": then Tab", "complete a command or a name"),
     (": then Up, Down", "earlier commands"),
     ("q, Ctrl-C", "leave"),
-    ("AGE/OF, WINDOW", "age of its newest proof against the window; over it a guest is not reachable"),
-    ("FLAPS", "how often it stopped being reachable, as far back as the broker remembers"),
+    ("AGE/OF, WINDOW", "age of its newest proof against the window it has to be in"),
+    ("FLAPS", "how often it stopped being reachable, in the newest 8192 events"),
 ];
 
 /// Draws all of it, and notes how far one can move.
@@ -229,20 +229,28 @@ pub(super) fn verdict(look: Look, now: &Now) -> Style {
 }
 
 fn help(state: &mut State, width: usize, room: usize) -> Vec<Line<'static>> {
-    let commands = ENTRIES.iter().map(|entry| (entry.usage, entry.meaning));
-    let wide = commands.clone().chain(KEYS).map(|(usage, _)| usage.len()).max().unwrap_or(0) + 2;
-    let mut rows = vec![];
-    for (usage, meaning) in KEYS.into_iter().chain(commands) {
-        if wide + meaning.len() <= width {
-            rows.push(Line::raw(format!("{usage:wide$}{meaning}")));
-        } else {
-            rows.push(Line::raw(usage));
-            rows.extend(wrap(meaning, width, "    ").into_iter().map(Line::raw));
-        }
-    }
+    let commands: Vec<_> = ENTRIES.iter().map(|entry| (entry.usage, entry.meaning)).collect();
+    let mut rows = listed(&KEYS, width);
+    rows.push(Line::default());
+    rows.extend(listed(&commands, width));
     let room = room.saturating_sub(1);
     state.reach = (rows.len().saturating_sub(room), room.max(1));
     state.scroll = state.scroll.min(state.reach.0);
     let shown = rows.into_iter().skip(state.scroll).take(room);
     std::iter::once(title("KEYS AND COMMANDS", width)).chain(shown).collect()
+}
+
+/// What is said, and what it means; below it where there is no room beside it.
+fn listed(entries: &[(&str, &str)], width: usize) -> Vec<Line<'static>> {
+    let wide = entries.iter().map(|(said, _)| said.len()).max().unwrap_or(0) + 2;
+    let mut rows = vec![];
+    for (said, meaning) in entries {
+        if wide + meaning.len() <= width {
+            rows.push(Line::raw(format!("{said:wide$}{meaning}")));
+        } else {
+            rows.push(Line::raw((*said).to_owned()));
+            rows.extend(wrap(meaning, width, "    ").into_iter().map(Line::raw));
+        }
+    }
+    rows
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use castra_core::event::{Event, Level};
+use castra_core::id::Epoch;
 use castra_core::status::{GuestStatus, State as Verdict};
 use castra_core::time::WallTime;
 use ratatui::style::Color;
@@ -84,7 +85,7 @@ fn header(row: &Row, now: &Now, state: &State, look: Look, width: usize) -> Vec<
     let mut rows = vec![beside(first, "", width), evidence(status, now, look, width)];
     let session = match now.session {
         Some(session) => {
-            let epoch = status.epoch.map_or_else(String::new, |epoch| format!(" {epoch}"));
+            let epoch = status.epoch.map_or_else(String::new, |epoch| format!(" {}", session_id(epoch)));
             let begun = state.wall.unix_millis().saturating_sub_unsigned(session);
             let since = clock(WallTime::from_unix_millis(begun), state.wall);
             format!("session{epoch} since {since} ({}) over {}", age(session), via(status))
@@ -120,8 +121,7 @@ fn evidence(status: &GuestStatus, now: &Now, look: Look, width: usize) -> Line<'
             spans.push(Span::raw(format!("  asked every {}", span(interval))));
         }
     }
-    // The bar is no ASCII, but what stands before it is short.
-    Line::from(spans)
+    beside(spans, "", width)
 }
 
 fn attachment(page: Option<&Page>) -> String {
@@ -142,6 +142,11 @@ fn attachment(page: Option<&Page>) -> String {
         }
     };
     format!("attachment {text}")
+}
+
+/// As the log calls it.
+fn session_id(epoch: Epoch) -> String {
+    format!("sess-{}-{}", epoch.incarnation(), epoch.counter())
 }
 
 fn dash(text: String) -> String {
@@ -168,7 +173,7 @@ impl Parts<'_> {
     /// The one that there is, and those that ended, newest first.
     fn sessions(&self) -> Drawn {
         let open = self.now.session.map(|session| {
-            let epoch = self.row.status.epoch.map_or_else(|| "-".into(), |epoch| epoch.to_string());
+            let epoch = self.row.status.epoch.map_or_else(|| "-".into(), session_id);
             [epoch, "now".into(), age(session), "open".into()]
         });
         let ended: Vec<_> = self
@@ -176,7 +181,7 @@ impl Parts<'_> {
             .ended()
             .map(|ended| {
                 let at = clock(ended.at, self.state.wall);
-                [ended.epoch.to_string(), at, age(ended.lasted_ms), ended.reason.to_string()]
+                [session_id(ended.epoch), at, age(ended.lasted_ms), ended.reason.to_string()]
             })
             .collect();
         let head = format!("SESSIONS {} ended", ended.len());

@@ -11,6 +11,8 @@ pub(crate) mod line;
 pub(crate) mod notice;
 pub(crate) mod paint;
 pub(crate) mod screen;
+#[cfg(test)]
+pub(crate) mod svg;
 pub(crate) mod text;
 
 use std::sync::mpsc::{Receiver, Sender, channel};

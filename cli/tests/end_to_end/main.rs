@@ -19,4 +19,5 @@ mod service;
 mod support;
 mod terminals;
 mod tokens;
+mod top;
 mod transports;
