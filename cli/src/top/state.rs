@@ -291,7 +291,7 @@ impl State {
 
     /// Asks for its terminals, if it says that it serves some. Not again and again:
     /// each time is an event of the guest's own.
-    pub(super) fn want_terminals(&mut self) -> Vec<Effect> {
+    pub(super) fn want_terminals(&self) -> Vec<Effect> {
         let Some(page) = &self.page else { return vec![] };
         let serves = self.table.get(&page.name).is_some_and(|row| {
             row.status.reachable

@@ -32,7 +32,7 @@ fn row_says(terminal: &Terminal, guest: &str, words: &str) -> String {
 fn guests_come_stop_die_and_are_looked_at_filtered_and_resized() {
     let world = World::new();
     let broker = world.broker(&["--window", "3s", "--interval", "1s", "--guest", "never"]);
-    let mut dying = world.agent("dying", broker.address(), &[]);
+    let dying = world.agent("dying", broker.address(), &[]);
     let stopping = world.agent("stopping", broker.address(), &[]);
     let mut leaving = world.agent("leaving", broker.address(), &[]);
     world.wait(&["dying", "stopping", "leaving"], "reachable");
