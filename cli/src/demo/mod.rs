@@ -1,6 +1,8 @@
 //! `castra demo`: a true story in a temporary directory.
 
 mod cast;
+#[cfg(test)]
+mod picture_tests;
 mod stage;
 
 use std::time::{Duration, Instant};
