@@ -112,6 +112,12 @@ mod tests {
     }
 
     #[test]
+    fn a_round_trip_takes_six_columns_at_most() {
+        let written = [0, 999, 1000, 9999, 10_000, 999_999, 1_000_000, 75_000_000].map(micros);
+        assert_eq!(written, ["0us", "999us", "1.0ms", "9.9ms", "10ms", "999ms", "1.0s", "1m15s"]);
+    }
+
+    #[test]
     fn a_duration_without_unit_or_sense_is_refused_with_advice() {
         assert_eq!(parse("15").unwrap_err(), "say the unit: 15s, 15ms or 15m");
         for text in

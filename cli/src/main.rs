@@ -49,6 +49,7 @@ mod term_help;
 mod terminals_holder;
 mod token;
 mod top;
+mod top_help;
 mod tui;
 mod up;
 mod version;

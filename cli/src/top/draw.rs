@@ -143,12 +143,17 @@ fn second(state: &State, look: Look, width: usize) -> Line<'static> {
         spans.push(Span::raw(": nobody can tell how they are"));
     } else {
         let [reachable, waiting, _] = state.table.tally();
+        let asking = state.asking();
+        let reachable = reachable.saturating_sub(asking);
         for (before, count, verdict) in
             [(": ", reachable, Verdict::Reachable), (", ", waiting, Verdict::Waiting)]
         {
             spans.push(Span::raw(before));
             let style = if count > 0 { look.paint.verdict(verdict) } else { Style::new() };
             spans.push(Span::styled(format!("{count} {verdict}"), style));
+        }
+        if asking > 0 {
+            spans.push(Span::styled(format!(", {asking} asking"), BOLD));
         }
     }
     let mut wishes = vec![];

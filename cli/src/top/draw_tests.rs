@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use castra_core::attach::wire::AttachError;
+use castra_core::attach::{Route, Stage};
+use castra_core::control::attach::AttachmentRow;
+use castra_core::status::Reason;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -10,12 +14,12 @@ use ratatui::crossterm::event::KeyCode;
 use ratatui::style::Color;
 
 use super::draw::draw;
+use super::inputs::Input;
 use super::look::Look;
 use super::state::State;
-use super::state_tests::{answer, later, looked_at, new, offline, online, press, waiting, write};
-use castra_core::status::Reason;
-
-use super::inputs::Input;
+use super::state_tests::{
+    answer, later, looked_at, name, new, offline, online, press, reachable, waiting, write,
+};
 
 /// In colours, with Unicode.
 pub(super) fn rich() -> Look {
@@ -98,6 +102,37 @@ fn a_guest_is_shown_with_its_history_at_every_size() {
 }
 
 #[test]
+fn a_guest_is_shown_with_its_session_its_terminals_and_its_attachment() {
+    let mut state = looked_at();
+    state.apply(Input::Answer(Box::new(answer(vec![reachable("web-2", 700)], false))));
+    let now = state.now;
+    let page = state.page.as_mut().unwrap();
+    page.attachment = Some(Ok(Some(AttachmentRow {
+        guest: name("web-2"),
+        session_id: "s-1".parse().unwrap(),
+        private_beach_id: "b".parse().unwrap(),
+        manager_url: "http://127.0.0.1:7171".parse().unwrap(),
+        handshake_id: None,
+        stage: Stage::Attached,
+        route: Some(Route::Http),
+        code_expires_in_ms: None,
+        lease_expires_in_ms: Some(29_400),
+        last_poll_age_ms: Some(812),
+        queued: 3,
+        attempt: None,
+        failure_count: None,
+        last_attempt_age_ms: None,
+        next_retry_ms: None,
+        last_error: Some(AttachError { code: "http_500".into(), message: "\u{1b}]0;x\u{7}".into() }),
+    })));
+    let terminal =
+        |name: &str, state: &str| [name, state, "80x24", "you", "1", "3m12s", "make -j4"].map(str::to_owned);
+    let rows = (1..=6).map(|number| terminal(&format!("web-2/build-{number}"), "running")).collect();
+    page.terminals = Some((Ok(rows), now));
+    is_as_approved("guest-100x30", &mut state, rich(), 100, 30);
+}
+
+#[test]
 fn a_proof_that_is_too_old_is_no_longer_called_one() {
     let mut state = online();
     later(&mut state, Duration::from_millis(10_201));
@@ -105,6 +140,8 @@ fn a_proof_that_is_too_old_is_no_longer_called_one() {
     let row = |name: &str| shown.lines().find(|line| line.contains(name)).unwrap();
     assert!(row("devbox").contains("? asking") && row("devbox").contains("15s/15s"), "{shown}");
     assert!(row("builder").contains("* reachable"), "{shown}");
+    // devbox, and the one with a long name.
+    assert!(shown.contains("9 guests: 2 reachable, 5 waiting, 2 asking"), "{shown}");
 }
 
 #[test]

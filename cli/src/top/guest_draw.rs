@@ -16,7 +16,6 @@ use super::look::Look;
 use super::state::State;
 use super::table::{Now, Row};
 use crate::duration::{age, age_or_never, format, micros, millis};
-use crate::output::printable;
 use crate::render::aligned;
 use crate::term::list::HEADER as TERMINALS;
 use crate::tui::paint::{BOLD, title};
@@ -102,7 +101,8 @@ fn header(row: &Row, now: &Now, state: &State, look: Look, width: usize) -> Vec<
     let abilities: Vec<&str> = status.capabilities.iter().collect();
     let boot = status.boot.map_or_else(String::new, |boot| format!("boot {boot}  "));
     rows.push(Line::raw(fit(&format!("{boot}can {}", dash(abilities.join(" "))), width)));
-    rows.push(Line::raw(fit(&attachment(state.page.as_ref()), width)));
+    let attachment = wrap(&attachment(state.page.as_ref()), width, "");
+    rows.extend(attachment.into_iter().take(2).map(Line::raw));
     rows
 }
 
@@ -127,17 +127,16 @@ fn evidence(status: &GuestStatus, now: &Now, look: Look, width: usize) -> Line<'
 fn attachment(page: Option<&Page>) -> String {
     let text = match page.and_then(|page| page.attachment.as_ref()) {
         None => "...".into(),
-        Some(Err(why)) => format!("unknown: {}", printable(why)),
+        Some(Err(why)) => format!("unknown: {why}"),
         Some(Ok(None)) => "none".into(),
         Some(Ok(Some(row))) => {
             let route = row.route.map_or("no route", |route| route.as_str());
             let error = row.last_error.as_ref();
-            let error = error.map_or_else(String::new, |error| {
-                format!(", last error {}: {}", printable(&error.code), printable(&error.message))
-            });
+            let error = error
+                .map_or_else(String::new, |error| format!(", last error {}: {}", error.code, error.message));
             let lease =
                 row.lease_expires_in_ms.map_or_else(String::new, |left| format!(", lease {}", age(left)));
-            let (stage, url) = (row.stage.as_str(), printable(&row.manager_url.to_string()));
+            let (stage, url) = (row.stage.as_str(), &row.manager_url);
             format!("{stage} to {url} ({route}{lease}), {} actions wait{error}", row.queued)
         }
     };
@@ -196,7 +195,7 @@ impl Parts<'_> {
     fn peers(&self) -> Drawn {
         let (head, lines) = match &self.page.peers {
             None => ("PEERS".into(), vec!["...".into()]),
-            Some(Err(why)) => ("PEERS".into(), vec![printable(why)]),
+            Some(Err(why)) => ("PEERS".into(), wrap(why, self.width, "")),
             Some(Ok(peers)) if peers.is_empty() => ("PEERS 0".into(), vec!["none: :peer NAME NAME".into()]),
             Some(Ok(peers)) => {
                 let is_told = self.state.absent().is_none();
@@ -227,7 +226,7 @@ impl Parts<'_> {
         let (head, lines) = match &self.page.terminals {
             None if serves => ("TERMINALS".into(), vec!["not told: u asks".into()]),
             None => ("TERMINALS".into(), vec!["it serves none".into()]),
-            Some((Err(why), _)) => ("TERMINALS".into(), vec![printable(why)]),
+            Some((Err(why), _)) => ("TERMINALS".into(), wrap(why, self.width, "")),
             Some((Ok(rows), at)) => {
                 let since = age(millis(self.state.now.saturating_duration_since(*at)));
                 let head = format!("TERMINALS {} (told {since} ago; u asks again)", rows.len());

@@ -280,6 +280,14 @@ impl State {
         self.offset
     }
 
+    /// How many on the screen were called reachable, and no longer are until the next
+    /// answer. What is off the screen is asked for too seldom to tell by its age; an event
+    /// tells of it.
+    pub(crate) fn asking(&self) -> usize {
+        let rows = self.shown.iter().filter_map(|name| self.table.get(name));
+        rows.filter(|row| row.now(self.now, self.absent()).state.is_none()).count()
+    }
+
     /// Looks at a guest.
     pub(super) fn look_at(&mut self, guest: GuestName) -> Vec<Effect> {
         self.view = View::Guest;
