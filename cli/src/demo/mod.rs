@@ -1,8 +1,6 @@
 //! `castra demo`: a true story in a temporary directory.
 
 mod cast;
-#[cfg(test)]
-mod picture_tests;
 mod stage;
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Screens as a picture: their cells as SVG, the same bytes for the same screens.
+//! A screen as a picture: its cells as SVG, the same bytes for the same screen.
 
 use std::fmt::Write;
 
@@ -27,50 +27,21 @@ text { font: 14px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; 
 
 /// Draws `screen` in a window called `title`; `label` is for who does not see it.
 pub(crate) fn svg(screen: &Buffer, title: &str, label: &str) -> String {
-    let mut out = window(screen, "", title, label);
+    let mut out = window(screen, title, label);
     for y in 0..screen.area.height {
         row(&mut out, screen, y);
     }
     out + "</svg>\n"
 }
 
-/// Draws `screens` of one size, each for so many `seconds`, round and round. Where
-/// nothing moves, only the one `still` is seen.
-pub(crate) fn animated(screens: &[Buffer], seconds: f32, still: usize, title: &str, label: &str) -> String {
-    let Some(first) = screens.first() else { return String::new() };
-    let count = u16::try_from(screens.len()).map_or(1.0, f32::from);
-    let (whole, share) = (seconds * count, 100.0 / count);
-    let mut style = format!(
-        "@keyframes scene {{ 0%, {share:.3}% {{ visibility: visible; }} {:.3}%, 100% {{ visibility: hidden; }} }}\n\
-         .scene {{ visibility: hidden; animation: scene {whole}s steps(1) infinite; }}\n\
-         .s{still} {{ visibility: visible; }}\n",
-        share + 0.001
-    );
-    for number in 0..screens.len() {
-        // All of them run from the beginning, each at another place of its round.
-        let delay = seconds * u16::try_from(number).map_or(0.0, f32::from) - whole;
-        let _ = writeln!(style, ".s{number} {{ animation-delay: {delay}s; }}");
-    }
-    style += "@media (prefers-reduced-motion: reduce) { .scene { animation: none; } }\n";
-    let mut out = window(first, &style, title, label);
-    for (number, screen) in screens.iter().enumerate() {
-        let _ = writeln!(out, "<g class=\"scene s{number}\">");
-        for y in 0..screen.area.height {
-            row(&mut out, screen, y);
-        }
-        out.push_str("</g>\n");
-    }
-    out + "</svg>\n"
-}
-
 /// All but what is in it.
-fn window(screen: &Buffer, style: &str, title: &str, label: &str) -> String {
+fn window(screen: &Buffer, title: &str, label: &str) -> String {
     let (columns, rows) = (screen.area.width, screen.area.height);
     let width = 2.0 * MARGIN + f32::from(columns) * CELL.0;
     let height = BAR + 2.0 * MARGIN + f32::from(rows) * CELL.1;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-         height=\"{height:.0}\" role=\"img\" aria-label=\"{}\">\n<style>\n{STYLE}{style}</style>\n",
+         height=\"{height:.0}\" role=\"img\" aria-label=\"{}\">\n<style>\n{STYLE}</style>\n",
         escape(label)
     );
     let edge = "<rect class=\"window\" x=\"0.5\" y=\"0.5\" rx=\"8\"";
