@@ -28,6 +28,8 @@ use crate::sim_args::Sim;
 use crate::term_args::{Hosted, Term, Terminals};
 use crate::term_help;
 use crate::terminals_holder::TerminalsHolder;
+use crate::top::Top;
+use crate::top_help;
 
 /// Tells the truth about guests: who is reachable now, since when, and if not, why not.
 #[derive(Parser, Debug)]
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     /// Who is reachable? Never blocks
     #[command(long_about = help::STATUS)]
     Status(Status),
+    /// All guests, live, on the whole terminal: sort, filter, look at one, give commands
+    #[command(long_about = top_help::TOP)]
+    Top(Top),
     /// Wait until guests are reachable, or no longer are
     #[command(long_about = help::WAIT)]
     Wait(Wait),

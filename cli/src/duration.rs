@@ -72,6 +72,16 @@ pub(crate) fn age_or_never(millis: Option<u64>) -> String {
     millis.map_or_else(|| "-".into(), age)
 }
 
+/// A round-trip time in at most six columns, rounded down: `312us`, `1.2ms`, `87ms`, `2.5s`.
+pub(crate) fn micros(micros: u64) -> String {
+    match micros {
+        0..1000 => format!("{micros}us"),
+        1000..10_000 => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
+        10_000..1_000_000 => format!("{}ms", micros / 1000),
+        _ => age(micros / 1000),
+    }
+}
+
 /// Milliseconds, as the protocol counts.
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
@@ -99,6 +109,12 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_round_trip_takes_six_columns_at_most() {
+        let written = [0, 999, 1000, 9999, 10_000, 999_999, 1_000_000, 75_000_000].map(micros);
+        assert_eq!(written, ["0us", "999us", "1.0ms", "9.9ms", "10ms", "999ms", "1.0s", "1m15s"]);
     }
 
     #[test]

@@ -49,6 +49,9 @@ mod term_args;
 mod term_help;
 mod terminals_holder;
 mod token;
+mod top;
+mod top_help;
+mod tui;
 mod up;
 mod version;
 mod wait;
@@ -139,6 +142,7 @@ fn trace() {
 fn dispatch(cx: &mut Context, command: Command) -> Outcome {
     match command {
         Command::Status(args) => status::run(cx, &args),
+        Command::Top(args) => top::run(cx, args),
         Command::Wait(args) => wait::run(cx, &args),
         Command::Console(args) => console::run(cx, &args),
         Command::Ping(args) => ping::run(cx, &args),

@@ -50,6 +50,7 @@ fn help_is_asked_for_and_so_it_is_a_success() {
     let scratch = Scratch::new();
     for command in [
         "status",
+        "top",
         "wait",
         "ping",
         "events",

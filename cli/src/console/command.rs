@@ -1,10 +1,11 @@
-//! The `:` commands: their words, their arguments, their completion. Pure.
+//! The `:` commands: their words and their arguments. Pure.
 
 use castra_core::control::reply::Target;
 use castra_core::id::GuestName;
 use castra_core::peers::TEXT_MAX;
 
 use crate::output::printable;
+use crate::tui::command::{Entry, TARGETS, cut, target};
 
 /// What a command line says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,34 +32,25 @@ pub(crate) enum Command {
     Quit,
 }
 
-/// One command for people.
-pub(crate) struct Entry {
-    /// Its word.
-    pub(crate) word: &'static str,
-    /// How it is written.
-    pub(crate) usage: &'static str,
-    /// What it does.
-    pub(crate) meaning: &'static str,
-    /// Whether its first argument is a guest.
-    guest: bool,
-}
-
 /// Every command.
 pub(crate) const ENTRIES: [Entry; 10] = [
-    entry("peer", ":peer NAME", "let NAME and this guest be peers of each other", true),
-    entry("unpeer", ":unpeer NAME", "let them be peers no more", true),
-    entry("send", ":send NAME TEXT", "tell a peer", true),
-    entry("peers", ":peers", "show the peers alone; Esc shows both again", false),
-    entry("inbox", ":inbox", "show the messages alone; Esc shows both again", false),
-    entry("wait", ":wait [NAME] [reachable|waiting]", "say when it is so, for 30s at most", true),
-    entry("accept", ":accept NAME", "inside a guest: take who wants to be a peer", true),
-    entry("refuse", ":refuse NAME", "inside a guest: do not take it", true),
-    entry("help", ":help", "show this; Esc ends it", false),
-    entry("quit", ":quit", "leave; so do q and Ctrl-C", false),
+    entry("peer", ":peer NAME", "let NAME and this guest be peers of each other", 1),
+    entry("unpeer", ":unpeer NAME", "let them be peers no more", 1),
+    entry("send", ":send NAME TEXT", "tell a peer", 1),
+    entry("peers", ":peers", "show the peers alone; Esc shows both again", 0),
+    entry("inbox", ":inbox", "show the messages alone; Esc shows both again", 0),
+    Entry {
+        words: TARGETS,
+        ..entry("wait", ":wait [NAME] [reachable|waiting]", "say when it is so, for 30s at most", 1)
+    },
+    entry("accept", ":accept NAME", "inside a guest: take who wants to be a peer", 1),
+    entry("refuse", ":refuse NAME", "inside a guest: do not take it", 1),
+    entry("help", ":help", "show this; Esc ends it", 0),
+    entry("quit", ":quit", "leave; so do q and Ctrl-C", 0),
 ];
 
-const fn entry(word: &'static str, usage: &'static str, meaning: &'static str, guest: bool) -> Entry {
-    Entry { word, usage, meaning, guest }
+const fn entry(word: &'static str, usage: &'static str, meaning: &'static str, guests: usize) -> Entry {
+    Entry { word, usage, meaning, guests, words: &[] }
 }
 
 /// Reads a command line, without its colon.
@@ -113,72 +105,10 @@ pub(crate) fn parse(line: &str) -> Result<Command, String> {
     }
 }
 
-/// The state's word.
-pub(crate) const fn target_word(target: Target) -> &'static str {
-    match target {
-        Target::Reachable => "reachable",
-        Target::Waiting => "waiting",
-    }
-}
-
-fn target(word: &str) -> Option<Target> {
-    [Target::Reachable, Target::Waiting].into_iter().find(|target| target_word(*target) == word)
-}
-
-/// The first word, and what follows the blanks behind it.
-fn cut(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    (word, rest.trim_start())
-}
-
-/// What Tab makes of a line.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Completed {
-    /// The line up to the cursor.
-    pub(crate) line: String,
-    /// What it could go on as, if that is more than one.
-    pub(crate) candidates: Vec<String>,
-}
-
-/// Whether the last word of `line`, as far as it is written, would be a guest's name.
-pub(crate) fn wants_guest(line: &str) -> bool {
-    let mut words = line.split_whitespace();
-    let first = words.next();
-    let place = words.count() + usize::from(line.ends_with(char::is_whitespace));
-    place == 1 && ENTRIES.iter().any(|entry| entry.guest && Some(entry.word) == first)
-}
-
-/// Completes the last word of `line`, which ends at the cursor: a command's
-/// word, a guest's name, or a state. `None`: nothing fits.
-pub(crate) fn complete<'a>(line: &str, names: impl Iterator<Item = &'a str>) -> Option<Completed> {
-    let start = line.rfind(char::is_whitespace).map_or(0, |blank| blank + 1);
-    let (before, written) = line.split_at(start);
-    let mut candidates: Vec<&str> = if before.trim().is_empty() {
-        ENTRIES.iter().map(|entry| entry.word).collect()
-    } else if wants_guest(line) {
-        names.collect()
-    } else {
-        vec![]
-    };
-    if before.trim_start().starts_with("wait") {
-        candidates.extend(["reachable", "waiting"]);
-    }
-    candidates.retain(|candidate| candidate.starts_with(written));
-    candidates.sort_unstable();
-    candidates.dedup();
-    let (first, last) = (candidates.first()?, candidates.last()?);
-    // They are sorted: what the outermost share, all share.
-    let shared = first.bytes().zip(last.bytes()).take_while(|(one, other)| one == other).count();
-    let end = if candidates.len() == 1 { " " } else { "" };
-    let line = format!("{before}{}{end}", first.get(..shared)?);
-    let candidates = if candidates.len() > 1 { candidates } else { vec![] };
-    Some(Completed { line, candidates: candidates.into_iter().map(str::to_owned).collect() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::command::{complete, wants_guest};
 
     fn name(text: &str) -> GuestName {
         text.parse().unwrap()
@@ -239,7 +169,7 @@ mod tests {
 
     fn completed(line: &str) -> Option<(String, Vec<String>)> {
         let names = ["build-1", "build-2", "devbox", "reacher"];
-        complete(line, names.into_iter()).map(|done| (done.line, done.candidates))
+        complete(&ENTRIES, line, names.into_iter()).map(|done| (done.line, done.candidates))
     }
 
     #[test]
@@ -263,12 +193,12 @@ mod tests {
 
     #[test]
     fn only_the_first_argument_is_a_guest() {
-        assert!(wants_guest("peer "));
-        assert!(wants_guest("peer b"));
-        assert!(!wants_guest("peer"));
-        assert!(!wants_guest("peer builder "));
-        assert!(!wants_guest("send builder te"));
-        assert!(!wants_guest("inbox "));
-        assert!(!wants_guest(""));
+        assert!(wants_guest(&ENTRIES, "peer "));
+        assert!(wants_guest(&ENTRIES, "peer b"));
+        assert!(!wants_guest(&ENTRIES, "peer"));
+        assert!(!wants_guest(&ENTRIES, "peer builder "));
+        assert!(!wants_guest(&ENTRIES, "send builder te"));
+        assert!(!wants_guest(&ENTRIES, "inbox "));
+        assert!(!wants_guest(&ENTRIES, ""));
     }
 }

@@ -5,26 +5,24 @@ use std::time::Duration;
 
 use castra_core::status::{BrokerState, GuestStatus, State as Verdict};
 use ratatui::Frame;
-use ratatui::layout::{Position, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::inputs::{Role, Standing};
-use super::panels::{BOLD, Paint, body};
+use super::panels::body;
 use super::state::{Link, State, View};
-use super::text::{fit, wrap};
 use crate::duration::{age, age_or_never, format, millis};
 use crate::output::printable;
-
-/// Most rows of a notice.
-const NOTICE_ROWS: usize = 3;
+use crate::tui::paint::{BOLD, Paint, written};
+use crate::tui::text::fit;
 
 /// Draws all of it, and notes how far one can scroll.
 pub(crate) fn draw(frame: &mut Frame<'_>, state: &mut State, color: bool) {
     let (paint, area) = (Paint(color), frame.area());
     let (width, height) = (usize::from(area.width), usize::from(area.height));
-    let notice = notice(state, paint, width);
+    let notice = state.notices.rows(paint, width);
     let (head, foot) = (2.min(height), notice.len().max(1) + 1);
     let room = height.saturating_sub(head + foot);
     let mut rows = header(state, paint, width);
@@ -115,21 +113,6 @@ fn evidence(guest: &GuestStatus, since: u64, width: usize) -> String {
     text
 }
 
-fn notice(state: &State, paint: Paint, width: usize) -> Vec<Line<'static>> {
-    let Some(notice) = &state.notice else { return vec![] };
-    let (text, style) = if notice.is_error {
-        (format!("error: {}", notice.text), paint.of(Color::Red).add_modifier(Modifier::BOLD))
-    } else {
-        (notice.text.clone(), Style::new())
-    };
-    let mut lines = wrap(&text, width, "");
-    if lines.len() > NOTICE_ROWS {
-        let rest = lines.split_off(NOTICE_ROWS - 1).join(" ");
-        lines.push(fit(&rest, width));
-    }
-    lines.into_iter().map(|line| Line::styled(line, style)).collect()
-}
-
 fn command_line(frame: &mut Frame<'_>, state: &State, area: Rect) {
     if !state.is_writing {
         let hint = if state.view == View::Both {
@@ -140,16 +123,5 @@ fn command_line(frame: &mut Frame<'_>, state: &State, area: Rect) {
         frame.render_widget(Paragraph::new(fit(hint, area.width.into())), area);
         return;
     }
-    // What does not fit is left out at the beginning: the cursor stays in sight.
-    let room = usize::from(area.width).saturating_sub(2);
-    let (text, mut head) = (state.line.text(), state.line.head());
-    while Span::raw(head).width() > room {
-        let mut rest = head.chars();
-        rest.next();
-        head = rest.as_str();
-    }
-    let from = state.line.head().len() - head.len();
-    frame.render_widget(Paragraph::new(format!(":{}", &text[from..])), area);
-    let column = u16::try_from(Span::raw(head).width() + 1).unwrap_or(u16::MAX);
-    frame.set_cursor_position(Position { x: area.x.saturating_add(column), y: area.y });
+    written(frame, ':', &state.line, area);
 }

@@ -1,32 +1,22 @@
 //! The control connections: threads that bring answers and events as inputs.
 //! None of them is ever waited for.
 
-use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use castra_core::control::reply::{ErrorBody, ErrorCode, Inbox, Info, PeersListed};
-use castra_core::event::Event;
 use castra_core::id::GuestName;
 use castra_core::status::StatusOutcome;
 use serde_json::json;
 
-use super::action::Action;
 use super::inputs::{Input, Role, Snapshot, Standing};
 use crate::client::{self, Client, ClientError};
-use crate::output::printable;
 use crate::paths::Place;
-
-/// How long any answer may take before the broker counts as silent.
-const BOUND: Duration = Duration::from_secs(1);
+use crate::tui::feed::{BOUND, RETRY_FIRST, RETRY_MOST, Unheard, said, sentence};
 
 /// From one snapshot to the next, at most and at least.
 const PERIOD: Duration = Duration::from_secs(1);
 const PERIOD_LEAST: Duration = Duration::from_millis(50);
-
-/// Before somebody who is absent is tried again.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MOST: Duration = Duration::from_secs(2);
 
 /// Most messages to show.
 const MESSAGES: u64 = 200;
@@ -36,9 +26,6 @@ pub(crate) struct Poke {
     /// The messages changed.
     pub(crate) inbox: bool,
 }
-
-/// Nobody listens to this thread any more.
-struct Unheard;
 
 /// Who answers at `place`, and for whom, if it is an agent.
 pub(crate) fn introduce(place: &Place) -> Result<(Role, Option<GuestName>), ClientError> {
@@ -126,67 +113,4 @@ fn snapshot(
         });
     }
     Ok(Snapshot { role, standing, broker, peers, inbox })
-}
-
-/// An error that was answered is an answer; one that ends the connection is none.
-fn said<R>(answer: Result<R, ClientError>) -> Result<Result<R, ErrorBody>, ClientError> {
-    match answer {
-        Ok(reply) => Ok(Ok(reply)),
-        Err(ClientError::Refused(body)) if body.code == ErrorCode::ShuttingDown => {
-            Err(ClientError::Refused(body))
-        }
-        Err(ClientError::Refused(body)) => Ok(Err(body)),
-        Err(other) => Err(other),
-    }
-}
-
-fn sentence(error: &ErrorBody) -> String {
-    format!("{} ({})", printable(&error.message), error.code)
-}
-
-/// Brings events as they happen. Why there are none at the moment is the other
-/// thread's to say.
-pub(crate) fn follow(place: &Place, inputs: &Sender<Input>) {
-    let mut retry = RETRY_FIRST;
-    loop {
-        if let Err(Ok(Unheard)) = events(place, inputs, &mut retry) {
-            return;
-        }
-        std::thread::sleep(retry);
-        retry = (retry * 2).min(RETRY_MOST);
-    }
-}
-
-fn events(
-    place: &Place,
-    inputs: &Sender<Input>,
-    retry: &mut Duration,
-) -> Result<(), Result<Unheard, ClientError>> {
-    let mut client = Client::connect(&place.socket, BOUND).map_err(Err)?;
-    let kinds = ["verdict.changed", "session.closed", "peer.*", "link.*"];
-    client.call("events", json!({"follow": true, "kinds": kinds}), BOUND).map_err(Err)?;
-    *retry = RETRY_FIRST;
-    // Something may have happened while nobody followed.
-    inputs.send(Input::Gap).map_err(|_| Ok(Unheard))?;
-    let stdout = std::io::stdout();
-    while let Some(reply) = client.next(stdout.as_fd()).map_err(Err)? {
-        let input = match reply.parse::<Event>() {
-            Ok(event) => Input::Event(Box::new(event)),
-            // A gap, or a kind that is newer than this program.
-            Err(_) => Input::Gap,
-        };
-        inputs.send(input).map_err(|_| Ok(Unheard))?;
-    }
-    Ok(())
-}
-
-/// Asks, on a thread of its own: the answer comes as an input.
-pub(crate) fn ask(place: &Place, action: Action, inputs: &Sender<Input>) {
-    let (place, inputs) = (place.clone(), inputs.clone());
-    std::thread::spawn(move || {
-        let (method, params, bound) = action.request();
-        let told = action.told(client::ask(&place.socket, method, params, bound));
-        // Without a console nobody wants to know.
-        let _ = inputs.send(Input::Answer(action, told));
-    });
 }

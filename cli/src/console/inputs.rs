@@ -6,7 +6,9 @@ use castra_core::peers::Listed;
 use castra_core::status::{BrokerStatus, GuestStatus};
 use ratatui::crossterm::event::KeyEvent;
 
-use super::action::{Action, Told};
+use crate::tui::action::{Action, Told};
+use crate::tui::feed::Followed;
+use crate::tui::{Arrived, End};
 
 /// Whose socket is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +66,33 @@ pub(crate) enum Input {
     End(End),
 }
 
+impl From<Arrived> for Input {
+    fn from(arrived: Arrived) -> Self {
+        match arrived {
+            Arrived::Key(key) => Self::Key(key),
+            Arrived::Paste(text) => Self::Paste(text),
+            Arrived::Redraw => Self::Redraw,
+            Arrived::End(end) => Self::End(end),
+        }
+    }
+}
+
+impl From<Followed> for Input {
+    fn from(followed: Followed) -> Self {
+        match followed {
+            Followed::Event(event) => Self::Event(event),
+            // Why there are none at the moment is the snapshot's to say.
+            Followed::Gap(_) | Followed::Ended => Self::Gap,
+        }
+    }
+}
+
+impl From<(Action, Told)> for Input {
+    fn from((action, told): (Action, Told)) -> Self {
+        Self::Answer(action, told)
+    }
+}
+
 /// What is to be done about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
@@ -73,15 +102,4 @@ pub(crate) enum Effect {
     Refresh { inbox: bool },
     /// End.
     End(End),
-}
-
-/// Why the console ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum End {
-    /// The person wants it.
-    Quit,
-    /// A signal came, or the terminal went away.
-    Signal(i32),
-    /// A thread of the console's own is gone.
-    Broken(&'static str),
 }

@@ -2,13 +2,16 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::command::wants_guest;
-use super::inputs::{Effect, End};
+use super::command::ENTRIES;
+use super::inputs::Effect;
 use super::state::{State, View};
+use crate::tui::End;
+use crate::tui::command::wants_guest;
+use crate::tui::keys::{Edited, edit};
 
 impl State {
     pub(super) fn on_key(&mut self, key: KeyEvent) -> Vec<Effect> {
-        self.press();
+        self.notices.press(self.now);
         if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') && !self.is_writing
         {
             return vec![Effect::End(End::Quit)];
@@ -61,44 +64,20 @@ impl State {
     }
 
     fn on_written(&mut self, key: KeyEvent) -> Vec<Effect> {
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Enter => {
-                let line = self.line.take();
+        match edit(&mut self.line, key) {
+            Edited::On => {}
+            Edited::Left => self.is_writing = false,
+            Edited::Done(line) => {
                 self.is_writing = false;
                 return self.run(&line);
             }
-            KeyCode::Esc => self.leave(),
-            KeyCode::Char('c') if control => self.leave(),
-            KeyCode::Tab => {
+            Edited::Complete => {
                 self.complete();
-                if wants_guest(self.line.head()) {
+                if wants_guest(&ENTRIES, self.line.head()) {
                     return self.want_names();
                 }
             }
-            KeyCode::Char('a') if control => self.line.home(),
-            KeyCode::Char('e') if control => self.line.end(),
-            KeyCode::Char('u') if control => self.line.cut_head(),
-            KeyCode::Char('w') if control => self.line.cut_word(),
-            KeyCode::Char(_) if control || key.modifiers.contains(KeyModifiers::ALT) => {}
-            KeyCode::Char(character) => self.line.insert(character.encode_utf8(&mut [0; 4])),
-            // As in other editors: behind the colon of an empty line it ends the line.
-            KeyCode::Backspace if self.line.text().is_empty() => self.leave(),
-            KeyCode::Backspace => self.line.backspace(),
-            KeyCode::Delete => self.line.delete(),
-            KeyCode::Left => self.line.left(),
-            KeyCode::Right => self.line.right(),
-            KeyCode::Home => self.line.home(),
-            KeyCode::End => self.line.end(),
-            KeyCode::Up => self.line.earlier(),
-            KeyCode::Down => self.line.later(),
-            _ => {}
         }
         vec![]
-    }
-
-    fn leave(&mut self) {
-        self.line.clear();
-        self.is_writing = false;
     }
 }

@@ -3,7 +3,6 @@
 //! One loop: threads bring keys, answers and events as inputs, the state takes
 //! them and says what is to be asked, and what changed is drawn.
 
-mod action;
 mod command;
 mod draw;
 #[cfg(test)]
@@ -11,14 +10,11 @@ mod draw_tests;
 mod feed;
 mod inputs;
 mod keys;
-mod line;
 mod orders;
 mod panels;
-mod screen;
 mod state;
 #[cfg(test)]
 mod state_tests;
-mod text;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -31,13 +27,18 @@ use crate::args::Console;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::offline::wall_now;
 use crate::paths::{Place, Surroundings};
+use crate::tui::Stage;
+use crate::tui::feed::{ask, follow};
+use crate::tui::screen::Screen;
 use feed::Poke;
-use inputs::{Effect, End, Input, Role};
-use screen::Screen;
+use inputs::{Effect, Input, Role};
 use state::State;
 
 /// Ages move on once a second.
 const TICK: Duration = Duration::from_secs(1);
+
+/// What may change the picture.
+const KINDS: [&str; 4] = ["verdict.changed", "session.closed", "peer.*", "link.*"];
 
 /// Most inputs between two drawings: a flood of events can't stop the screen.
 const INPUTS: usize = 1000;
@@ -51,21 +52,19 @@ pub(crate) fn run(cx: &Context, args: &Console) -> Outcome {
         ));
     }
     let name = name(&place, args.name)?;
-    let (sender, inputs) = channel();
     let (poke, pokes) = channel();
-    let mut signals = screen::signals().map_err(|error| Failure::io("can't listen for signals", &error))?;
-    let mut screen = Screen::take().map_err(|error| Failure::io("can't draw on this terminal", &error))?;
-    spawn("signals", &sender, move |inputs| {
-        for signal in signals.forever() {
-            let _ = inputs.send(Input::End(End::Signal(signal)));
-        }
-    });
-    spawn("keys", &sender, screen::read);
-    let (watched, followed) = (place.clone(), place.clone());
-    spawn("watch", &sender, move |inputs| feed::watch(&watched, name, &pokes, inputs));
-    spawn("events", &sender, move |inputs| feed::follow(&followed, inputs));
+    let Stage { mut screen, sender, inputs } = stage(&place, name, pokes)?;
     let running = Running { place, sender, inputs, poke, color: cx.out.color };
     running.run(&mut screen, State::new(name, Instant::now(), wall_now()))
+}
+
+/// The terminal, and the threads that watch and follow.
+fn stage(place: &Place, name: GuestName, pokes: Receiver<Poke>) -> Result<Stage<Input>, Failure> {
+    let stage = Stage::take()?;
+    let (watched, followed) = (place.clone(), place.clone());
+    stage.spawn("watch", move |inputs| feed::watch(&watched, name, &pokes, inputs));
+    stage.spawn("events", move |inputs| follow(&followed, &KINDS, None, inputs));
+    Ok(stage)
 }
 
 /// The guest: the one that was named, or the one in which this runs.
@@ -82,20 +81,6 @@ fn name(place: &Place, given: Option<GuestName>) -> Result<GuestName, Failure> {
         // Without a broker the console says so, and waits for one.
         (Some(name), _) => Ok(name),
     }
-}
-
-/// A thread that lasts as long as the console; if it breaks, the console ends.
-fn spawn(what: &'static str, inputs: &Sender<Input>, work: impl FnOnce(&Sender<Input>) + Send + 'static) {
-    struct Broken(&'static str, Sender<Input>);
-    impl Drop for Broken {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                let _ = self.1.send(Input::End(End::Broken(self.0)));
-            }
-        }
-    }
-    let broken = Broken(what, inputs.clone());
-    std::thread::spawn(move || work(&broken.1));
 }
 
 /// What the loop works with.
@@ -118,7 +103,7 @@ impl Running {
                     return Ok(Exit::Signalled(SIGHUP));
                 }
             }
-            let wake = state.notice_ends().map_or(next_tick, |end| end.min(next_tick));
+            let wake = state.notices.ends().map_or(next_tick, |end| end.min(next_tick));
             let first = self.inputs.recv_timeout(wake.saturating_duration_since(Instant::now()));
             let now = Instant::now();
             state.tick(now, wall_now());
@@ -134,15 +119,10 @@ impl Running {
             for input in std::iter::once(first).chain(self.inputs.try_iter()).take(INPUTS) {
                 for effect in state.apply(input) {
                     match effect {
-                        Effect::Ask(action) => feed::ask(&self.place, action, &self.sender),
+                        Effect::Ask(action) => ask(&self.place, action, &self.sender),
                         // Without its thread the console is about to end.
                         Effect::Refresh { inbox } => drop(self.poke.send(Poke { inbox })),
-                        Effect::End(End::Quit) => return Ok(Exit::Yes),
-                        Effect::End(End::Signal(signal)) => return Ok(Exit::Signalled(signal)),
-                        Effect::End(End::Broken(what)) => {
-                            let text = format!("the console's {what} thread broke");
-                            return Err(Failure::new(Exit::Internal, text));
-                        }
+                        Effect::End(end) => return end.outcome(),
                     }
                 }
             }

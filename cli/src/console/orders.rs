@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use castra_core::status::{BrokerState, State as Verdict};
 
-use super::action::{Action, Slot};
-use super::command::{self, Command};
-use super::inputs::{Effect, End, Role, Standing};
+use super::command::{self, Command, ENTRIES};
+use super::inputs::{Effect, Role, Standing};
 use super::state::{Link, State, View};
+use crate::tui::End;
+use crate::tui::action::{Action, Slot};
+use crate::tui::command::complete;
 
 /// How old the names for completion may be.
 const NAMES_AGE: Duration = Duration::from_secs(15);
@@ -28,7 +30,7 @@ impl State {
         let peers = self.peers().and_then(Result::ok).unwrap_or_default();
         let peers: Vec<String> = peers.iter().map(|peer| peer.name.to_string()).collect();
         let names = peers.iter().chain(&self.names).map(String::as_str);
-        match command::complete(self.line.head(), names) {
+        match complete(&ENTRIES, self.line.head(), names) {
             Some(done) => {
                 self.line.set_head(&done.line);
                 if !done.candidates.is_empty() {
@@ -73,7 +75,7 @@ impl State {
         match action.slot() {
             Slot::Operation => self.operation = Some(action.clone()),
             Slot::Wait => self.wait = Some(action.clone()),
-            Slot::Names => {}
+            Slot::Ping | Slot::Names => {}
         }
         vec![Effect::Ask(action)]
     }
@@ -88,7 +90,7 @@ impl State {
         let busy = match action.slot() {
             Slot::Operation => &self.operation,
             Slot::Wait => &self.wait,
-            Slot::Names => &None,
+            Slot::Ping | Slot::Names => &None,
         };
         if let Some(busy) = busy {
             return Err(format!("{} is busy: {} is not answered yet", self.name, busy.in_words()));

@@ -4,38 +4,17 @@ use castra_core::control::reply::InboxMessage;
 use castra_core::peers::Presence;
 use castra_core::status::State as Verdict;
 use castra_core::time::WallTime;
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::command::ENTRIES;
 use super::state::{Link, State, View};
-use super::text::{clock, fit, wrap};
 use crate::duration::{age, age_or_never};
+use crate::tui::paint::{BOLD, Paint, title};
+use crate::tui::text::{clock, fit, wrap};
 
 /// Text of a message that doesn't follow its head.
 const INDENT: &str = "    ";
-
-/// Colours, or none.
-#[derive(Clone, Copy)]
-pub(super) struct Paint(pub(super) bool);
-
-impl Paint {
-    pub(super) fn of(self, color: Color) -> Style {
-        if self.0 { Style::new().fg(color) } else { Style::new() }
-    }
-
-    /// As in `castra status`; the word itself says the same.
-    pub(super) fn verdict(self, state: Verdict) -> Style {
-        self.of(match state {
-            Verdict::Reachable => Color::Green,
-            Verdict::Waiting => Color::Yellow,
-            Verdict::Offline => Color::Red,
-        })
-        .add_modifier(Modifier::BOLD)
-    }
-}
-
-pub(super) const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
 pub(super) fn body(state: &mut State, paint: Paint, width: usize, room: usize) -> Vec<Line<'static>> {
     match state.view {
@@ -77,12 +56,6 @@ fn scrolled(state: &mut State, rows: Vec<Line<'static>>, room: usize) -> Vec<Lin
     state.reach = (rows.len().saturating_sub(room), room.max(1));
     state.scroll = state.scroll.min(state.reach.0);
     rows.into_iter().skip(state.scroll).take(room).collect()
-}
-
-fn title(text: &str, width: usize) -> Line<'static> {
-    let text = fit(text, width);
-    let rule = "-".repeat(width.saturating_sub(text.len() + 1));
-    Line::from(vec![Span::styled(text, BOLD), Span::raw(format!(" {rule}"))])
 }
 
 fn help(width: usize) -> Vec<Line<'static>> {

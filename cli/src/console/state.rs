@@ -1,6 +1,6 @@
 //! What the console knows and shows: inputs change it, and say what is to be asked. Pure.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use castra_core::control::reply::InboxMessage;
 use castra_core::event::{Event, Fact};
@@ -8,12 +8,10 @@ use castra_core::id::GuestName;
 use castra_core::peers::{Listed, Visibility};
 use castra_core::time::WallTime;
 
-use super::action::{Action, Slot, Told, linked_names, unlinked};
 use super::inputs::{Effect, Input, Role, Snapshot};
-use super::line::Line;
-
-/// How long a notice that is no error is shown.
-const NOTICE: Duration = Duration::from_secs(4);
+use crate::tui::action::{Action, Slot, Told, linked_names, unlinked};
+use crate::tui::line::Line;
+use crate::tui::notice::Notices;
 
 /// How things stand with whoever is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,15 +20,6 @@ pub(crate) enum Link {
     Online,
     /// With the reason.
     Offline(String),
-}
-
-/// Something to tell the person.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Notice {
-    pub(crate) text: String,
-    pub(crate) is_error: bool,
-    /// When it was shown first.
-    since: Instant,
 }
 
 /// What is shown between header and action bar.
@@ -50,9 +39,7 @@ pub(crate) struct State {
     /// The newest snapshot, and when it came.
     pub(crate) snapshot: Option<(Snapshot, Instant)>,
     pub(crate) inbox: Result<Vec<InboxMessage>, String>,
-    pub(crate) notice: Option<Notice>,
-    /// Comes when the error above it is read.
-    next_notice: Option<String>,
+    pub(crate) notices: Notices,
     pub(crate) line: Line,
     /// Whether the command line is open.
     pub(crate) is_writing: bool,
@@ -82,8 +69,7 @@ impl State {
             link: Link::Connecting,
             snapshot: None,
             inbox: Ok(vec![]),
-            notice: None,
-            next_notice: None,
+            notices: Notices::default(),
             line: Line::default(),
             is_writing: false,
             view: View::Both,
@@ -116,15 +102,7 @@ impl State {
     /// Time passes.
     pub(crate) fn tick(&mut self, now: Instant, wall: WallTime) {
         (self.now, self.wall) = (now, wall);
-        if self.notice_ends().is_some_and(|end| end <= now) {
-            self.notice = None;
-            self.is_stale = true;
-        }
-    }
-
-    /// When the notice goes by itself.
-    pub(crate) fn notice_ends(&self) -> Option<Instant> {
-        self.notice.as_ref().filter(|notice| !notice.is_error).map(|notice| notice.since + NOTICE)
+        self.is_stale |= self.notices.tick(now);
     }
 
     /// Takes what arrived.
@@ -146,7 +124,7 @@ impl State {
             Input::Answer(action, told) => return self.on_answer(&action, told),
             Input::Key(key) => return self.on_key(key),
             Input::Paste(text) => {
-                self.press();
+                self.notices.press(self.now);
                 if self.is_writing {
                     self.line.insert(&text);
                 }
@@ -157,27 +135,13 @@ impl State {
         vec![]
     }
 
-    /// Any key takes an error away; what waited behind it is shown.
-    pub(super) fn press(&mut self) {
-        if self.notice.as_ref().is_some_and(|notice| notice.is_error) {
-            self.notice = None;
-            if let Some(text) = self.next_notice.take() {
-                self.tell(text);
-            }
-        }
-    }
-
     pub(super) fn tell(&mut self, text: String) {
         self.is_stale = true;
-        if self.notice.as_ref().is_some_and(|notice| notice.is_error) {
-            self.next_notice = Some(text);
-        } else {
-            self.notice = Some(Notice { text, is_error: false, since: self.now });
-        }
+        self.notices.tell(text, self.now);
     }
 
     pub(super) fn fail(&mut self, text: String) {
-        self.notice = Some(Notice { text, is_error: true, since: self.now });
+        self.notices.fail(text, self.now);
     }
 
     fn on_event(&mut self, event: &Event) -> Vec<Effect> {
@@ -221,7 +185,7 @@ impl State {
         match action.slot() {
             Slot::Operation => self.operation = None,
             Slot::Wait => self.wait = None,
-            Slot::Names => {}
+            Slot::Ping | Slot::Names => {}
         }
         match told {
             Told::Done(text) => self.tell(text),

@@ -10,10 +10,11 @@ use castra_core::status::{BrokerState, GuestStatus, Reason, State as Verdict};
 use castra_core::time::WallTime;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::action::{Action, Told};
-use super::inputs::{Effect, End, Input, Role, Snapshot, Standing};
+use super::inputs::{Effect, Input, Role, Snapshot, Standing};
 use super::state::{Link, State, View};
 use crate::offline::{absent_guest, document};
+use crate::tui::End;
+use crate::tui::action::{Action, Told};
 
 pub(super) fn name(text: &str) -> GuestName {
     text.parse().unwrap()
@@ -93,7 +94,7 @@ fn order(state: &mut State, line: &str) -> Vec<Effect> {
 }
 
 fn notice(state: &State) -> (&str, bool) {
-    state.notice.as_ref().map_or(("", false), |notice| (notice.text.as_str(), notice.is_error))
+    state.notices.shown.as_ref().map_or(("", false), |notice| (notice.text.as_str(), notice.is_error))
 }
 
 fn link() -> Action {
@@ -215,14 +216,14 @@ fn an_info_goes_after_four_seconds_and_an_error_with_the_next_key() {
     assert!(notice(&state).1);
     press(&mut state, KeyCode::Char('x'));
     assert_eq!(notice(&state), ("done", false));
-    assert_eq!(state.notice_ends(), Some(start + Duration::from_secs(4004)));
+    assert_eq!(state.notices.ends(), Some(start + Duration::from_secs(4004)));
 }
 
 #[test]
 fn events_about_the_guest_are_told_and_looked_into_and_others_change_nothing() {
     let mut state = online(Verdict::Reachable);
     let told = |state: &mut State, json: &str| {
-        state.notice = None;
+        state.notices.shown = None;
         let effects = state.apply(event(json));
         (effects, notice(state).0.to_owned())
     };

@@ -23,9 +23,9 @@ use crate::term_args::{Door as DoorArgs, Ls};
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a guest says that serves terminals.
-const CAPABILITY: &str = "terminals-v1";
+pub(crate) const CAPABILITY: &str = "terminals-v1";
 
-const HEADER: [&str; 7] = ["NAME", "STATE", "SIZE", "OWNER", "WATCHERS", "AGE", "COMMAND"];
+pub(crate) const HEADER: [&str; 7] = ["NAME", "STATE", "SIZE", "OWNER", "WATCHERS", "AGE", "COMMAND"];
 
 /// The terminals of one machine, or why nobody knows.
 type Answer = (Place, Result<Vec<Row>, WireError>);
@@ -60,7 +60,7 @@ pub(super) fn list(cx: &mut Context, at: &DoorArgs, args: &Ls) -> Outcome {
     show(cx, &rows, args.format.json)
 }
 
-fn ask(door: &Door, within: Within) -> Result<Vec<Row>, WireError> {
+pub(super) fn ask(door: &Door, within: Within) -> Result<Vec<Row>, WireError> {
     let mut client = Client::open(door, Role::Stream, within)?;
     Ok(client.call(&Request::List, within)?.rows)
 }

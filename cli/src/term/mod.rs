@@ -5,7 +5,7 @@ mod client;
 mod door;
 mod error;
 mod follow;
-mod list;
+pub(crate) mod list;
 mod log;
 pub(crate) mod name;
 mod orders;
@@ -17,8 +17,10 @@ mod snapshot;
 mod stats;
 mod wait;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use castra_core::id::GuestName;
 use castra_core::terminals::wire::{Request, Role};
 
 use crate::Context;
@@ -34,6 +36,18 @@ use row::Row;
 
 /// Default of `--timeout` for everything but lists and waits.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The terminals of a guest as rows for a table, each cell printable ASCII; or why nobody can tell.
+pub(crate) fn of_guest(
+    control: PathBuf,
+    guest: GuestName,
+    bound: Duration,
+) -> Result<Vec<[String; 7]>, String> {
+    let (place, door) = (name::Place(Some(guest)), Door::Tunnel { control, guest: Some(guest) });
+    let rows = list::ask(&door, Within::new(bound)).map_err(|error| printable(&error.to_string()))?;
+    let now = crate::offline::wall_now().unix_millis() / 1000;
+    Ok(rows.iter().map(|row| row.cells(place, now)).collect())
+}
 
 /// `castra term`.
 pub(crate) fn term(cx: &mut Context, args: &Term) -> Outcome {

@@ -21,4 +21,5 @@ mod supervised;
 mod support;
 mod terminals;
 mod tokens;
+mod top;
 mod transports;

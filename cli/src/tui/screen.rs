@@ -1,4 +1,4 @@
-//! The terminal: taken, and given back as it was, however the console ends.
+//! The terminal: taken, and given back as it was, however the program ends.
 
 use std::io::{self, IsTerminal, Write};
 use std::mem::ManuallyDrop;
@@ -17,9 +17,9 @@ use ratatui::crossterm::terminal::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::inputs::{End, Input};
+use super::{Arrived, End};
 
-/// Whether the terminal is the console's now.
+/// Whether the terminal is taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, until it is dropped.
@@ -84,24 +84,24 @@ fn give_back() {
 
 /// Brings keys, pasted text and changes of size. It does not notice that the
 /// terminal hung up: whoever draws does, within a second.
-pub(crate) fn read(inputs: &Sender<Input>) {
+pub(crate) fn read<I: From<Arrived>>(inputs: &Sender<I>) {
     loop {
         let input = match event::read() {
             Ok(Event::Key(key)) if key.kind == KeyEventKind::Release => continue,
-            Ok(Event::Key(key)) => Input::Key(key),
-            Ok(Event::Paste(text)) => Input::Paste(text),
-            Ok(Event::Resize(..)) => Input::Redraw,
+            Ok(Event::Key(key)) => Arrived::Key(key),
+            Ok(Event::Paste(text)) => Arrived::Paste(text),
+            Ok(Event::Resize(..)) => Arrived::Redraw,
             Ok(_) => continue,
-            Err(_) => Input::End(End::Signal(SIGHUP)),
+            Err(_) => Arrived::End(End::Signal(SIGHUP)),
         };
-        let ends = matches!(input, Input::End(_));
-        if inputs.send(input).is_err() || ends {
+        let ends = matches!(input, Arrived::End(_));
+        if inputs.send(input.into()).is_err() || ends {
             return;
         }
     }
 }
 
-/// The signals that end the console.
+/// The signals that end the program.
 pub(crate) fn signals() -> io::Result<Signals> {
     Signals::new([SIGHUP, SIGINT, SIGTERM])
 }
@@ -136,7 +136,7 @@ mod tests {
         // This test itself, in a process that owns the terminal.
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "--nocapture", "--test-threads=1"]).env(VICTIM, "1");
-        child.arg("console::screen::tests::a_panic_gives_the_terminal_back_before_it_is_told");
+        child.arg("tui::screen::tests::a_panic_gives_the_terminal_back_before_it_is_told");
         let end = || Stdio::from(slave.try_clone().unwrap());
         let mut child = child.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let mut reader = File::from(master);

@@ -5,7 +5,7 @@ use castra_core::time::WallTime;
 use crate::output::printable;
 
 /// `text`, safe, cut to `width`.
-pub(super) fn fit(text: &str, width: usize) -> String {
+pub(crate) fn fit(text: &str, width: usize) -> String {
     let mut text = printable(text);
     if text.len() > width {
         text.truncate(width.saturating_sub(2));
@@ -16,7 +16,7 @@ pub(super) fn fit(text: &str, width: usize) -> String {
 
 /// `text`, safe, as lines of at most `width` columns with `indent` before each.
 /// Only its own line ends end a line; a word that is too long is cut.
-pub(super) fn wrap(text: &str, width: usize, indent: &str) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize, indent: &str) -> Vec<String> {
     let room = width.saturating_sub(indent.len()).max(1);
     let mut lines = vec![];
     for line in text.replace('\t', " ").lines() {
@@ -37,7 +37,7 @@ pub(super) fn wrap(text: &str, width: usize, indent: &str) -> Vec<String> {
 }
 
 /// The time of day, with the date if that is another: in UTC.
-pub(super) fn clock(at: WallTime, now: WallTime) -> String {
+pub(crate) fn clock(at: WallTime, now: WallTime) -> String {
     let (at, now) = (at.to_string(), now.to_string());
     match (at.split_once('T'), now.split_once('T')) {
         (Some((day, time)), Some((today, _))) => {

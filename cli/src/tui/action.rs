@@ -1,15 +1,15 @@
-//! What the console asks for, and what it says of the answer. Pure.
+//! What a command asks for, and what is said of the answer. Pure.
 
 use std::time::Duration;
 
-use castra_core::control::reply::{MessageResult, PeerChanged, Target};
+use castra_core::control::reply::{MessageResult, PeerChanged, Pong, Target};
 use castra_core::id::GuestName;
 use castra_core::peers::Outcome;
 use serde_json::{Value, json};
 
 use super::command::target_word;
 use crate::client::{ClientError, Reply};
-use crate::duration::millis;
+use crate::duration::{micros, millis};
 use crate::wait::GRACE;
 
 /// How long the broker may take for what it makes durable.
@@ -17,6 +17,9 @@ const OPERATION: Duration = Duration::from_secs(5);
 
 /// How long `:wait` waits.
 const WAIT: Duration = Duration::from_secs(30);
+
+/// How long `:ping` waits.
+const PING: Duration = Duration::from_secs(2);
 
 /// How long the names of all guests may take.
 const NAMES: Duration = Duration::from_secs(5);
@@ -32,6 +35,12 @@ pub(crate) enum Action {
     Send { from: GuestName, to: GuestName, text: String },
     /// Answer whoever wants to be a peer.
     Answer { peer: GuestName, accept: bool },
+    /// Have a guest give a sign of life.
+    Ping { guest: GuestName },
+    /// Delete a guest's row.
+    Forget { guest: GuestName },
+    /// Run a guest's start command.
+    Restore { guest: GuestName },
     /// Say when it is so.
     Wait { guest: GuestName, target: Target },
     /// Who is there? For completion.
@@ -45,6 +54,8 @@ pub(crate) enum Slot {
     Operation,
     /// What waits.
     Wait,
+    /// What changes nothing and is over at once.
+    Ping,
     /// What nobody asked for aloud.
     Names,
 }
@@ -66,7 +77,9 @@ impl Action {
             Self::Link { .. } | Self::Unlink { .. } | Self::Send { .. } | Self::Answer { .. } => {
                 Slot::Operation
             }
-            Self::Wait { .. } => Slot::Wait,
+            Self::Forget { .. } => Slot::Operation,
+            Self::Wait { .. } | Self::Restore { .. } => Slot::Wait,
+            Self::Ping { .. } => Slot::Ping,
             Self::Names => Slot::Names,
         }
     }
@@ -95,6 +108,13 @@ impl Action {
                 let params = json!({"guests": [guest], "for": target, "timeout_ms": millis(WAIT)});
                 ("wait", params, WAIT + GRACE)
             }
+            Self::Ping { guest } => {
+                ("ping", json!({"guest": guest, "timeout_ms": millis(PING)}), PING + GRACE)
+            }
+            Self::Forget { guest } => ("forget", json!({"guest": guest, "timeout_ms": timeout}), operation),
+            Self::Restore { guest } => {
+                ("restore", json!({"guest": guest, "timeout_ms": millis(WAIT)}), WAIT + GRACE)
+            }
             Self::Names => ("status", json!({}), NAMES),
         }
     }
@@ -107,6 +127,9 @@ impl Action {
             Self::Send { to, .. } => format!("sending to {to}"),
             Self::Answer { peer, .. } => format!("answering {peer}"),
             Self::Wait { guest, target } => format!("waiting until {guest} is {}", target_word(*target)),
+            Self::Ping { guest } => format!("asking {guest}"),
+            Self::Forget { guest } => format!("forgetting {guest}"),
+            Self::Restore { guest } => format!("starting {guest}"),
             Self::Names => "asking for names".into(),
         }
     }
@@ -143,6 +166,12 @@ impl Action {
             Self::Answer { peer, accept: true } => Told::Done(format!("accepted {peer}")),
             Self::Answer { peer, accept: false } => Told::Done(format!("refused {peer}")),
             Self::Wait { guest, target } => Told::Done(format!("{guest} is {}", target_word(*target))),
+            Self::Ping { guest } => {
+                let Pong { rtt_us, .. } = reply.parse()?;
+                Told::Done(format!("{guest} answered after {}", micros(rtt_us)))
+            }
+            Self::Forget { guest } => Told::Done(format!("{guest} is forgotten")),
+            Self::Restore { guest } => Told::Done(format!("{guest} is reachable")),
             Self::Names => Told::Names(names(reply)?),
         })
     }
@@ -217,6 +246,9 @@ mod tests {
         let expired = Told::Failed(format!("the message to builder is expired (unlinked): {id}"));
         assert_eq!(outcome("expired", json!("unlinked")), expired);
         let all = json!({"guests": [{"name": "a", "more": 1}, {"name": "b"}], "broker": {}});
+        let ping = Action::Ping { guest: name("builder") };
+        let answered = Told::Done("builder answered after 1.2ms".into());
+        assert_eq!(told(&ping, &json!({"guest": "builder", "rtt_us": 1234})), answered);
         assert_eq!(told(&Action::Names, &all), Told::Names(vec!["a".into(), "b".into()]));
     }
 
