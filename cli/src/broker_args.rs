@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::attach_args::Manager;
 use crate::duration::parse as duration;
+use crate::metrics_args::Metrics;
 use crate::run::ListenAddress;
 use crate::size::parse as size;
 use crate::term_args::Hosted;
@@ -84,6 +85,8 @@ pub(crate) struct Settings {
     /// Run this with /bin/sh whenever a guest's verdict changes; it finds CASTRA_GUEST, CASTRA_FROM, CASTRA_TO, CASTRA_REASON, CASTRA_AT and CASTRA_CHANGES
     #[arg(long, value_name = "COMMAND")]
     pub(crate) on_change: Option<String>,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
     #[command(flatten)]
     pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1

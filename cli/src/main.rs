@@ -25,6 +25,7 @@ mod help;
 mod interrupt;
 mod logs;
 mod man;
+mod metrics_args;
 mod offline;
 mod output;
 mod paths;

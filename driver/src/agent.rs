@@ -222,6 +222,7 @@ pub fn run(
         signals: Some(&mut signals),
         stopper: None,
         recording: recording.as_ref(),
+        watcher: None,
     };
     let ended = service.run(
         || None,

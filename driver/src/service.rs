@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use castra_core::boundary::Engine;
 use castra_core::event::{Event, Level};
-use castra_core::time::Now;
+use castra_core::time::{Now, Time};
 
 use crate::clock;
 use crate::mio_net::MioNet;
@@ -37,11 +37,33 @@ pub(crate) enum Ended {
     Signalled(i32),
 }
 
-pub(crate) struct Service<'a, E> {
+pub(crate) struct Service<'a, E: Engine> {
     pub(crate) shell: &'a mut Shell<E, MioNet, ThreadWork>,
     pub(crate) signals: Option<&'a mut Signals>,
     pub(crate) stopper: Option<&'a Stopper>,
     pub(crate) recording: Option<&'a Recording>,
+    pub(crate) watcher: Option<&'a mut dyn Watcher<E>>,
+}
+
+/// Whoever looks on while a service runs.
+pub(crate) trait Watcher<E: Engine> {
+    /// Something happened in the turn that began at `now`.
+    fn event(&mut self, now: Time, event: &Event);
+
+    /// The engine gets this configuration.
+    fn configured(&mut self, config: &E::Config);
+
+    /// A turn is over; true: there is more to do, so the loop must not wait.
+    fn turned(&mut self, shell: &mut Shell<E, MioNet, ThreadWork>, turn: Turn) -> bool;
+}
+
+/// How a turn went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// From the end of the wait until now.
+    pub(crate) took: Duration,
+    /// How long its deadline was over when it began, if it was.
+    pub(crate) late: Option<Duration>,
 }
 
 /// Stops a service from another thread, as TERM does from another process.
@@ -86,6 +108,8 @@ impl<E: Engine> Service<'_, E> {
         let mut stop_asked = false;
         let mut settle_by = None;
         let mut longest = Duration::ZERO;
+        let mut woken_at = self.watcher.is_some().then(Instant::now);
+        let mut due: Option<Time> = None;
         loop {
             let now = clock::now();
             if let Some(trouble) = self.recording.and_then(Recording::trouble) {
@@ -104,6 +128,9 @@ impl<E: Engine> Service<'_, E> {
             done.clear();
             for event in self.shell.take_events() {
                 on_event(&event);
+                if let Some(watcher) = &mut self.watcher {
+                    watcher.event(now.boot, &event);
+                }
             }
             if self.shell.stopped() {
                 let by = *settle_by.get_or_insert(now.boot + SETTLE);
@@ -112,12 +139,22 @@ impl<E: Engine> Service<'_, E> {
                 }
             }
             let deadline = next.deadline.into_iter().chain(settle_by).min();
-            let timeout = timeout(now, Next { deadline, ..next });
+            let mut more = next.more;
+            if let (Some(watcher), Some(woken_at)) = (&mut self.watcher, woken_at) {
+                let late = due.filter(|due| *due <= now.boot).map(|due| now.boot.since(due));
+                more |= watcher.turned(self.shell, Turn { took: woken_at.elapsed(), late });
+            }
+            due = deadline;
+            let timeout = timeout(now, Next { deadline, more });
             let woken = self.shell.net().wait(timeout, &mut ready)?;
+            woken_at = woken_at.map(|_| Instant::now());
             if woken.work {
                 self.shell.work().collect(&mut done);
                 // Before whoever asked for it hears that it was read.
                 if let Some(config) = reload() {
+                    if let Some(watcher) = &mut self.watcher {
+                        watcher.configured(&config);
+                    }
                     self.shell.configure(clock::now(), config);
                 }
             }
@@ -178,9 +215,10 @@ mod tests {
     fn the_loop_ends_when_the_engine_stops_and_everything_is_written() {
         let mut shell = shell(vec![Act::Stopped]);
         shell.log(clock::now(), Level::Info, "a last line");
-        let ended = Service { shell: &mut shell, signals: None, stopper: None, recording: None }
-            .run(|| None, |_| {})
-            .expect("a poller");
+        let ended =
+            Service { shell: &mut shell, signals: None, stopper: None, recording: None, watcher: None }
+                .run(|| None, |_| {})
+                .expect("a poller");
         assert_eq!(ended, Ended::Drained);
         assert!(shell.settled());
     }
@@ -194,9 +232,15 @@ mod tests {
             let stopper = stopper.clone();
             move || stopper.stop()
         });
-        let ended = Service { shell: &mut shell, signals: None, stopper: Some(&stopper), recording: None }
-            .run(|| None, |_| {})
-            .expect("a poller");
+        let ended = Service {
+            shell: &mut shell,
+            signals: None,
+            stopper: Some(&stopper),
+            recording: None,
+            watcher: None,
+        }
+        .run(|| None, |_| {})
+        .expect("a poller");
         assert_eq!(ended, Ended::Drained);
         other.join().expect("it stopped us");
     }
@@ -206,7 +250,7 @@ mod tests {
         let mut shell = shell(vec![Act::Effect(EffectId(1), Effect::Persist(Vec::new()))]);
         shell.engine().wake = Some(clock::now().boot + Duration::from_millis(30));
         shell.engine().stop_on_tick = true;
-        Service { shell: &mut shell, signals: None, stopper: None, recording: None }
+        Service { shell: &mut shell, signals: None, stopper: None, recording: None, watcher: None }
             .run(|| None, |_| {})
             .expect("a poller");
         let seen = &shell.engine().seen;

@@ -111,6 +111,10 @@ pub struct Counters {
     pub accepted: u64,
     /// Accepts that failed for want of descriptors or memory.
     pub accept_failures: u64,
+    /// Bytes read from connections.
+    pub received: u64,
+    /// Bytes written to connections.
+    pub sent: u64,
     /// Words about connections that are gone.
     pub stale: u64,
     /// Transmits over the room that the engine knew of.
@@ -440,6 +444,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 }
             }
             Ok(Received { bytes, drained }) => {
+                self.ports.counters.received += bytes as u64;
                 // Behind the last bytes waits the end, and no edge tells of it.
                 slot.flags.readable =
                     (!drained || slot.flags.finished) && !planted!(self.ports, ReadOncePerEdge);

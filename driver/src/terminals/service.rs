@@ -352,6 +352,7 @@ impl Daemon {
             signals: self.signals.as_mut(),
             stopper: Some(&self.stopper),
             recording: None,
+            watcher: None,
         };
         let ended = service.run(|| None, |_| {});
         let (_, net, work) = self.shell.into_parts();
