@@ -8,17 +8,17 @@ use clap::Args;
 #[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Metrics {
     /// Serve metrics for Prometheus, and /healthz and /readyz: IP:PORT, or a port of the loopback; port 0 is any free one
-    #[arg(long = "metrics", value_name = "ADDRESS", value_parser = address)]
-    pub(crate) address: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Series of their own for each guest: all, none, or a number of guests up to which all have them and beyond which none has
-    #[arg(long = "metrics-guests", value_name = "N|all|none", default_value = "1000", value_parser = guests)]
-    pub(crate) guests: usize,
+    #[arg(long, value_name = "N|all|none", default_value = "1000", value_parser = guests)]
+    pub(crate) metrics_guests: usize,
 }
 
 impl Metrics {
     /// For the driver.
     pub(crate) fn options(self) -> Option<MetricsOptions> {
-        self.address.map(|address| MetricsOptions { address, guests_max: self.guests })
+        self.metrics.map(|address| MetricsOptions { address, guests_max: self.metrics_guests })
     }
 }
 

@@ -73,3 +73,35 @@ const fn succeeded(outcome: &Outcome) -> bool {
         Outcome::Answered { .. } | Outcome::Terminal(_) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::Append;
+
+    #[test]
+    fn a_log_that_fails_is_told_until_it_works_again() {
+        let numbers = Numbers::new();
+        let mut meter = EffectMeter::new(numbers.clone());
+        let counted =
+            |outcome| numbers.effects.get_or_create(&[("kind", "append"), ("outcome", outcome)]).get();
+        let waiting = || numbers.in_flight.get_or_create(&[("kind", "append")]).get();
+        let failing = || numbers.is_failing(Storage::Log);
+        for _ in 0..3 {
+            meter.submitted(JobId::Append, &Job::Append(Append::default()));
+        }
+        assert_eq!((waiting(), failing()), (3, false));
+        let mut done = |error: Option<&str>| {
+            let outcome = Outcome::Appended { bytes: 0, error: error.map(str::to_owned) };
+            meter.done(&Done { job: JobId::Append, outcome });
+        };
+        done(Some("no space left"));
+        done(Some("no space left"));
+        assert_eq!((waiting(), failing(), counted("ok"), counted("error")), (1, true, 0, 2));
+        done(None);
+        assert_eq!((waiting(), failing(), counted("ok")), (0, false, 1));
+        // Nobody asked for it.
+        done(None);
+        assert_eq!((waiting(), counted("ok")), (0, 1));
+    }
+}

@@ -158,3 +158,28 @@ impl Drop for Meter {
         self.desk.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castra_core::time::WallTime;
+
+    #[test]
+    fn a_loop_that_takes_leave_says_so_and_turns_all_the_same() {
+        let desk = Arc::new(Desk::new(Arc::new(|| {})));
+        let mut meter = Meter::new(Numbers::new(), Arc::clone(&desk), 0, 1, &BrokerConfig::default());
+        let mut ask = |meter: &mut Meter| {
+            let desk = Arc::clone(&desk);
+            let asks = std::thread::spawn(move || desk.alive(std::time::Duration::from_secs(30)));
+            while !asks.is_finished() {
+                meter.hear();
+            }
+            asks.join().expect("an answer")
+        };
+        assert_eq!(ask(&mut meter), Some(Alive { draining: false }));
+        let cursor = "1-1".parse().expect("a cursor");
+        let at = WallTime::from_unix_millis(0);
+        meter.event(Time::ZERO, &Event { cursor, at, guest: None, fact: Fact::BrokerStopping });
+        assert_eq!(ask(&mut meter), Some(Alive { draining: true }));
+    }
+}

@@ -230,6 +230,11 @@ impl Numbers {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_failing(&self, what: Storage) -> bool {
+        self.storage_failing.get_or_create(&[("what", what.as_str())]).get() == 1
+    }
+
     fn stall(&self, cause: &'static str, late_ms: u64) {
         self.stalls.get_or_create(&[("cause", cause)]).inc();
         self.stalled.get_or_create(&[("cause", cause)]).inc_by(seconds(late_ms));
