@@ -53,11 +53,14 @@ pub(crate) trait Watcher<E: Engine> {
     /// The engine gets this configuration.
     fn configured(&mut self, config: &E::Config);
 
-    /// A turn is over; true: there is more to do, so the loop must not wait.
-    fn turned(&mut self, shell: &mut Shell<E, MioNet, ThreadWork>, turn: Turn) -> bool;
+    /// A turn of the shell is over; true: there is more to do, so the loop must not wait.
+    fn turned(&mut self, shell: &mut Shell<E, MioNet, ThreadWork>) -> bool;
+
+    /// The loop waits now.
+    fn waits(&mut self, turn: Turn);
 }
 
-/// How a turn went.
+/// How a turn of the loop went.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     /// From the end of the wait until now.
@@ -142,7 +145,8 @@ impl<E: Engine> Service<'_, E> {
             let mut more = next.more;
             if let (Some(watcher), Some(woken_at)) = (&mut self.watcher, woken_at) {
                 let late = due.filter(|due| *due <= now.boot).map(|due| now.boot.since(due));
-                more |= watcher.turned(self.shell, Turn { took: woken_at.elapsed(), late });
+                more |= watcher.turned(self.shell);
+                watcher.waits(Turn { took: woken_at.elapsed(), late });
             }
             due = deadline;
             let timeout = timeout(now, Next { deadline, more });

@@ -146,10 +146,13 @@ impl Watcher<Recorded<Broker>> for Meter {
         self.bounds = Bounds::of(config);
     }
 
-    fn turned(&mut self, shell: &mut Shell<Recorded<Broker>, MioNet, ThreadWork>, turn: Turn) -> bool {
-        self.numbers.turn(turn.took, turn.late);
+    fn turned(&mut self, shell: &mut Shell<Recorded<Broker>, MioNet, ThreadWork>) -> bool {
         self.hear();
         self.step(shell)
+    }
+
+    fn waits(&mut self, turn: Turn) {
+        self.numbers.turn(turn.took, turn.late);
     }
 }
 

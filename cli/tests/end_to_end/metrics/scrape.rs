@@ -157,10 +157,10 @@ impl Asked {
 fn matchers(inner: &str) -> Vec<(String, Vec<String>)> {
     let pairs = inner.split(',').filter(|pair| !pair.is_empty());
     let read = pairs.map(|pair| {
-        let (label, words) = pair.split_once('=').unwrap();
-        let words = words.trim_start_matches('~').trim_matches('"').split('|');
+        let (label, words) = pair.split_at(pair.find(['=', '!']).unwrap());
+        let words = words.trim_start_matches(['=', '!', '~']).trim_matches('"').split('|');
         let words = words.filter(|word| !word.starts_with('$')).map(str::to_owned).collect();
-        (label.trim_end_matches('!').to_owned(), words)
+        (label.to_owned(), words)
     });
     read.collect()
 }
