@@ -197,6 +197,9 @@ impl Collected {
     }
 }
 
+/// A family with a series for each guest: its name, its help, and what it says.
+type Column<T> = (&'static str, &'static str, fn(&Row) -> T);
+
 /// What is said of each guest alone. Without guests there is nothing to describe.
 fn guests(page: &mut Page<'_>, rows: &[Row]) -> fmt::Result {
     if rows.is_empty() {
@@ -214,7 +217,7 @@ fn guests(page: &mut Page<'_>, rows: &[Row]) -> fmt::Result {
     page.gauges("castra_guest_waiting", "Why the guest is not reachable", None, waiting)?;
     let keyed = rows.iter().map(|row| (label(row), flag(row.authenticated)));
     page.gauges("castra_guest_authenticated", "Whether its proof was made with a key", None, keyed)?;
-    let ages: [(&str, &str, fn(&Row) -> Option<Duration>); 4] = [
+    let ages: [Column<Option<Duration>>; 4] = [
         ("castra_guest_proof_age", "Age of its newest proof; none: no proof yet", |row| row.proof_age),
         ("castra_guest_window", "How old its newest proof may be", |row| row.window),
         ("castra_guest_session_age", "Age of its session; none: no session", |row| row.session_age),
@@ -224,7 +227,7 @@ fn guests(page: &mut Page<'_>, rows: &[Row]) -> fmt::Result {
         let some = rows.iter().filter_map(|row| Some((label(row), of(row)?.as_secs_f64())));
         page.gauges(name, help, Some(&Unit::Seconds), some)?;
     }
-    let counts: [(&str, &str, fn(&Row) -> u64); 3] = [
+    let counts: [Column<u64>; 3] = [
         ("castra_guest_exchanges", "Answered challenges, keepalives included", |row| row.exchanges),
         ("castra_guest_refusals", "Refused handshakes under this name", |row| row.refusals),
         ("castra_guest_takeovers", "Sessions that another connection superseded", |row| row.takeovers),

@@ -112,11 +112,14 @@ fn sample(line: &str) -> Sample {
     Sample { name: name.to_owned(), labels: labels.collect(), value: value.parse().unwrap() }
 }
 
+/// A label, and the words that it is matched with.
+pub(super) type Matcher = (String, Vec<String>);
+
 /// What an expression of PromQL asks for.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Asked {
-    /// Names of metrics, with the labels that are matched and the words that they are matched with.
-    pub(super) metrics: Vec<(String, Vec<(String, Vec<String>)>)>,
+    /// Names of metrics, and what their labels are matched with.
+    pub(super) metrics: Vec<(String, Vec<Matcher>)>,
     /// Labels by which is grouped or joined.
     pub(super) grouped: Vec<String>,
 }
@@ -154,7 +157,7 @@ impl Asked {
 }
 
 /// `a="x",b=~"y|z"`: each label with its words; a dashboard's variables are none.
-fn matchers(inner: &str) -> Vec<(String, Vec<String>)> {
+fn matchers(inner: &str) -> Vec<Matcher> {
     let pairs = inner.split(',').filter(|pair| !pair.is_empty());
     let read = pairs.map(|pair| {
         let (label, words) = pair.split_at(pair.find(['=', '!']).unwrap());
