@@ -20,8 +20,6 @@ pub(crate) struct Broker {
     /// Say on the first line of standard output, as JSON, that the broker is ready, and where
     #[arg(long)]
     pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) manager: Manager,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
@@ -87,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) on_change: Option<String>,
     #[command(flatten)]
     pub(crate) metrics: Metrics,
+    #[command(flatten)]
+    pub(crate) manager: Manager,
     #[command(flatten)]
     pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1
