@@ -171,7 +171,7 @@ mod tests {
     fn a_loop_that_takes_leave_says_so_and_turns_all_the_same() {
         let desk = Arc::new(Desk::new(Arc::new(|| {})));
         let mut meter = Meter::new(Numbers::new(), Arc::clone(&desk), 0, 1, &BrokerConfig::default());
-        let mut ask = |meter: &mut Meter| {
+        let ask = |meter: &mut Meter| {
             let desk = Arc::clone(&desk);
             let asks = std::thread::spawn(move || desk.alive(std::time::Duration::from_secs(30)));
             while !asks.is_finished() {

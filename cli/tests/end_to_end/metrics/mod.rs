@@ -124,6 +124,7 @@ fn every_guest_has_its_series_up_to_the_bound_and_none_beyond_it() {
     assert_eq!(scrape.value("castra_guest_series_omitted", &[]), 0.0);
     assert_eq!(scrape.value("castra_guests", &[("reason", "never_seen")]), 300.0);
 
+    // One more, and some of them would look like all.
     let _newcomer = Link::join(broker.port(), "newcomer");
     let scrape = Scrape::of(&url(&broker));
     let single: Vec<&str> =
@@ -146,6 +147,8 @@ fn probes_are_answered_where_the_broker_says_and_end_with_it() {
         "0",
         "--metrics-guests",
         "none",
+        "--guest",
+        "ghost",
     ]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let listen = ran.json()["listen"].clone();
@@ -158,6 +161,7 @@ fn probes_are_answered_where_the_broker_says_and_end_with_it() {
     }
     let scrape = Scrape::of(&url);
     assert_eq!(scrape.value("castra_guest_series_omitted", &[]), 1.0);
+    assert!(scrape.values("", "guest").is_empty(), "{}", scrape.text);
 
     let taken = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
     let other = world.path("other");
