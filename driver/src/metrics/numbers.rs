@@ -284,3 +284,49 @@ fn change(from: State, to: State, reason: Option<Reason>) -> Labels<3> {
 fn seconds(millis: u64) -> f64 {
     Duration::from_millis(millis).as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use castra_core::peers::MessageId;
+    use castra_core::time::WallTime;
+    use prometheus_client::encoding::text::encode;
+
+    fn text(numbers: &Numbers) -> String {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        numbers.clone().register(&mut registry);
+        encode(&mut text, &registry).expect("a text takes it");
+        text
+    }
+
+    #[test]
+    fn what_goes_wrong_is_counted_and_what_is_mended_is_failing_no_more() {
+        let numbers = Numbers::new();
+        let say = |fact| {
+            let cursor = "1-1".parse().expect("a cursor");
+            numbers.event(&Event { cursor, at: WallTime::from_unix_millis(0), guest: None, fact });
+        };
+        let what = Storage::Database;
+        say(Fact::StorageFailed { what, message: "no space left".to_owned() });
+        say(Fact::ClockJumped { late_ms: 2500, suspended_ms: 2400 });
+        let (id, to) = (MessageId([0; 16]), "b".parse().expect("a name"));
+        say(Fact::MessageExpired { id, to, reason: None });
+        let after = text(&numbers);
+        for line in [
+            "castra_storage_failing{what=\"database\"} 1",
+            "castra_storage_failing{what=\"log\"} 0",
+            "castra_storage_failures_total{what=\"database\"} 1",
+            "castra_stalls_total{cause=\"clock_jumped\"} 1",
+            "castra_stalls_total{cause=\"stalled\"} 0",
+            "castra_stalled_seconds_total{cause=\"clock_jumped\"} 2.5",
+            "castra_messages_expired_total{reason=\"refused\"} 1",
+            "castra_events_total{kind=\"storage.failed\"} 1",
+        ] {
+            assert!(after.lines().any(|found| found == line), "no {line} in {after}");
+        }
+        say(Fact::StorageRecovered { what });
+        let after = text(&numbers);
+        assert!(after.contains("castra_storage_failing{what=\"database\"} 0\n"), "{after}");
+        assert!(after.contains("castra_storage_failures_total{what=\"database\"} 1\n"), "{after}");
+    }
+}
