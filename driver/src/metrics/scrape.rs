@@ -1,5 +1,6 @@
 //! The answer to a scrape: numbers and a snapshot, as text.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,9 +106,11 @@ impl Collected {
         let build = [([("version", self.build.version)], 1.0)];
         page.gauges("castra_build_info", "The version that runs", None, build)?;
         let waiting = REASONS.map(|reason| (State::Waiting, Some(reason)));
-        let counted = [(State::Reachable, None)].into_iter().chain(waiting).map(|verdict| {
-            let labels = [("state", verdict.0.as_str()), ("reason", verdict.1.map_or("", Reason::as_str))];
-            (labels, verdicts.get(&verdict).copied().unwrap_or(0) as f64)
+        let known = [(State::Reachable, None)].into_iter().chain(waiting).map(|verdict| (verdict, 0));
+        let mut counts: BTreeMap<_, _> = known.collect();
+        counts.extend(verdicts);
+        let counted = counts.into_iter().map(|((state, reason), count)| {
+            ([("state", state.as_str()), ("reason", reason.map_or("", Reason::as_str))], count as f64)
         });
         page.gauges("castra_guests", "Guests by verdict", None, counted)?;
         page.gauge("castra_sessions", "Guests with an open session", *sessions)?;

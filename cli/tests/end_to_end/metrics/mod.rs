@@ -98,6 +98,7 @@ fn a_scrape_says_of_each_guest_what_status_says_and_counts_what_happened() {
     alive.stop();
     world.wait(&["alive"], "waiting");
     let scrape = Scrape::of(&url);
+    agrees_with_status(&scrape, &world.control().status().unwrap());
     assert_eq!(scrape.get("castra_guest_waiting", &[("guest", "alive"), ("reason", "stale")]), Some(1.0));
     assert!(scrape.value("castra_guest_proof_age_seconds", &[("guest", "alive")]) > 5.0);
     alive.go_on();
