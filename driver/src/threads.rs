@@ -15,7 +15,7 @@ use crate::config_file::ConfigReader;
 use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
 use crate::http::Http;
-use crate::metrics::EffectMeter;
+use crate::metrics::{EffectMeter, Effects};
 use crate::start::Starts;
 use crate::terminals::porter::{Porter, Tell};
 use crate::typist::Typist;
@@ -183,6 +183,11 @@ impl ThreadWork {
     #[must_use]
     pub fn with_starts(self, starts: Starts) -> Self {
         Self { starts: Some(starts), ..self }
+    }
+
+    /// What was counted of jobs, if they are.
+    pub(crate) fn counted(&self) -> Option<&Effects> {
+        self.meter.as_ref().map(EffectMeter::counted)
     }
 
     /// The same, and jobs are counted and timed.

@@ -32,7 +32,7 @@ use crate::hooks::{HookOptions, Hooks};
 use crate::leftovers;
 use crate::listen::{listen_for_clients, listen_for_manager, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
-use crate::metrics::{Exposed, MetricsOptions};
+use crate::metrics::{EffectMeter, Exposed, MetricsOptions};
 use crate::mio_net::MioNet;
 use crate::own::is_writable_by_others;
 use crate::record::{self};
@@ -198,7 +198,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     let work = ThreadWork::new(Some(Box::new(store)), Some(files), net.waker())
         .map_err(internal("starting workers"))?
         .with_starts(starts)
-        .with_meter(metrics.as_ref().map(Exposed::effect_meter));
+        .with_meter(metrics.as_ref().map(|_| EffectMeter::new()));
     let terminals = options.terminals.map(TerminalsThread::start).transpose().map_err(Box::new)?;
     if let Some((_, serving)) = &terminals {
         warnings.extend(serving.warnings.iter().cloned());

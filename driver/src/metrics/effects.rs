@@ -1,31 +1,58 @@
 //! How long workers take, and how much waits for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use castra_core::event::Storage;
 
-use super::Numbers;
+use super::numbers::{Counts, EFFECT, Histogram, JOBS, Labels, OUTCOMES, Stores};
 use crate::work::{Done, Job, JobId, Outcome};
 
-/// Looks on while jobs are given out and come back. Only the loop's thread has it.
+/// Looks on while jobs are given out and come back.
 #[derive(Debug)]
 pub(crate) struct EffectMeter {
-    numbers: Numbers,
+    counted: Effects,
     /// What is under way, in the order of its beginning: an append is like the next.
     open: HashMap<JobId, VecDeque<(&'static str, Instant)>>,
 }
 
+/// What came of it so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Effects {
+    pub(super) ended: Counts<2>,
+    pub(super) times: BTreeMap<Labels<1>, Histogram>,
+    pub(super) in_flight: BTreeMap<Labels<1>, u64>,
+    /// The log: the engine never hears of it, so no event says it.
+    pub(super) storage: Stores,
+}
+
+impl Default for Effects {
+    fn default() -> Self {
+        let outcomes = |job| OUTCOMES.map(|outcome| [("kind", job), ("outcome", outcome)]);
+        Self {
+            ended: Counts::of(JOBS.into_iter().flat_map(outcomes)),
+            times: JOBS.map(|job| ([("kind", job)], Histogram::new(&EFFECT))).into(),
+            in_flight: JOBS.map(|job| ([("kind", job)], 0)).into(),
+            storage: Stores::of(&[Storage::Log]),
+        }
+    }
+}
+
 impl EffectMeter {
-    pub(crate) fn new(numbers: Numbers) -> Self {
-        Self { numbers, open: HashMap::new() }
+    pub(crate) fn new() -> Self {
+        Self { counted: Effects::default(), open: HashMap::new() }
+    }
+
+    /// What came of it so far.
+    pub(crate) const fn counted(&self) -> &Effects {
+        &self.counted
     }
 
     /// A job is given out.
     pub(crate) fn submitted(&mut self, id: JobId, job: &Job) {
         let Some(kind) = kind(job) else { return };
         self.open.entry(id).or_default().push_back((kind, Instant::now()));
-        self.numbers.in_flight.get_or_create(&[("kind", kind)]).inc();
+        *self.counted.in_flight.entry([("kind", kind)]).or_default() += 1;
     }
 
     /// A job came back.
@@ -37,13 +64,14 @@ impl EffectMeter {
         }
         let ok = succeeded(&done.outcome);
         let outcome = if ok { "ok" } else { "error" };
-        self.numbers.effects.get_or_create(&[("kind", kind), ("outcome", outcome)]).inc();
-        let took = since.elapsed().as_secs_f64();
-        self.numbers.effect_times.get_or_create(&[("kind", kind)]).observe(took);
-        self.numbers.in_flight.get_or_create(&[("kind", kind)]).dec();
-        // The engine never hears of these: no event says it.
+        let Effects { ended, times, in_flight, storage } = &mut self.counted;
+        ended.add([("kind", kind), ("outcome", outcome)]);
+        times.entry([("kind", kind)]).or_insert_with(|| Histogram::new(&EFFECT)).observe(since.elapsed());
+        if let Some(waiting) = in_flight.get_mut(&[("kind", kind)]) {
+            *waiting = waiting.saturating_sub(1);
+        }
         if kind == "append" {
-            self.numbers.storage(Storage::Log, ok);
+            storage.note(Storage::Log, ok);
         }
     }
 }
@@ -81,27 +109,27 @@ mod tests {
 
     #[test]
     fn a_log_that_fails_is_told_until_it_works_again() {
-        let numbers = Numbers::new();
-        let mut meter = EffectMeter::new(numbers.clone());
-        let counted =
-            |outcome| numbers.effects.get_or_create(&[("kind", "append"), ("outcome", outcome)]).get();
-        let waiting = || numbers.in_flight.get_or_create(&[("kind", "append")]).get();
-        let failing = || numbers.is_failing(Storage::Log);
+        let mut meter = EffectMeter::new();
         for _ in 0..3 {
             meter.submitted(JobId::Append, &Job::Append(Append::default()));
         }
-        assert_eq!((waiting(), failing()), (3, false));
+        // Waiting, failing, and how many ended well and badly.
+        let now = |meter: &EffectMeter| {
+            let counted = meter.counted();
+            let ended = |outcome| counted.ended.get([("kind", "append"), ("outcome", outcome)]);
+            let failing = counted.storage.failing[&[("what", "log")]];
+            (counted.in_flight[&[("kind", "append")]], failing, ended("ok"), ended("error"))
+        };
+        assert_eq!(now(&meter), (3, false, 0, 0));
         let mut done = |error: Option<&str>| {
             let outcome = Outcome::Appended { bytes: 0, error: error.map(str::to_owned) };
             meter.done(&Done { job: JobId::Append, outcome });
+            now(&meter)
         };
         done(Some("no space left"));
-        done(Some("no space left"));
-        assert_eq!((waiting(), failing(), counted("ok"), counted("error")), (1, true, 0, 2));
-        done(None);
-        assert_eq!((waiting(), failing(), counted("ok")), (0, false, 1));
+        assert_eq!(done(Some("no space left")), (1, true, 0, 2));
+        assert_eq!(done(None), (0, false, 1, 2));
         // Nobody asked for it.
-        done(None);
-        assert_eq!((waiting(), counted("ok")), (0, 1));
+        assert_eq!(done(None), (0, false, 1, 2));
     }
 }

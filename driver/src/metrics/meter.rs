@@ -54,14 +54,13 @@ struct Walk {
 impl Meter {
     /// Nothing has happened yet.
     pub(crate) fn new(
-        numbers: Numbers,
         desk: Arc<Desk>,
         guests_max: usize,
         connections_max: usize,
         config: &BrokerConfig,
     ) -> Self {
         Self {
-            numbers,
+            numbers: Numbers::new(),
             desk,
             guests_max,
             connections_max,
@@ -126,6 +125,10 @@ impl Meter {
             (snapshot.sizes, snapshot.statistics) = (broker.sizes(), broker.statistics());
             (snapshot.counters, snapshot.connections) = (shell.counters(), shell.connections());
             (snapshot.bounds, snapshot.connections_max) = (self.bounds, self.connections_max);
+            snapshot.numbers = self.numbers.clone();
+            if let Some(effects) = shell.work().counted() {
+                snapshot.effects = effects.clone();
+            }
             let snapshot = Arc::new(snapshot);
             for sender in for_whom {
                 let _ = sender.try_send(Arc::clone(&snapshot));
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn a_loop_that_takes_leave_says_so_and_turns_all_the_same() {
         let desk = Arc::new(Desk::new(Arc::new(|| {})));
-        let mut meter = Meter::new(Numbers::new(), Arc::clone(&desk), 0, 1, &BrokerConfig::default());
+        let mut meter = Meter::new(Arc::clone(&desk), 0, 1, &BrokerConfig::default());
         let ask = |meter: &mut Meter| {
             let desk = Arc::clone(&desk);
             let asks = std::thread::spawn(move || desk.alive(std::time::Duration::from_secs(30)));

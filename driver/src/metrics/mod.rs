@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Nothing about a guest is kept here: its verdict and its age are asked of the engine at
-//! each scrape. Counters and histograms are fed as things happen. Without `--metrics`
-//! there is none of it, and the loop doesn't read a clock more.
+//! each scrape. What happens is counted by the loop's thread alone, which therefore waits
+//! for no lock; a scrape gets a copy. Without `--metrics` there is none of it, and the loop
+//! doesn't read a clock more.
 
 mod desk;
 mod effects;
@@ -27,12 +28,11 @@ use std::sync::Arc;
 use castra_core::config::BrokerConfig;
 use castra_core::time::WallTime;
 
-pub(crate) use effects::EffectMeter;
+pub(crate) use effects::{EffectMeter, Effects};
 pub(crate) use meter::Meter;
 pub(crate) use server::Server;
 
 use desk::Desk;
-use numbers::Numbers;
 
 use crate::listen::{ListenError, listen_for_metrics};
 
@@ -52,25 +52,18 @@ pub(crate) struct Exposed {
     listener: TcpListener,
     address: SocketAddr,
     guests_max: usize,
-    numbers: Numbers,
 }
 
 impl Exposed {
     /// Listens. What is legal but unwise is added to `warnings`.
     pub(crate) fn bind(options: MetricsOptions, warnings: &mut Vec<String>) -> Result<Self, ListenError> {
         let (listener, address) = listen_for_metrics(options.address, warnings)?;
-        let numbers = Numbers::new();
-        Ok(Self { listener: listener.into(), address, guests_max: options.guests_max, numbers })
+        Ok(Self { listener: listener.into(), address, guests_max: options.guests_max })
     }
 
     /// Where, with the real port.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/metrics", self.address)
-    }
-
-    /// What looks on at the workers.
-    pub(crate) fn effect_meter(&self) -> EffectMeter {
-        EffectMeter::new(self.numbers.clone())
     }
 
     /// What looks on at the loop that `wake` wakes, and what answers who connects.
@@ -81,9 +74,9 @@ impl Exposed {
         config: &BrokerConfig,
         started_at: WallTime,
     ) -> io::Result<(Meter, Server)> {
-        let Self { listener, address: _, guests_max, numbers } = self;
+        let Self { listener, guests_max, .. } = self;
         let desk = Arc::new(Desk::new(wake));
-        let server = Server::start(listener, Arc::clone(&desk), numbers.clone(), started_at)?;
-        Ok((Meter::new(numbers, desk, guests_max, connections_max, config), server))
+        let server = Server::start(listener, Arc::clone(&desk), started_at)?;
+        Ok((Meter::new(desk, guests_max, connections_max, config), server))
     }
 }

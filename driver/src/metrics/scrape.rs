@@ -13,7 +13,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::numbers::{Numbers, REASONS};
+use super::effects::Effects;
+use super::numbers::{Histogram, Numbers, REASONS};
 use super::process::Process;
 use super::snapshot::{Row, Snapshot};
 
@@ -43,9 +44,8 @@ pub(crate) struct Build {
 }
 
 /// All series.
-pub(super) fn text(numbers: Numbers, snapshot: Arc<Snapshot>, build: Build, format: Format) -> String {
+pub(super) fn text(snapshot: Arc<Snapshot>, build: Build, format: Format) -> String {
     let mut registry = Registry::default();
-    numbers.register(&mut registry);
     registry.register_collector(Box::new(Collected { snapshot, process: Process::now(), build }));
     let mut text = String::with_capacity(64 * 1024);
     // A text takes every write.
@@ -90,6 +90,9 @@ struct Collected {
 impl Collector for Collected {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
+        handshakes(&mut page, &self.snapshot.numbers)?;
+        happenings(&mut page, &self.snapshot.numbers)?;
+        work(&mut page, &self.snapshot.numbers, &self.snapshot.effects)?;
         self.broker(&mut page)?;
         self.tables(&mut page)?;
         self.troubles(&mut page)?;
@@ -200,6 +203,69 @@ impl Collected {
     }
 }
 
+fn handshakes(page: &mut Page<'_>, numbers: &Numbers) -> fmt::Result {
+    let Numbers { begun, completed, failed, handshakes, ended, sessions, conflicts, .. } = numbers;
+    page.counter("castra_handshakes_begun", "Valid hellos", *begun)?;
+    let help = "Handshakes that succeeded, by proof";
+    page.counters("castra_handshakes_completed", help, pairs(&completed.0))?;
+    let help = "Handshakes that came to nothing, by code";
+    page.counters("castra_handshakes_failed", help, pairs(&failed.0))?;
+    page.histogram("castra_handshake", "From a guest's hello to its ok", handshakes)?;
+    page.counters("castra_sessions_ended", "Sessions that ended, by reason", pairs(&ended.0))?;
+    page.histogram("castra_session", "How long sessions lasted that ended", sessions)?;
+    page.counter("castra_name_conflicts", "Connections that claimed a name in use", *conflicts)
+}
+
+fn happenings(page: &mut Page<'_>, numbers: &Numbers) -> fmt::Result {
+    let Numbers { verdicts, stalls, stalled, sent, delivered, expired, events, turns, lags, .. } = numbers;
+    page.counters("castra_verdict_changes", "Changes of a guest's verdict", pairs(&verdicts.0))?;
+    let help = "Times the broker itself was not running, by cause";
+    page.counters("castra_stalls", help, pairs(&stalls.0))?;
+    let help = "How long the broker itself was not running, by cause";
+    let seconds = &Unit::Seconds;
+    let mut family = page.family("castra_stalled", help, Some(seconds), MetricType::Counter)?;
+    for (labels, millis) in stalled {
+        let value = Duration::from_millis(*millis).as_secs_f64();
+        family.encode_family(labels)?.encode_counter::<NoLabelSet, f64, f64>(&value, None)?;
+    }
+    page.counter("castra_messages_sent", "Messages between peers that were taken", *sent)?;
+    page.counter("castra_messages_delivered", "Messages that are in their inbox", *delivered)?;
+    let help = "Messages that will not be delivered, by reason";
+    page.counters("castra_messages_expired", help, pairs(&expired.0))?;
+    page.counters("castra_events", "Events, by kind", pairs(&events.0))?;
+    page.histogram("castra_loop_turn", "How long the loop was busy between two waits", turns)?;
+    page.histogram("castra_loop_lag", "How late a turn began that had a deadline", lags)
+}
+
+fn work(page: &mut Page<'_>, numbers: &Numbers, effects: &Effects) -> fmt::Result {
+    let stores = [&numbers.storage, &effects.storage];
+    let help = "Failures to write, by what could not be written";
+    let failures = stores.into_iter().flat_map(|store| pairs(&store.failures.0));
+    page.counters("castra_storage_failures", help, failures)?;
+    let help = "Whether the newest attempt to write failed, by what was to be written";
+    let failing = stores.into_iter().flat_map(|store| pairs(&store.failing));
+    let failing = failing.map(|(labels, failing)| (labels, f64::from(u8::from(failing))));
+    page.gauges("castra_storage_failing", help, None, failing)?;
+    page.counters("castra_effects", "Jobs of worker threads that ended", pairs(&effects.ended.0))?;
+    let help = "From a job's order to its end, by kind";
+    let mut family = page.family("castra_effect", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    for (labels, times) in &effects.times {
+        encode(&mut family.encode_family(labels)?, times)?;
+    }
+    let help = "Jobs of worker threads that wait or are being done, by kind";
+    let waiting = effects.in_flight.iter().map(|(labels, count)| (*labels, *count as f64));
+    page.gauges("castra_effects_in_flight", help, None, waiting)
+}
+
+fn pairs<K: Copy, V: Copy>(map: &BTreeMap<K, V>) -> impl Iterator<Item = (K, V)> {
+    map.iter().map(|(labels, value)| (*labels, *value))
+}
+
+fn encode(to: &mut MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
+    let (sum, count, buckets) = (histogram.sum, histogram.count(), histogram.buckets());
+    to.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+}
+
 /// A family with a series for each guest: its name, its help, and what it says.
 type Column<T> = (&'static str, &'static str, fn(&Row) -> T);
 
@@ -288,6 +354,11 @@ impl Page<'_> {
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
         }
         Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
+        let mut family = self.family(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encode(&mut family, histogram)
     }
 
     fn family<'s>(

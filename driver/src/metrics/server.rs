@@ -10,9 +10,9 @@ use std::{io, thread};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::Desk;
 use super::http::{Answer, Page, Request, Timed, read};
 use super::scrape::{Build, text};
-use super::{Desk, Numbers};
 
 /// Most connections at once; who comes next is told so.
 const CONNECTIONS_MAX: usize = 16;
@@ -42,7 +42,6 @@ pub(crate) struct Server {
 #[derive(Debug)]
 struct Source {
     desk: Arc<Desk>,
-    numbers: Numbers,
     build: Build,
     loopback: bool,
     alive_bound: Duration,
@@ -56,12 +55,11 @@ impl Server {
     pub(crate) fn start(
         listener: TcpListener,
         desk: Arc<Desk>,
-        numbers: Numbers,
         started_at: castra_core::time::WallTime,
     ) -> io::Result<Self> {
         let loopback = listener.local_addr()?.ip().is_loopback();
         let build = Build { version: env!("CARGO_PKG_VERSION"), started_at };
-        Self::of(listener, Source { desk, numbers, build, loopback, alive_bound: ALIVE })
+        Self::of(listener, Source { desk, build, loopback, alive_bound: ALIVE })
     }
 
     fn of(listener: TcpListener, source: Source) -> io::Result<Self> {
@@ -151,7 +149,7 @@ impl Source {
                 Some(snapshot) => Answer {
                     status: "200 OK",
                     content_type: format.content_type(),
-                    body: text(self.numbers.clone(), snapshot, self.build, format),
+                    body: text(snapshot, self.build, format),
                 },
                 None => stuck(SNAPSHOT),
             },
@@ -191,7 +189,7 @@ mod tests {
         let build = Build { version: "0", started_at: WallTime::from_unix_millis(0) };
         let desk = Arc::new(Desk::new(Arc::new(|| {})));
         let alive_bound = Duration::from_millis(10);
-        let source = Source { desk, numbers: Numbers::new(), build, loopback: true, alive_bound };
+        let source = Source { desk, build, loopback: true, alive_bound };
         (Server::of(listener, source).expect("a thread"), address)
     }
 

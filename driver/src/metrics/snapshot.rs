@@ -8,11 +8,16 @@ use castra_core::id::GuestName;
 use castra_core::status::{GuestStatus, Reason, State};
 use castra_core::{Sizes, Statistics};
 
+use super::effects::Effects;
+use super::numbers::Numbers;
 use crate::shell::Counters;
 
-/// Everything that is asked for at a scrape and counted nowhere else.
-#[derive(Clone, PartialEq, Debug, Default)]
+/// Everything that a scrape shows of the broker.
+#[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
+    /// What was counted as it happened.
+    pub(crate) numbers: Numbers,
+    pub(crate) effects: Effects,
     /// Guests by verdict.
     pub(crate) verdicts: BTreeMap<(State, Option<Reason>), u64>,
     /// Guests with a session.
@@ -84,7 +89,19 @@ impl From<&GuestStatus> for Row {
 impl Snapshot {
     /// An empty one; `rows` says whether there may be any.
     pub(crate) fn begin(rows: bool) -> Self {
-        Self { rows: rows.then(Vec::new), ..Self::default() }
+        Self {
+            numbers: Numbers::new(),
+            effects: Effects::default(),
+            verdicts: BTreeMap::new(),
+            sessions: 0,
+            rows: rows.then(Vec::new),
+            sizes: Sizes::default(),
+            statistics: Statistics::default(),
+            counters: Counters::default(),
+            connections: (0, 0),
+            connections_max: 0,
+            bounds: Bounds::default(),
+        }
     }
 
     /// Takes a guest in. With more than `most` of them, none keeps a row.
