@@ -48,9 +48,20 @@ fn a_short_window_is_refused_with_the_rule() {
 #[test]
 fn help_is_asked_for_and_so_it_is_a_success() {
     let scratch = Scratch::new();
-    for command in
-        ["status", "wait", "ping", "events", "logs", "up", "down", "broker", "agent", "demo", "sim"]
-    {
+    for command in [
+        "status",
+        "wait",
+        "ping",
+        "events",
+        "logs",
+        "up",
+        "down",
+        "broker",
+        "agent",
+        "install-agent",
+        "demo",
+        "sim",
+    ] {
         let ran = scratch.run(&[command, "--help"]);
         assert_eq!(ran.code, Some(0));
         assert!(ran.stdout.contains("Usage: castra"), "{command}");
@@ -107,6 +118,15 @@ fn every_shell_has_a_script_and_every_command_a_page() {
     let ran = scratch.run(&["man", "--out", all.to_str().unwrap()]);
     assert_eq!(ran.stdout.lines().count(), std::fs::read_dir(&all).unwrap().count());
     assert!(all.join("castra-status.1").exists(), "{}", ran.stdout);
+}
+
+#[test]
+fn a_configuration_file_that_nobody_wrote_is_no_mistake_and_one_that_was_named_is() {
+    let scratch = Scratch::new();
+    let ran = scratch.run(&["config", "check"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("there is no") && ran.stderr.contains("castra.toml"), "{}", ran.stderr);
+    assert_eq!(scratch.run(&["config", "check", "/nowhere/castra.toml"]).code, Some(2));
 }
 
 #[test]
