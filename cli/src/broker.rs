@@ -148,6 +148,7 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         config_file: settings.config.clone(),
         settings: None,
         on_change: settings.on_change.clone(),
+        metrics: settings.metrics.options(),
         // This program, also when its file was replaced since.
         launcher: vec!["/proc/self/exe".into(), "start-command".into(), "--".into()],
         echo,
@@ -221,7 +222,11 @@ fn document(serving: &Serving) -> serde_json::Value {
         "control": serving.control.display().to_string(),
         "pid": serving.pid,
         // With its real port, for whoever asked for any free one.
-        "manager": serving.listen.iter().find(|address| address.starts_with("http://")),
+        "manager": serving
+            .listen
+            .iter()
+            .find(|address| address.starts_with("http://") && Some(*address) != serving.metrics.as_ref()),
+        "metrics": serving.metrics,
     })
 }
 

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::attach_args::Manager;
 use crate::duration::parse as duration;
+use crate::metrics_args::Metrics;
 use crate::run::ListenAddress;
 use crate::size::parse as size;
 use crate::term_args::Hosted;
@@ -85,6 +86,8 @@ pub(crate) struct Settings {
     /// Leave the listeners with the service manager while the broker is replaced, so that nobody is refused meanwhile (systemd: FileDescriptorStoreMax=)
     #[arg(long)]
     pub(crate) keep_listeners: bool,
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
     #[command(flatten)]
     pub(crate) manager: Manager,
     #[command(flatten)]

@@ -177,11 +177,16 @@ With --manager it answers guests that it adopted over HTTP, too: `castra help ad
 they show goes in clear text there: over anything but the loopback or a host's own network, put a \
 proxy with TLS before it, and say --manager-advertise https://HOST.
 
+With --metrics it serves /metrics for Prometheus, /healthz (200: the loop turns) and /readyz (200: it \
+takes guests in) over HTTP. Nobody is asked who he is: every user of this host reads the names and \
+states of all guests on a loopback address. --metrics-guests none leaves the names out.
+
 Examples:
   castra broker --listen tcp:127.0.0.1:7070 --guest devbox
   castra broker --listen unix:/run/vm/devbox.sock,serial --window 6s --interval 2s
   castra broker --terminals
   castra broker --listen tcp:10.0.2.2:7070 --manager 10.0.2.2:7171
+  castra broker --metrics 127.0.0.1:9464
   castra broker --listen tcp:127.0.0.1:0 --json";
 
 pub(crate) const AGENT: &str = "\

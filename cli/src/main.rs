@@ -26,6 +26,7 @@ mod install_agent;
 mod interrupt;
 mod logs;
 mod man;
+mod metrics_args;
 mod offline;
 mod output;
 mod paths;

@@ -233,6 +233,7 @@ pub fn run(
         stopper: None,
         recording: recording.as_ref(),
         supervisor,
+        watcher: None,
     };
     let ended = service.run(
         || None,

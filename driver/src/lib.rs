@@ -22,6 +22,7 @@ mod leftovers;
 pub mod listen;
 pub mod load;
 pub mod lock;
+pub mod metrics;
 pub mod mio_net;
 pub mod net;
 pub mod own;

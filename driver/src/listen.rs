@@ -142,6 +142,26 @@ pub fn listen_for_manager(
     Ok((Bound { fd, carrier: Carrier::Tcp, via, address, path: None, local: Local::Unasked }, bound))
 }
 
+/// Listens for whoever reads metrics, on a socket that does not block, and says at which
+/// address with which port. What is legal but unwise is added to `warnings`.
+///
+/// # Errors
+/// The address is taken, unusable or not ours; see [`ListenError`].
+pub fn listen_for_metrics(
+    address: SocketAddr,
+    warnings: &mut Vec<String>,
+) -> Result<(OwnedFd, SocketAddr), ListenError> {
+    let listening = listen_tcp_at(address);
+    let (fd, bound) = listening.map_err(|error| refused(format!("http://{address}/metrics"), error))?;
+    if !bound.ip().is_loopback() {
+        warnings.push(format!(
+            "http://{bound}/metrics can be reached from other machines, and asks nobody who they are: whoever \
+             does reads the names and states of all guests; prefer a loopback address, or --metrics-guests none"
+        ));
+    }
+    Ok((fd, bound))
+}
+
 /// What is unwise about a TCP listener there.
 pub(crate) fn open_to_others(bound: SocketAddr, via: Via, warnings: &mut Vec<String>) {
     if bound.ip().is_loopback() {

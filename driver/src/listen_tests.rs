@@ -107,6 +107,18 @@ fn a_taken_port_says_so_and_a_public_one_warns() {
 }
 
 #[test]
+fn metrics_on_a_wider_address_than_the_loopback_are_warned_of() {
+    let mut warnings = Vec::new();
+    for (address, count) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 1)] {
+        let address = address.parse().expect("an address");
+        let (_, bound) = listen_for_metrics(address, &mut warnings).expect("a port");
+        assert_ne!(bound.port(), 0);
+        assert_eq!(warnings.len(), count, "{warnings:?}");
+    }
+    assert!(warnings[0].contains("names and states of all guests"), "{warnings:?}");
+}
+
+#[test]
 fn accepted_tcp_connections_do_not_wait_for_more_bytes() {
     let mut net = MioNet::new().expect("a poller");
     let mut warnings = Vec::new();

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use castra_core::boundary::Engine;
 use castra_core::event::{Event, Level};
@@ -39,12 +39,37 @@ pub(crate) enum Ended {
     Signalled(i32),
 }
 
-pub(crate) struct Service<'a, E> {
+pub(crate) struct Service<'a, E: Engine> {
     pub(crate) shell: &'a mut Shell<E, MioNet, ThreadWork>,
     pub(crate) signals: Option<&'a mut Signals>,
     pub(crate) stopper: Option<&'a Stopper>,
     pub(crate) recording: Option<&'a Recording>,
     pub(crate) supervisor: &'a Supervisor,
+    pub(crate) watcher: Option<&'a mut dyn Watcher<E>>,
+}
+
+/// Whoever looks on while a service runs.
+pub(crate) trait Watcher<E: Engine> {
+    /// Something happened in the turn that began at `now`.
+    fn event(&mut self, now: Time, event: &Event);
+
+    /// The engine gets this configuration.
+    fn configured(&mut self, config: &E::Config);
+
+    /// A turn of the shell is over; true: there is more to do, so the loop must not wait.
+    fn turned(&mut self, shell: &mut Shell<E, MioNet, ThreadWork>) -> bool;
+
+    /// The loop waits now.
+    fn waits(&mut self, turn: Turn);
+}
+
+/// How a turn of the loop went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// From the end of the wait until now.
+    pub(crate) took: Duration,
+    /// How long its deadline was over when it began, if it was.
+    pub(crate) late: Option<Duration>,
 }
 
 /// Stops a service from another thread, as TERM does from another process.
@@ -89,6 +114,8 @@ impl<E: Engine> Service<'_, E> {
         let mut stop_asked = false;
         let mut settle_by = None;
         let mut longest = Duration::ZERO;
+        let mut woken_at = self.watcher.is_some().then(Instant::now);
+        let mut due: Option<Time> = None;
         loop {
             let now = clock::now();
             if let Some(trouble) = self.recording.and_then(Recording::trouble) {
@@ -107,6 +134,9 @@ impl<E: Engine> Service<'_, E> {
             done.clear();
             for event in self.shell.take_events() {
                 on_event(&event);
+                if let Some(watcher) = &mut self.watcher {
+                    watcher.event(now.boot, &event);
+                }
             }
             if self.shell.stopped() {
                 self.supervisor.stopping();
@@ -118,12 +148,23 @@ impl<E: Engine> Service<'_, E> {
             // Said between two turns, and by nobody else: a loop that is stuck is silent.
             let beat = self.supervisor.beat(now.boot);
             let deadline = next.deadline.into_iter().chain(settle_by).chain(beat).min();
-            let timeout = timeout(now, Next { deadline, ..next });
+            let mut more = next.more;
+            if let (Some(watcher), Some(woken_at)) = (&mut self.watcher, woken_at) {
+                let late = due.filter(|due| *due <= now.boot).map(|due| now.boot.since(due));
+                more |= watcher.turned(self.shell);
+                watcher.waits(Turn { took: woken_at.elapsed(), late });
+            }
+            due = deadline;
+            let timeout = timeout(now, Next { deadline, more });
             let woken = self.shell.net().wait(timeout, &mut ready)?;
+            woken_at = woken_at.map(|_| Instant::now());
             if woken.work {
                 self.shell.work().collect(&mut done);
                 // Before whoever asked for it hears that it was read.
                 if let Some(config) = reload() {
+                    if let Some(watcher) = &mut self.watcher {
+                        watcher.configured(&config);
+                    }
                     self.shell.configure(clock::now(), config);
                 }
                 for well in done.iter().filter_map(reloaded) {
@@ -204,6 +245,7 @@ mod tests {
             stopper: None,
             recording: None,
             supervisor: &Supervisor::none(),
+            watcher: None,
         }
         .run(|| None, |_| {})
         .expect("a poller");
@@ -226,6 +268,7 @@ mod tests {
             stopper: Some(&stopper),
             recording: None,
             supervisor: &Supervisor::none(),
+            watcher: None,
         }
         .run(|| None, |_| {})
         .expect("a poller");
@@ -244,6 +287,7 @@ mod tests {
             stopper: None,
             recording: None,
             supervisor: &Supervisor::none(),
+            watcher: None,
         }
         .run(|| None, |_| {})
         .expect("a poller");

@@ -15,6 +15,7 @@ use crate::config_file::ConfigReader;
 use crate::database::Commit;
 use crate::files::{LogFile, ignore_missing, record_path, write_whole};
 use crate::http::Http;
+use crate::metrics::{EffectMeter, Effects};
 use crate::start::Starts;
 use crate::terminals::porter::{Porter, Tell};
 use crate::typist::Typist;
@@ -40,6 +41,7 @@ pub struct ThreadWork {
     terminals: Option<Porter>,
     http: Http,
     typist: Option<Typist>,
+    meter: Option<EffectMeter>,
     finished: Receiver<Done>,
     reports: Reports,
 }
@@ -162,6 +164,7 @@ impl ThreadWork {
             terminals: None,
             http,
             typist: None,
+            meter: None,
             finished,
             reports,
         };
@@ -180,6 +183,17 @@ impl ThreadWork {
     #[must_use]
     pub fn with_starts(self, starts: Starts) -> Self {
         Self { starts: Some(starts), ..self }
+    }
+
+    /// What was counted of jobs, if they are.
+    pub(crate) fn counted(&self) -> Option<&Effects> {
+        self.meter.as_ref().map(EffectMeter::counted)
+    }
+
+    /// The same, and jobs are counted and timed.
+    #[must_use]
+    pub(crate) fn with_meter(self, meter: Option<EffectMeter>) -> Self {
+        Self { meter, ..self }
     }
 
     /// The same, and terminals are looked after by `porter`, which tells [`ThreadWork::teller`].
@@ -210,7 +224,11 @@ impl ThreadWork {
 
     /// Appends what was finished since the last call.
     pub fn collect(&mut self, done: &mut Vec<Done>) {
+        let before = done.len();
         done.extend(self.finished.try_iter());
+        if let Some(meter) = &mut self.meter {
+            done[before..].iter().for_each(|done| meter.done(done));
+        }
     }
 
     /// Finishes what was asked for, for at most `patience`; then leaves the
@@ -226,6 +244,9 @@ impl ThreadWork {
 
 impl Work for ThreadWork {
     fn submit(&mut self, id: JobId, job: Job) {
+        if let Some(meter) = &mut self.meter {
+            meter.submitted(id, &job);
+        }
         let refused = match job {
             Job::Persist(batch) if self.database.thread.is_some() => {
                 self.database.submit(id, batch).map_err(|_| "the database worker is gone").err()

@@ -27,6 +27,7 @@ fn options(state_dir: &Path) -> BrokerOptions {
         config_file: None,
         settings: None,
         on_change: None,
+        metrics: None,
         launcher: Vec::new(),
         echo: false,
         record: None,

@@ -10,6 +10,7 @@ mod console;
 mod doctor;
 mod impostors;
 mod liveness;
+mod metrics;
 mod misbehaviour;
 mod peers;
 mod peers_agents;

@@ -51,7 +51,7 @@ use clients::Clients;
 use commands::Commands;
 use cx::Cx;
 use drain::{DRAIN_TIMEOUT, Drain};
-use facts::{Keep, Notice, TimerKey};
+use facts::{Keep, Notice, RowId, TimerKey};
 use guests::Guests;
 use links::Links;
 use records::Records;
@@ -166,6 +166,16 @@ impl Broker {
         #[cfg(feature = "planted")]
         let now = self.cx.config.clock(now);
         self.guests.ids().filter_map(move |id| self.guests.status(&self.cx, id, now))
+    }
+
+    /// [`Broker::status`] of the guests whose names come after `last`, for whoever takes a
+    /// few of them at a time. Finding the next one costs a search by name.
+    pub fn status_after(&self, now: Now, last: Option<&GuestName>) -> impl Iterator<Item = GuestStatus> {
+        #[cfg(feature = "planted")]
+        let now = self.cx.config.clock(now);
+        let after = |id: &RowId| self.guests.after(Some(&self.guests.get(*id)?.name()));
+        core::iter::successors(self.guests.after(last), after)
+            .filter_map(move |id| self.guests.status(&self.cx, id, now))
     }
 
     /// What [`Broker::status`] judges of every guest at `now`, without allocating:

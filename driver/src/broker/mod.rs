@@ -31,10 +31,11 @@ use crate::files::{read_records, write_whole};
 use crate::hooks::{HookOptions, Hooks};
 use crate::leftovers;
 use crate::lock::{Holder, LockError, StateLock};
+use crate::metrics::{EffectMeter, Exposed, MetricsOptions};
 use crate::mio_net::MioNet;
 use crate::own::is_writable_by_others;
 use crate::record::{self};
-use crate::service::{Ended, Service};
+use crate::service::{Ended, Service, Watcher};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::start::Starts;
@@ -81,6 +82,8 @@ pub struct BrokerOptions {
     pub launcher: Vec<OsString>,
     /// What `/bin/sh -c` runs when a guest's verdict changes.
     pub on_change: Option<String>,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics: Option<MetricsOptions>,
     /// Log lines go to stderr too.
     pub echo: bool,
     /// A trace of everything goes to this file, which must not exist. It holds all keys.
@@ -92,8 +95,11 @@ pub struct BrokerOptions {
 /// A broker that serves.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Serving {
-    /// Where guests come in, with real ports, and then the manager's address: `http://…`.
+    /// Where guests come in, with real ports, then the manager's address and that of the
+    /// metrics: `http://…`.
     pub listen: Vec<String>,
+    /// The last of these, if metrics are served: `http://…/metrics`.
+    pub metrics: Option<String>,
     /// The control socket.
     pub control: PathBuf,
     /// This process.
@@ -173,6 +179,9 @@ pub fn run(
         add(bound, &mut net)?;
     }
     supervisor.let_go(&mut warnings);
+    let metrics = options.metrics.map(|wanted| Exposed::bind(wanted, &mut warnings)).transpose()?;
+    let url = metrics.as_ref().map(Exposed::url);
+    listen.extend(url.clone());
     holder.listen.clone_from(&listen);
     describe(&mut lock, &holder, &mut warnings);
 
@@ -200,7 +209,8 @@ pub fn run(
     let files = paths.work_files(reader.clone(), options.echo);
     let work = ThreadWork::new(Some(Box::new(store)), Some(files), net.waker())
         .map_err(internal("starting workers"))?
-        .with_starts(starts);
+        .with_starts(starts)
+        .with_meter(metrics.as_ref().map(|_| EffectMeter::new()));
     let terminals = options.terminals.map(TerminalsThread::start).transpose().map_err(Box::new)?;
     if let Some((_, serving)) = &terminals {
         warnings.extend(serving.warnings.iter().cloned());
@@ -214,12 +224,15 @@ pub fn run(
             .map_err(internal("starting a thread for hooks"))
     });
     let hooks = hooks.transpose()?;
+    let wake = net.waker();
+    let exposed = metrics.map(|metrics| metrics.start(wake, connections_max, &config, started.wall));
+    let (mut meter, server) = exposed.transpose().map_err(internal("serving metrics"))?.unzip();
     let engine = Recorded::broker(config, restored, Seed::Seeded(*seed), clock::now(), sink);
     let shell_options = ShellOptions {
         doors,
         connections_max,
         log_prefix: Some("host-broker"),
-        observe: hooks.is_some(),
+        observe: hooks.is_some() || meter.is_some(),
         ..ShellOptions::default()
     };
     let mut shell = Shell::new(engine, net, work, shell_options);
@@ -236,7 +249,13 @@ pub fn run(
         shell.log(now, Level::Warn, warning);
     }
     supervisor.ready(&format!("serving on {}", listen.join(" ")));
-    on_ready(&Serving { listen, control: paths.control.clone(), pid: std::process::id(), warnings });
+    on_ready(&Serving {
+        listen,
+        metrics: url,
+        control: paths.control.clone(),
+        pid: std::process::id(),
+        warnings,
+    });
 
     let mut service = Service {
         shell: &mut shell,
@@ -244,8 +263,10 @@ pub fn run(
         stopper: None,
         recording: recording.as_ref(),
         supervisor,
+        watcher: meter.as_mut().map(|meter| meter as &mut dyn Watcher<_>),
     };
     let ended = service.run(|| reader.take(), |event| hooks.iter().for_each(|hooks| hooks.event(event)));
+    drop((meter, server));
     // Where lines still wait, the disk or whoever reads stderr had its time.
     let patience = if shell.settled() { LAST_JOBS } else { Duration::ZERO };
     let (mut engine, net, work) = shell.into_parts();

@@ -47,7 +47,10 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
         if !slot.unsent().is_empty() {
             match self.ports.net.write(conn, slot.unsent()) {
                 Ok(_) if planted!(self.ports, ShortWriteLoses) => slot.took(slot.unsent().len()),
-                Ok(written) => slot.took(written),
+                Ok(written) => {
+                    slot.took(written);
+                    self.ports.counters.sent += written as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.ports.soil(conn),
                 Err(_) if open => return self.broken(now, conn),

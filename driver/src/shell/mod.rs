@@ -20,6 +20,7 @@ macro_rules! planted {
     };
 }
 
+mod counters;
 mod dial;
 mod doors;
 mod flush;
@@ -39,6 +40,7 @@ use castra_core::event::{Event, Level};
 use castra_core::id::ConnId;
 use castra_core::time::{Now, Time};
 
+pub use self::counters::Counters;
 use self::doors::Trouble;
 use self::ports::{Pending, Ports};
 use self::slots::{End, SEND_BUFFER, Stage};
@@ -101,24 +103,6 @@ pub struct Next {
     pub deadline: Option<Time>,
     /// At once: work was put off for fairness' sake.
     pub more: bool,
-}
-
-/// What went on, in numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Accepts that failed for want of descriptors or memory.
-    pub accept_failures: u64,
-    /// Words about connections that are gone.
-    pub stale: u64,
-    /// Transmits over the room that the engine knew of.
-    pub overruns: u64,
-    /// Outputs or effects that this shell doesn't know.
-    pub unknown_outputs: u64,
-    /// Log lines dropped because the files could not keep up.
-    pub lines_suppressed: u64,
 }
 
 /// An engine with a network and workers around it.
@@ -440,6 +424,7 @@ impl<E: Engine, N: Net, W: Work> Shell<E, N, W> {
                 }
             }
             Ok(Received { bytes, drained }) => {
+                self.ports.counters.received += bytes as u64;
                 // Behind the last bytes waits the end, and no edge tells of it.
                 slot.flags.readable =
                     (!drained || slot.flags.finished) && !planted!(self.ports, ReadOncePerEdge);

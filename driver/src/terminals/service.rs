@@ -360,6 +360,7 @@ impl Daemon {
             stopper: Some(&self.stopper),
             recording: None,
             supervisor,
+            watcher: None,
         };
         let ended = service.run(|| None, |_| {});
         let (_, net, work) = self.shell.into_parts();

@@ -16,12 +16,16 @@ const PLAYED: &str = "its broker is played by bytes, and takes the first connect
 /// What tests have against it whose agents have little time.
 const HASTE: &str = "its agents have 2 s, and one that was cut off rests for up to 3 s";
 
+/// What tests have against it that count.
+const COUNTED: &str = "it counts handshakes and sessions, of which each cut makes more";
+
 /// Tests, by how their names begin, for which it is meaningless from this profile on, and why.
-const EXCEPT: [(&str, Profile, &str); 6] = [
+const EXCEPT: [(&str, Profile, &str); 7] = [
     ("agent_inbox::", Profile::Rough, PLAYED),
     ("forged::", Profile::Rough, PLAYED),
     ("impostors::a_broker_that_does_not_know_the_token", Profile::Rough, PLAYED),
     ("impostors::an_agent_with_the_wrong_token", Profile::Rough, HASTE),
+    ("metrics::", Profile::Rough, COUNTED),
     ("tokens::", Profile::Rough, HASTE),
     (
         "broker_stops::a_broker_that_did_not_run",
