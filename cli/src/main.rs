@@ -74,7 +74,7 @@ pub(crate) struct Context {
 impl Context {
     /// Whom to ask.
     pub(crate) fn place(&self) -> Result<Place, Failure> {
-        Surroundings::real().place(self.global.state_dir.as_deref(), self.global.socket.as_deref())
+        Ok(Surroundings::real().place(self.global.state_dir.as_deref(), self.global.socket.as_deref())?)
     }
 
     /// `--timeout`, or the command's own default.
