@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use castra_core::attach::ManagerSettings;
 use castra_core::config::{BrokerConfig, Identity};
 use castra_core::peers::{PeerSettings, TEXT_MAX};
 use castra_driver::config_file::{CONFIG_FILE, Settings as Reread};
@@ -40,8 +41,6 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
         config(&told).map_err(|failure| failure.message)
     })));
     options.record.clone_from(&args.record);
-    options.manager = args.manager.manager;
-    options.config.manager.advertise.clone_from(&args.manager.advertise);
     args.child.apply()?;
     keep_memory_private();
     crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
@@ -131,7 +130,7 @@ pub(crate) fn options(settings: &Settings, state_dir: PathBuf, echo: bool) -> Re
         terminals: term::serve::beside_it(settings.hosted, socket, Some(log)),
         state_dir,
         listen,
-        manager: None,
+        manager: settings.manager.manager,
         pidfile: settings.pidfile.clone(),
         logfile: settings.logfile.clone(),
         handshake_dir: settings.handshake_dir.clone(),
@@ -161,6 +160,10 @@ fn config(settings: &Settings) -> Result<BrokerConfig, Failure> {
             queue_bytes: settings.queue_bytes,
             message_ttl: settings.message_ttl,
             ..PeerSettings::default()
+        },
+        manager: ManagerSettings {
+            advertise: settings.manager.advertise.clone(),
+            ..ManagerSettings::default()
         },
         // The driver fills in the rest.
         identity: Identity { version: env!("CARGO_PKG_VERSION").into(), ..Identity::default() },

@@ -19,8 +19,6 @@ pub(crate) struct Broker {
     /// Say on the first line of standard output, as JSON, that the broker is ready, and where
     #[arg(long)]
     pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) manager: Manager,
     /// Write a trace of everything to FILE (mode 0600, must not exist) for `castra replay`: it holds every key, so keep it secret
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
@@ -84,6 +82,8 @@ pub(crate) struct Settings {
     /// Run this with /bin/sh whenever a guest's verdict changes; it finds CASTRA_GUEST, CASTRA_FROM, CASTRA_TO, CASTRA_REASON, CASTRA_AT and CASTRA_CHANGES
     #[arg(long, value_name = "COMMAND")]
     pub(crate) on_change: Option<String>,
+    #[command(flatten)]
+    pub(crate) manager: Manager,
     #[command(flatten)]
     pub(crate) hosted: Hosted,
     /// castra 0.1's form: listen on this port of 127.0.0.1

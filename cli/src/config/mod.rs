@@ -11,7 +11,6 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::args::Json;
-use crate::attach_args::Manager;
 use crate::broker_args::Settings;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{printable, say};
@@ -34,8 +33,6 @@ pub(crate) enum Config {
 pub(crate) struct Show {
     #[command(flatten)]
     settings: Settings,
-    #[command(flatten)]
-    manager: Manager,
     #[command(flatten)]
     format: Json,
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::layers::{LayersError, Source, read};
-use crate::args::{Agent, Command, Settings};
+use crate::args::{Agent, Command};
+use crate::broker_args::Settings;
 
 struct Said {
     settings: Settings,

@@ -46,13 +46,19 @@ fn up_leaves_to_the_broker_what_it_was_not_told_itself() {
     let file = world.state().join("castra.toml");
     fs::write(&file, "[broker]\nlisten = ['tcp:127.0.0.1:0']\nwindow = '30s'\n").unwrap();
     assert_eq!(world.castra(&["config", "check"]).code, 0);
-    let ran = world.castra(&["up", "--interval", "4s"]);
+    let advertised = "http://10.0.2.2:7171";
+    let manager = ["--guest", "web-1", "--manager", "127.0.0.1:0", "--manager-advertise", advertised];
+    let ran = world.castra(&[&["up", "--interval", "4s"], &manager[..]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("http://127.0.0.1:"), "{ran:?}");
     let window = || world.json(&["info", "--json"])["config"]["window_ms"].clone();
     assert_eq!(window(), 30_000);
     fs::write(&file, "[broker]\nlisten = ['tcp:127.0.0.1:0']\nwindow = '40s'\n").unwrap();
     assert_eq!(world.castra(&["reload"]).code, 0);
     assert_eq!(window(), 40_000);
+    // A manager stays one, and is told of as before.
+    assert_eq!(world.castra(&["adopt", "web-1", "--no-wait"]).code, 0);
+    assert_eq!(world.json(&["attachments", "--json"])["attachments"][0]["manager_url"], advertised);
     assert_eq!(world.castra(&["down"]).code, 0);
     assert!(until(PATIENCE, || world.castra(&["status"]).code == 3));
 }
