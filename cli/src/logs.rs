@@ -40,23 +40,7 @@ pub(crate) fn run(cx: &mut Context, args: &Logs) -> Outcome {
     let filter = Filter { since: since.map(WallTime::from_unix_millis), guests: args.guests.clone() };
     let most = args.lines.unwrap_or(if args.since.is_some() { usize::MAX } else { LINES });
     let wrong = |error: &io::Error| Failure::io(format_args!("can't read {}", shown(&path)), error);
-
-    let mut last = VecDeque::new();
-    let mut current = None;
-    for file in files(&path) {
-        let Some(mut tail) = Tail::open(&file).map_err(|error| wrong(&error))? else { continue };
-        tail.lines(|line| {
-            if filter.admits(line) {
-                last.push_back(line.to_owned());
-                if last.len() > most {
-                    last.pop_front();
-                }
-            }
-            Ok(())
-        })
-        .map_err(|error| wrong(&error))??;
-        current = (file == path).then_some(tail);
-    }
+    let (last, mut current) = newest(&path, most, |line| filter.admits(line))?;
     if current.is_none() && last.is_empty() && !args.follow {
         return Err(Failure::new(
             Exit::Offline,
@@ -83,8 +67,39 @@ pub(crate) fn run(cx: &mut Context, args: &Logs) -> Outcome {
     Ok(Exit::Yes)
 }
 
+/// The newest lines of a log, at most `most`, rotated files included.
+pub(crate) fn last(path: &Path, most: usize) -> Result<Vec<String>, Failure> {
+    Ok(newest(path, most, |_| true)?.0.into())
+}
+
+/// The newest lines that `admits` lets through, and the file that still grows.
+fn newest(
+    path: &Path,
+    most: usize,
+    admits: impl Fn(&str) -> bool,
+) -> Result<(VecDeque<String>, Option<Tail>), Failure> {
+    let wrong = |error: &io::Error| Failure::io(format_args!("can't read {}", shown(path)), error);
+    let mut last = VecDeque::new();
+    let mut current = None;
+    for file in files(path) {
+        let Some(mut tail) = Tail::open(&file).map_err(|error| wrong(&error))? else { continue };
+        tail.lines(|line| {
+            if admits(line) {
+                last.push_back(line.to_owned());
+                if last.len() > most {
+                    last.pop_front();
+                }
+            }
+            Ok(())
+        })
+        .map_err(|error| wrong(&error))??;
+        current = (file == path).then_some(tail);
+    }
+    Ok((last, current))
+}
+
 /// The log and its rotated predecessors `broker.log.N`, oldest (greatest N) first.
-fn files(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let mut rotated: Vec<(u32, PathBuf)> = path
         .parent()

@@ -11,6 +11,7 @@ mod bench;
 mod bench_args;
 mod broker;
 mod broker_args;
+mod bundle;
 mod client;
 mod completion;
 mod config;
@@ -148,6 +149,7 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Forget(args) => simple::forget(cx, &args),
         Command::Config(args) => config::run(cx, &args),
         Command::Doctor(args) => doctor::run(cx, &args),
+        Command::SupportBundle(args) => bundle::run(cx, &args),
         Command::Reload(args) => simple::reload(cx, args),
         Command::Up(args) => up::run(cx, &args),
         Command::Down(args) => down::run(cx, &args),

@@ -3,6 +3,7 @@
 
 mod agent_inbox;
 mod broker_stops;
+mod bundle;
 mod clients;
 mod commands;
 mod compatibility;
