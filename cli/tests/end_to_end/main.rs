@@ -10,6 +10,7 @@ mod compatibility;
 mod config;
 mod console;
 mod doctor;
+mod goldens;
 mod impostors;
 mod liveness;
 mod misbehaviour;
