@@ -1,11 +1,11 @@
 //! `castra console` on a real pseudo-terminal, as a person sees it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Link, Terminal, World};
+use crate::support::{Link, PATIENCE, Terminal, World};
 
 const ROWS: u16 = 24;
 const COLUMNS: u16 = 80;
@@ -17,6 +17,22 @@ fn console(world: &World, args: &[&str]) -> Terminal {
 /// Writes a command and carries it out.
 fn order(terminal: &Terminal, line: &str) {
     terminal.press(&format!(":{line}\r"));
+}
+
+/// Carries out a command as soon as the one before is answered: what came of that is heard
+/// of before its answer is, and until then the guest is busy.
+fn order_next(terminal: &Terminal, line: &str, told: &str) {
+    let end = Instant::now() + PATIENCE;
+    let mut screen = String::new();
+    while !screen.contains(told) {
+        assert!(Instant::now() < end, "{told:?} did not come about:\n{screen}");
+        // The first key takes away what was said before.
+        terminal.press(":");
+        terminal.hides(" is busy: ");
+        terminal.press(&format!("{line}\r"));
+        let answered = |text: &str| text.contains(told) || text.contains(" is busy: ");
+        screen = terminal.until(told, |screen| answered(&screen.contents()));
+    }
 }
 
 /// A guest that takes part in peers by bytes, and acknowledges each message, until its link ends.
@@ -291,8 +307,7 @@ fn inside_a_guest_it_needs_no_name_and_answers_those_who_want_to_be_peers() {
         order(&terminal, "peer builder");
         terminal.shows(told);
     }
-    order(&terminal, "unpeer builder");
-    terminal.shows("unlinked devbox <-> builder");
+    order_next(&terminal, "unpeer builder", "unlinked devbox <-> builder");
     terminal.shows("PEERS 0");
     // An offer stands for 2 s: on a machine that is busy for longer it is made again.
     let linked = (0..5).any(|_| {
@@ -303,8 +318,7 @@ fn inside_a_guest_it_needs_no_name_and_answers_those_who_want_to_be_peers() {
     });
     assert!(linked);
     terminal.shows("PEERS 1");
-    order(&terminal, "send builder from inside");
-    terminal.shows("delivered to builder: msg-");
+    order_next(&terminal, "send builder from inside", "delivered to builder: msg-");
     ask(&world, "send_to_peer", &json!({"from": "builder", "to": "devbox", "text": "and back"}));
     terminal.shows("builder (keyed): and back");
     order(&terminal, "wait builder");

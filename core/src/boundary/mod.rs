@@ -57,7 +57,8 @@ pub enum Input<'a, C> {
         /// Free bytes in the shell's send buffer: its capacity.
         room: usize,
     },
-    /// Bytes arrived. Any cut of the stream gives the same outputs.
+    /// Bytes arrived. A stream means the same however it is cut; only which of several
+    /// requests that came together on control is carried out first may differ.
     Bytes {
         /// From where.
         conn: ConnId,

@@ -26,6 +26,8 @@ impl Broker {
         }
         while let Some(request) = self.clients.next_request(&mut self.cx, conn, &mut bytes) {
             self.on_request(conn, request);
+            // Requests are begun in their order, however they came in.
+            self.settle();
         }
         // What comes after a request for terminals is for them.
         if !bytes.is_empty() {

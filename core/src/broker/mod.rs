@@ -245,6 +245,14 @@ impl Broker {
         }
     }
 
+    /// What one thing brings about, on all machines, before the next thing is looked at.
+    fn settle(&mut self) {
+        self.route();
+        self.pump_peers();
+        self.pump_tunnels();
+        self.pump_manager();
+    }
+
     /// Machines meet here, and nowhere else.
     fn route(&mut self) {
         while let Some(notice) = self.cx.notices.pop_front() {
@@ -342,10 +350,7 @@ impl Engine for Broker {
         self.sweep();
         self.take(input);
         self.on_timers();
-        self.route();
-        self.pump_peers();
-        self.pump_tunnels();
-        self.pump_manager();
+        self.settle();
         self.records.pump(&mut self.cx, &mut self.guests, false);
         self.more |= self.pump_clients();
         self.resume_clients();

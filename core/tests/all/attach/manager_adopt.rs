@@ -151,6 +151,25 @@ fn adopting_again_refreshes_and_another_beach_or_way_is_a_conflict() {
 }
 
 #[test]
+fn requests_that_come_together_are_begun_in_their_order() {
+    let lines = |shore: &mut Shore, cut: bool| {
+        shore.join("web-1");
+        let adopt = json!({"id": 1, "method": "adopt", "params": {"guest": "web-1", "wait": false}});
+        let forget = json!({"id": 2, "method": "forget", "params": {"guest": "web-1"}});
+        let bytes = format!("{adopt}\n{forget}\n");
+        let place = if cut { adopt.to_string().len() + 1 } else { 0 };
+        for piece in [&bytes[..place], &bytes[place..]] {
+            shore.world.write(shore.operator, piece.as_bytes());
+        }
+        shore.pump();
+        [1, 2].map(|id| code(&shore.answer(id).unwrap()).to_owned())
+    };
+    let [cut, whole] = [true, false].map(|cut| lines(&mut Shore::new(), cut));
+    assert_eq!(cut, whole);
+    assert_eq!(whole, ["adopted", "forgotten"]);
+}
+
+#[test]
 fn that_a_guest_gave_up_counts_even_if_its_session_ends_with_the_next_bytes() {
     for cut in [false, true] {
         let mut shore = Shore::new();
