@@ -6,8 +6,8 @@
 /// What stands in a secret's place.
 pub(super) const MARK: &str = "[redacted]";
 
-/// Shorter known secrets would be found in ordinary words.
-const KNOWN_LEAST: usize = 4;
+/// Shorter ones would be found in ordinary words: a variable may be called a token and be `true`.
+const KNOWN_LEAST: usize = 8;
 
 /// Keys and nonces have 64 and 32 hex digits.
 const HEX_LEAST: usize = 32;
@@ -46,6 +46,9 @@ pub(super) struct Redaction {
 
 impl Redaction {
     pub(super) fn new(mut known: Vec<String>) -> Self {
+        // A command of several lines may be quoted by the line.
+        let lines: Vec<String> = known.iter().flat_map(|secret| secret.lines()).map(str::to_owned).collect();
+        known.extend(lines);
         known.retain(|secret| secret.trim().len() >= KNOWN_LEAST);
         // As JSON writes them, too.
         let escaped: Vec<String> =
@@ -257,7 +260,8 @@ mod tests {
     use super::*;
 
     fn clean(text: &str) -> String {
-        Redaction::new(vec!["hunter2 \"quoted\"".into(), "abc".into()]).clean(text)
+        let known = ["hunter2 \"quoted\"", "true", "#!/bin/sh\nexec start --with words\n"];
+        Redaction::new(known.map(str::to_owned).into()).clean(text)
     }
 
     #[test]
@@ -290,7 +294,8 @@ mod tests {
     fn what_is_known_is_replaced_also_as_json_writes_it() {
         assert_eq!(clean("say hunter2 \"quoted\"!"), "say [redacted]!");
         assert_eq!(clean(r#"{"x":"hunter2 \"quoted\""}"#), r#"{"x":"[redacted]"}"#);
-        assert_eq!(clean("abc"), "abc", "too short to be told from a word");
+        assert_eq!(clean("sh: exec start --with words: not found"), "sh: [redacted]: not found");
+        assert_eq!(clean(r#"{"ready":true}"#), r#"{"ready":true}"#, "too short to be told from a word");
     }
 
     #[test]
