@@ -14,6 +14,7 @@ use castra_core::config::{AgentConfig, Identity};
 use castra_core::event::{Event, Fact, LinkEnd};
 use castra_core::id::GuestName;
 use castra_core::peers::{InboxSettings, Policy};
+use castra_driver::supervisor::Supervisor;
 use zeroize::Zeroizing;
 
 use crate::args::{Agent, AgentOrder};
@@ -68,6 +69,8 @@ fn tell(cx: &mut Context, order: AgentOrder) -> Outcome {
 
 /// Is the agent.
 fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) -> Outcome {
+    // A single proof is over before a manager asks.
+    let supervisor = if args.once { Supervisor::none() } else { crate::run::supervisor(false)? };
     keep_memory_private();
     let around = Surroundings::real();
     let managers = environment::read(&args.managers.manager_url, &around)?;
@@ -117,7 +120,7 @@ fn serve(cx: &Context, args: &Agent, name: GuestName, connect: &ConnectAddress) 
             say(format_args!("WARN {}", printable(warning)));
         }
     };
-    let ended = crate::run::agent::run(options, warn, |event| teller.tell(event));
+    let ended = crate::run::agent::run(options, &supervisor, warn, |event| teller.tell(event));
     teller.finish();
     ended?;
     Ok(Exit::Yes)
@@ -204,7 +207,7 @@ fn once(options: AgentOptions, bound: Duration) -> Outcome {
         let tell = |event: &Event| {
             let _ = sender.send(Word::Event(Box::new(event.clone())));
         };
-        let ended = crate::run::agent::run(options, |_| {}, tell);
+        let ended = crate::run::agent::run(options, &Supervisor::none(), |_| {}, tell);
         let _ = sender.send(Word::End(ended.map(drop)));
     });
     let mut teller = Teller::start()?;
@@ -317,12 +320,7 @@ fn socket(cx: &Context, name: &GuestName, around: &Surroundings<'_>) -> Result<O
 /// The first token there is: file, systemd credential, QEMU firmware entry, environment.
 fn token(file: Option<&Path>, around: &Surroundings<'_>) -> Result<Option<Key>, Failure> {
     if let Some(path) = file {
-        let text = read(path)
-            .map_err(|error| Failure::io(format_args!("can't read the token in {}", shown(path)), &error))?;
-        if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
-            say(format_args!("warning: others may read {0}: chmod 600 {0}", shown(path)));
-        }
-        return key(&text, &shown(path)).map(Some);
+        return key_in(path).map(Some);
     }
     let credential = (around.env)("CREDENTIALS_DIRECTORY").map(|dir| PathBuf::from(dir).join("castra.token"));
     for path in credential.into_iter().chain([PathBuf::from(FIRMWARE_TOKEN)]) {
@@ -342,6 +340,16 @@ fn token(file: Option<&Path>, around: &Surroundings<'_>) -> Result<Option<Key>, 
         }
         None => Ok(None),
     }
+}
+
+/// The token in a file, which should be nobody else's to read.
+pub(crate) fn key_in(path: &Path) -> Result<Key, Failure> {
+    let text = read(path)
+        .map_err(|error| Failure::io(format_args!("can't read the token in {}", shown(path)), &error))?;
+    if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+        say(format_args!("warning: others may read {0}: chmod 600 {0}", shown(path)));
+    }
+    key(&text, &shown(path))
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {

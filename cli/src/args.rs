@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::doctor::Doctor;
 use crate::duration::parse as duration;
 use crate::help;
+use crate::install_agent::InstallAgent;
 use crate::man::Manual;
 use crate::peer_args::{Inbox, Peer, Peers, TakePeers};
 use crate::peer_help;
@@ -149,6 +150,9 @@ pub(crate) enum Command {
     /// Be a guest's agent, or tell the one that runs here something
     #[command(long_about = help::AGENT)]
     Agent(Agent),
+    /// Print what a guest has to be given to have an agent: for cloud-init, systemd, OpenRC or a plain sh
+    #[command(long_about = help::INSTALL_AGENT)]
+    InstallAgent(InstallAgent),
     /// Run a recording of a broker or an agent again, and compare
     #[command(long_about = help::REPLAY)]
     Replay(Replay),
@@ -289,12 +293,29 @@ pub(crate) struct Logs {
     /// Only lines of the last so long, like 5m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) since: Option<Duration>,
+    /// Only lines that are at least so old
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "follow")]
+    pub(crate) until: Option<Duration>,
+    /// Only lines of this level or a graver one
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(crate) level: Option<LogLevel>,
+    /// Show lines in a row that differ in nothing but time and numbers once, and say how many there are
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) fold: bool,
     /// Only lines about this guest
     #[arg(long = "guest", value_name = "NAME", add = ArgValueCandidates::new(guests))]
     pub(crate) guests: Vec<GuestName>,
     /// Only the last N lines [default: 200; all with --since]
     #[arg(long, short = 'n', value_name = "N")]
     pub(crate) lines: Option<usize>,
+}
+
+/// How grave a line of the log is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Info,
+    Warn,
+    Error,
 }
 
 #[derive(Subcommand, Debug)]

@@ -9,6 +9,7 @@ use castra_core::attach::ManagerSettings;
 use castra_core::config::{BrokerConfig, Identity};
 use castra_core::peers::{PeerSettings, TEXT_MAX};
 use castra_driver::config_file::{CONFIG_FILE, Settings as Reread};
+use castra_driver::supervisor::Supervisor;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal, setsid,
 };
@@ -32,8 +33,18 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
             "a broker's control socket is control.sock in its state directory: use --state-dir instead of --socket",
         ));
     }
+    let keep = args.settings.keep_listeners;
+    // In the background it is nobody's service.
+    let supervisor = if args.child.background { Supervisor::none() } else { crate::run::supervisor(keep)? };
     let state_dir = state_dir(&args.settings, cx.global.state_dir.as_deref())?;
     let mut options = options(&args.settings, state_dir, !args.child.background)?;
+    let said_where = !args.settings.listen.is_empty() || args.settings.port.is_some();
+    if !said_where && supervisor.passed_links() {
+        options.listen.clear();
+    }
+    if keep && !supervisor.listens() {
+        say("warning: no service manager is there to keep the listeners (NOTIFY_SOCKET is not set)");
+    }
     let line = cx.layers.line.clone();
     options.settings = Some(Reread(Arc::new(move |file| {
         let variables = |name: &str| std::env::var_os(name);
@@ -43,7 +54,7 @@ pub(crate) fn run(cx: &mut Context, args: &Broker) -> Outcome {
     options.record.clone_from(&args.record);
     args.child.apply()?;
     keep_memory_private();
-    crate::run::broker::run(options, |serving| ready(&mut cx.out, serving, args.json))?;
+    crate::run::broker::run(options, &supervisor, |serving| ready(&mut cx.out, serving, args.json))?;
     Ok(Exit::Yes)
 }
 

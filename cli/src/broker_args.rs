@@ -82,6 +82,9 @@ pub(crate) struct Settings {
     /// Run this with /bin/sh whenever a guest's verdict changes; it finds CASTRA_GUEST, CASTRA_FROM, CASTRA_TO, CASTRA_REASON, CASTRA_AT and CASTRA_CHANGES
     #[arg(long, value_name = "COMMAND")]
     pub(crate) on_change: Option<String>,
+    /// Leave the listeners with the service manager while the broker is replaced, so that nobody is refused meanwhile (systemd: FileDescriptorStoreMax=)
+    #[arg(long)]
+    pub(crate) keep_listeners: bool,
     #[command(flatten)]
     pub(crate) manager: Manager,
     #[command(flatten)]

@@ -139,6 +139,7 @@ works without a broker.
 
 Examples:
   castra logs --since 5m --guest devbox
+  castra logs --since 2h --until 1h --level warn --fold
   castra logs -f";
 
 pub(crate) const FORGET: &str = "\
@@ -222,6 +223,22 @@ Examples:
   castra agent --name devbox --connect vsock:2:7070 --token-file /etc/castra/token --terminals
   castra agent --name web-1 --connect tcp:10.0.2.2:7070 --token-file /etc/castra/token --exec top
   castra agent hold --socket /run/castra/devbox/agent.sock";
+
+pub(crate) const INSTALL_AGENT: &str = "\
+Print what a guest has to be given to have an agent: user data for cloud-init, a unit for systemd, \
+an init script for OpenRC, or a script for a plain sh, which becomes the agent. Nothing is asked, \
+and nothing changes. The text says how to build the program for the guest, and where it goes.
+
+A token is never an argument and never in a file that others can read. --token-file says where the \
+guest has it; --with-token puts it into the text, which must then be kept as secret as the token.
+
+Examples:
+  castra install-agent devbox --cloud-init --connect vsock:2:7070 >user-data
+  castra install-agent devbox --systemd --connect serial:/dev/virtio-ports/castra.0 \\
+    --token-file /etc/castra/agent.token >castra-agent.service
+  castra token issue web --out web.token
+  castra install-agent web --sh --connect unix:/castra.sock --with-token web.token -- --terminals
+  castra install-agent alpine --openrc --connect tcp:10.0.2.2:7070 >castra-agent";
 
 pub(crate) const REPLAY: &str = "\
 Run a recording of a broker or an agent again, and compare: the same inputs at the same times \

@@ -23,6 +23,7 @@ mod duration;
 mod events;
 mod exit;
 mod help;
+mod install_agent;
 mod interrupt;
 mod logs;
 mod man;
@@ -155,6 +156,7 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Down(args) => down::run(cx, &args),
         Command::Broker(args) => broker::run(cx, &args),
         Command::Agent(args) => agent::run(cx, &args),
+        Command::InstallAgent(args) => install_agent::run(cx, &args),
         Command::Replay(args) => replay::run(cx, &args),
         Command::Version(args) => version::run(cx, args),
         Command::Completion(args) => completion::run(cx, &args),

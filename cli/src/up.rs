@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use castra_core::control::reply::Info;
 use castra_driver::own::own_directory;
+use castra_driver::supervisor;
 use serde::Deserialize;
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -102,6 +103,8 @@ fn start(place: &Place, given: &[OsString], bound: Duration) -> Result<Ready, Fa
     let stderr = words.reopen().map_err(|error| Failure::io("can't reopen a file", &error))?;
     let mut command = own_binary()?;
     command.args(["broker", "--background", "--json", "--state-dir"]).arg(&place.state_dir);
+    // It is not the process that a manager started.
+    supervisor::hide_from(&mut command);
     command.args(given).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     let mut child = command.spawn().map_err(|error| Failure::io("can't start the broker", &error))?;
     let started = first_line(&mut child, bound);
@@ -147,6 +150,7 @@ pub(crate) fn shelter(command: &mut Command) {
         command.env_remove(variable);
     }
     command.env_remove("CREDENTIALS_DIRECTORY");
+    supervisor::hide_from(command);
 }
 
 /// How a broker's start went.

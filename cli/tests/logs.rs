@@ -70,3 +70,25 @@ fn a_followed_log_is_followed_through_its_birth_and_its_rotation() {
     running.hang_up();
     assert_eq!(running.finish().0, Some(0));
 }
+
+#[test]
+fn a_storm_of_refusals_is_one_line_and_grave_lines_stand_out() {
+    let scratch = Scratch::new();
+    let refused = |second: u32| {
+        line(second, &format!("handshake failure vm=web-1 reason=bad-proof remote=127.0.0.1:5{second:03}"))
+            .replace("INFO", "WARN")
+    };
+    let storm: String = (10..50).map(refused).collect();
+    scratch
+        .write("logs/broker.log", &[line(1, "broker started"), storm, line(59, "broker stopping")].concat());
+    let folded = scratch.run(&["logs", "--fold"]).stdout;
+    let more = "    ... and 39 more like it, until 2026-01-02T03:04:49.000Z\n";
+    assert_eq!(
+        folded,
+        [line(1, "broker started"), refused(10), more.into(), line(59, "broker stopping")].concat()
+    );
+    assert_eq!(scratch.run(&["logs", "--level", "warn"]).stdout.lines().count(), 40);
+    assert_eq!(scratch.run(&["logs", "--level", "error"]).stdout, "");
+    assert_eq!(scratch.run(&["logs", "--until", "1m"]).stdout.lines().count(), 42, "all of it is long ago");
+    assert_eq!(scratch.run(&["logs", "--until", "1m", "--follow"]).code, Some(2));
+}

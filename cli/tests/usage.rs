@@ -48,9 +48,20 @@ fn a_short_window_is_refused_with_the_rule() {
 #[test]
 fn help_is_asked_for_and_so_it_is_a_success() {
     let scratch = Scratch::new();
-    for command in
-        ["status", "wait", "ping", "events", "logs", "up", "down", "broker", "agent", "demo", "sim"]
-    {
+    for command in [
+        "status",
+        "wait",
+        "ping",
+        "events",
+        "logs",
+        "up",
+        "down",
+        "broker",
+        "agent",
+        "install-agent",
+        "demo",
+        "sim",
+    ] {
         let ran = scratch.run(&[command, "--help"]);
         assert_eq!(ran.code, Some(0));
         assert!(ran.stdout.contains("Usage: castra"), "{command}");
@@ -128,6 +139,15 @@ fn two_programs_are_installed_and_the_second_runs_the_first() {
     let ran = common::run(std::process::Command::new(env!("CARGO_BIN_EXE_castra-ptyd")).arg("argument"));
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{}", ran.stderr);
     assert!(ran.stderr.contains("castra-ptyd takes no arguments, and got argument"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_configuration_file_that_nobody_wrote_is_no_mistake_and_one_that_was_named_is() {
+    let scratch = Scratch::new();
+    let ran = scratch.run(&["config", "check"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("there is no") && ran.stderr.contains("castra.toml"), "{}", ran.stderr);
+    assert_eq!(scratch.run(&["config", "check", "/nowhere/castra.toml"]).code, Some(2));
 }
 
 #[test]

@@ -25,12 +25,16 @@ use crate::service::{Ended, Service};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::store::StoreError;
+use crate::supervisor::Supervisor;
 use crate::terminals::exec::{self, Exec, ExecError};
 use crate::terminals::service::{TerminalsError, TerminalsOptions, TerminalsThread};
 use crate::threads::ThreadWork;
 
 /// How long the last messages may take to their disk.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+/// A service manager that waits for a session waits no longer: a machine must come up though
+/// its broker is away.
+pub const READY_BY: Duration = Duration::from_secs(5);
 /// How long the last lines of a recording may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -153,12 +157,14 @@ pub enum InboxError {
 
 /// Keeps the guest proven until TERM or INT (or, with `once`, until it is done).
 /// `on_ready` gets what the operator should know, once everything is open. Every
-/// event goes to `on_event`, from the loop: it should be quick.
+/// event goes to `on_event`, from the loop: it should be quick. `supervisor` hears that it
+/// is ready with the first session, or after [`READY_BY`] without one.
 ///
 /// # Errors
 /// See [`AgentError`]. A broker that is away is no error: the agent dials again.
 pub fn run(
     options: AgentOptions,
+    supervisor: &Supervisor,
     on_ready: impl FnOnce(&[String]),
     mut on_event: impl FnMut(&Event),
 ) -> Result<AgentEnd, AgentError> {
@@ -184,6 +190,7 @@ pub fn run(
     let mut net = MioNet::new().map_err(internal("creating a poller"))?;
     let mut signals = Signals::catch().map_err(internal("catching signals"))?;
     net.watch_signals(&mut signals).map_err(internal("watching signals"))?;
+    supervisor.let_go(&mut warnings);
     let mut doors = Vec::new();
     let mut created = Created::default();
     if let Some(path) = &socket {
@@ -202,6 +209,7 @@ pub fn run(
     if let Some(socket) = ours {
         work = work.with_typist(socket);
     }
+    let broker = connect.to_string();
     let mut seed = Zeroizing::new([0; 32]);
     fill_random(&mut *seed).map_err(internal("drawing a seed"))?;
     let (recording, sink) = record.map(|path| record::start(&path, net.waker(), true)).transpose()?.unzip();
@@ -215,6 +223,8 @@ pub fn run(
         ..ShellOptions::default()
     };
     let mut shell = Shell::new(engine, net, work, shell_options);
+    supervisor.status(&format!("dialling {broker}"));
+    supervisor.ready_by(clock::now().boot + READY_BY);
     on_ready(&warnings);
     let mut proven = false;
     let mut service = Service {
@@ -222,11 +232,13 @@ pub fn run(
         signals: Some(&mut signals),
         stopper: None,
         recording: recording.as_ref(),
+        supervisor,
     };
     let ended = service.run(
         || None,
         |event| {
             proven |= matches!(event.fact, Fact::LinkDown { reason: LinkEnd::Finished, .. });
+            tell(supervisor, &broker, &event.fact);
             on_event(event);
         },
     );
@@ -246,6 +258,21 @@ pub fn run(
         Ok(Ended::Drained) => hosted.map(|()| AgentEnd::Stopped).map_err(|error| Box::new(error).into()),
         Ok(Ended::Signalled(number)) => Err(AgentError::Signalled(number)),
         Err(error) => Err(AgentError::Internal { what: "waiting for the network", error }),
+    }
+}
+
+/// Tells the service manager how the link is.
+fn tell(supervisor: &Supervisor, broker: &str, fact: &Fact) {
+    match fact {
+        Fact::LinkUp { .. } => supervisor.ready(&format!("linked to {broker}")),
+        Fact::LinkDown { reason, .. } => {
+            supervisor.status(&format!("no link to {broker}: {}", reason.as_str()));
+        }
+        Fact::LinkRefused { code, .. } => supervisor.status(&format!("refused by {broker}: {code}")),
+        Fact::BrokerUnproven { .. } => {
+            supervisor.status(&format!("no link to {broker}: it does not know this guest's token"));
+        }
+        _ => {}
     }
 }
 

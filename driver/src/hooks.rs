@@ -22,6 +22,7 @@ use castra_core::time::WallTime;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::start::{Log, within};
+use crate::supervisor;
 
 /// Longest run of one command; then its process group is killed.
 pub const HOOK_MAX: Duration = Duration::from_secs(30);
@@ -185,7 +186,9 @@ impl Shared {
 }
 
 fn spawn(options: &HookOptions, guest: GuestName, change: Change, log: &Log) -> io::Result<Child> {
-    Command::new("/bin/sh")
+    let mut command = Command::new("/bin/sh");
+    supervisor::hide_from(&mut command);
+    command
         .arg("-c")
         .arg(&options.command)
         .process_group(0)

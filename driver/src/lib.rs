@@ -32,6 +32,7 @@ pub mod shell;
 pub mod signals;
 pub mod start;
 pub mod store;
+pub mod supervisor;
 pub mod terminals;
 pub mod threads;
 mod typist;

@@ -114,12 +114,7 @@ pub fn listen_on(address: &ListenAddress, warnings: &mut Vec<String>) -> Result<
         }
         ListenAddress::Tcp { host, port } => {
             let (fd, bound) = listen_tcp(host, *port).map_err(|error| refused(address.to_string(), error))?;
-            if !bound.ip().is_loopback() {
-                warnings.push(format!(
-                    "tcp:{bound} can be reached from other machines, and the link is not encrypted: \
-                     prefer a loopback address, unix or vsock, or at least --require-token"
-                ));
-            }
+            open_to_others(bound, via, warnings);
             let address = format!("tcp:{bound}");
             Ok(Bound { fd, carrier: Carrier::Tcp, via, address, path: None, local: Local::Unasked })
         }
@@ -142,15 +137,26 @@ pub fn listen_for_manager(
 ) -> Result<(Bound, SocketAddr), ListenError> {
     let listening = listen_tcp_at(address);
     let (fd, bound) = listening.map_err(|error| refused(format!("http://{address}"), error))?;
-    let address = format!("http://{bound}");
-    if !bound.ip().is_loopback() {
-        warnings.push(format!(
-            "{address} can be reached from other machines, and HTTP is not encrypted: whoever listens in \
-             reads the tokens that steer guests; prefer a loopback address or attaching over the link"
-        ));
-    }
-    let via = Via::Manager;
+    let (address, via) = (format!("http://{bound}"), Via::Manager);
+    open_to_others(bound, via, warnings);
     Ok((Bound { fd, carrier: Carrier::Tcp, via, address, path: None, local: Local::Unasked }, bound))
+}
+
+/// What is unwise about a TCP listener there.
+pub(crate) fn open_to_others(bound: SocketAddr, via: Via, warnings: &mut Vec<String>) {
+    if bound.ip().is_loopback() {
+        return;
+    }
+    warnings.push(match via {
+        Via::Manager => format!(
+            "http://{bound} can be reached from other machines, and HTTP is not encrypted: whoever listens in \
+             reads the tokens that steer guests; prefer a loopback address or attaching over the link"
+        ),
+        _ => format!(
+            "tcp:{bound} can be reached from other machines, and the link is not encrypted: \
+             prefer a loopback address, unix or vsock, or at least --require-token"
+        ),
+    });
 }
 
 /// Listens for local clients at `path` (0600; its directory keeps others out too).

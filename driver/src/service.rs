@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use castra_core::boundary::Engine;
 use castra_core::event::{Event, Level};
-use castra_core::time::Now;
+use castra_core::time::{Now, Time};
 
 use crate::clock;
 use crate::mio_net::MioNet;
 use crate::record::Recording;
 use crate::shell::{Next, Shell};
 use crate::signals::{Request, Signals};
+use crate::supervisor::Supervisor;
 use crate::threads::ThreadWork;
+use crate::work::{Done, JobId, Outcome};
 
 /// From the first TERM or INT to the engine's end, at most …
 const DRAIN: Duration = Duration::from_secs(2);
@@ -42,6 +44,7 @@ pub(crate) struct Service<'a, E> {
     pub(crate) signals: Option<&'a mut Signals>,
     pub(crate) stopper: Option<&'a Stopper>,
     pub(crate) recording: Option<&'a Recording>,
+    pub(crate) supervisor: &'a Supervisor,
 }
 
 /// Stops a service from another thread, as TERM does from another process.
@@ -106,12 +109,15 @@ impl<E: Engine> Service<'_, E> {
                 on_event(&event);
             }
             if self.shell.stopped() {
+                self.supervisor.stopping();
                 let by = *settle_by.get_or_insert(now.boot + SETTLE);
                 if self.shell.settled() || now.boot >= by {
                     return Ok(Ended::Drained);
                 }
             }
-            let deadline = next.deadline.into_iter().chain(settle_by).min();
+            // Said between two turns, and by nobody else: a loop that is stuck is silent.
+            let beat = self.supervisor.beat(now.boot);
+            let deadline = next.deadline.into_iter().chain(settle_by).chain(beat).min();
             let timeout = timeout(now, Next { deadline, ..next });
             let woken = self.shell.net().wait(timeout, &mut ready)?;
             if woken.work {
@@ -120,10 +126,14 @@ impl<E: Engine> Service<'_, E> {
                 if let Some(config) = reload() {
                     self.shell.configure(clock::now(), config);
                 }
+                for well in done.iter().filter_map(reloaded) {
+                    self.supervisor.reloaded(well);
+                }
             }
             if !stop_asked && self.stopper.is_some_and(Stopper::is_asked) {
                 stop_asked = true;
                 let now = clock::now();
+                self.supervisor.stopping();
                 self.shell.drain(now, now.boot + DRAIN);
             }
             let Some(signals) = self.signals.as_mut().filter(|_| woken.signals) else { continue };
@@ -134,15 +144,25 @@ impl<E: Engine> Service<'_, E> {
                     Request::Stop(number) if stop_asked => return Ok(Ended::Signalled(number)),
                     Request::Stop(_) => {
                         stop_asked = true;
+                        self.supervisor.stopping();
                         self.shell.drain(now, now.boot + DRAIN);
                     }
                     Request::Reload => {
+                        self.supervisor.reloading(now.boot.since(Time::ZERO).saturating_sub(now.suspended));
                         self.shell.log(now, Level::Info, "hangup: the configuration and the log files");
                         self.shell.reload(now, None);
                     }
                 }
             }
         }
+    }
+}
+
+/// Whether a reload that a signal asked for is over, and well.
+fn reloaded(done: &Done) -> Option<bool> {
+    match done {
+        Done { job: JobId::Reopen, outcome: Outcome::Finished(result) } => Some(result.is_ok()),
+        _ => None,
     }
 }
 
@@ -178,9 +198,15 @@ mod tests {
     fn the_loop_ends_when_the_engine_stops_and_everything_is_written() {
         let mut shell = shell(vec![Act::Stopped]);
         shell.log(clock::now(), Level::Info, "a last line");
-        let ended = Service { shell: &mut shell, signals: None, stopper: None, recording: None }
-            .run(|| None, |_| {})
-            .expect("a poller");
+        let ended = Service {
+            shell: &mut shell,
+            signals: None,
+            stopper: None,
+            recording: None,
+            supervisor: &Supervisor::none(),
+        }
+        .run(|| None, |_| {})
+        .expect("a poller");
         assert_eq!(ended, Ended::Drained);
         assert!(shell.settled());
     }
@@ -194,9 +220,15 @@ mod tests {
             let stopper = stopper.clone();
             move || stopper.stop()
         });
-        let ended = Service { shell: &mut shell, signals: None, stopper: Some(&stopper), recording: None }
-            .run(|| None, |_| {})
-            .expect("a poller");
+        let ended = Service {
+            shell: &mut shell,
+            signals: None,
+            stopper: Some(&stopper),
+            recording: None,
+            supervisor: &Supervisor::none(),
+        }
+        .run(|| None, |_| {})
+        .expect("a poller");
         assert_eq!(ended, Ended::Drained);
         other.join().expect("it stopped us");
     }
@@ -206,9 +238,15 @@ mod tests {
         let mut shell = shell(vec![Act::Effect(EffectId(1), Effect::Persist(Vec::new()))]);
         shell.engine().wake = Some(clock::now().boot + Duration::from_millis(30));
         shell.engine().stop_on_tick = true;
-        Service { shell: &mut shell, signals: None, stopper: None, recording: None }
-            .run(|| None, |_| {})
-            .expect("a poller");
+        Service {
+            shell: &mut shell,
+            signals: None,
+            stopper: None,
+            recording: None,
+            supervisor: &Supervisor::none(),
+        }
+        .run(|| None, |_| {})
+        .expect("a poller");
         let seen = &shell.engine().seen;
         assert_eq!(seen, &[Seen::Done(EffectId(1), Err(EffectErrorKind::Storage)), Seen::Tick]);
     }

@@ -1,7 +1,7 @@
 //! Start commands: how a guest that is off is brought back.
 //!
 //! A command runs in a session of its own, in `/`, with the broker's environment
-//! and `CASTRA_GUEST` and `CASTRA_STATE_DIR` in it, its output appended to
+//! (less what the service manager tells the broker) and `CASTRA_GUEST` and `CASTRA_STATE_DIR` in it, its output appended to
 //! `logs/start-NAME.log`. It outlives the broker: what it starts is the guest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,8 @@ use castra_core::id::GuestName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::supervisor;
 
 /// Most commands that somebody waits for at once.
 pub const WATCHED_MAX: usize = 16;
@@ -138,6 +140,7 @@ impl Starts {
                 process
             }
         };
+        supervisor::hide_from(&mut process);
         process
             .arg(command)
             .current_dir("/")

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use castra_core::config::AgentConfig;
 use castra_core::terminals::TerminalsConfig;
 use castra_driver::agent::{AgentEnd, AgentError, AgentOptions, run};
+use castra_driver::supervisor::Supervisor;
 use castra_driver::terminals::exec::Exec;
 use castra_driver::terminals::holder::{self, Door};
 use castra_driver::terminals::service::TerminalsOptions;
@@ -45,7 +46,12 @@ fn a_program_runs_from_the_start_and_one_that_can_not_be_started_ends_the_agent(
     let holder_options = holder::Options { ring: 64 * 1024, linger, stop: Some(theirs.into()) };
     let holder = thread::spawn(move || holder::serve(door, holder_options));
 
-    match run(options(directory.path(), &["/no/such/program"]), |_| panic!("it serves"), |_| {}) {
+    match run(
+        options(directory.path(), &["/no/such/program"]),
+        &Supervisor::none(),
+        |_| panic!("it serves"),
+        |_| {},
+    ) {
         Err(error @ AgentError::Exec(_)) => {
             assert!(error.to_string().contains("/no/such/program"), "{error}");
         }
@@ -55,7 +61,9 @@ fn a_program_runs_from_the_start_and_one_that_can_not_be_started_ends_the_agent(
 
     let (tell, ready) = channel();
     let program = options(directory.path(), &["/bin/sh", "-c", "echo $$ > ran; exec sleep 1000"]);
-    let agent = thread::spawn(move || run(program, |_| tell.send(()).expect("a listener"), |_| {}));
+    let agent = thread::spawn(move || {
+        run(program, &Supervisor::none(), |_| tell.send(()).expect("a listener"), |_| {})
+    });
     ready.recv_timeout(Duration::from_secs(20)).expect("an agent");
     let ran = directory.path().join("ran");
     let by = Instant::now() + Duration::from_secs(20);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use castra_core::config::BrokerConfig;
 use castra_driver::broker::{BrokerError, BrokerOptions, run};
+use castra_driver::supervisor::Supervisor;
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::low_level::raise;
 
@@ -47,8 +48,9 @@ fn a_broker_serves_alone_and_leaves_nothing_behind() {
     let log = state.join("logs/broker.log");
     let (sender, ready) = channel();
     let first = options(&state);
-    let broker =
-        thread::spawn(move || run(first, |serving| sender.send(serving.clone()).expect("a listener")));
+    let broker = thread::spawn(move || {
+        run(first, &Supervisor::none(), |serving| sender.send(serving.clone()).expect("a listener"))
+    });
     let serving = ready.recv_timeout(Duration::from_secs(10)).expect("a broker");
 
     assert!(serving.warnings.is_empty(), "{serving:?}");
@@ -65,7 +67,7 @@ fn a_broker_serves_alone_and_leaves_nothing_behind() {
     assert!(!address.ends_with(":0"), "{address}: not the real port");
     std::net::TcpStream::connect(address).expect("the link listener");
 
-    match run(options(&state), |_| panic!("a second broker")) {
+    match run(options(&state), &Supervisor::none(), |_| panic!("a second broker")) {
         Err(error @ BrokerError::AlreadyRunning { .. }) => {
             let text = error.to_string();
             assert!(text.contains(&format!("pid {}", serving.pid)) && text.contains(address), "{text}");

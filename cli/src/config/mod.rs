@@ -107,6 +107,13 @@ fn check(cx: &Context, args: &Check) -> Outcome {
         Some(path) => path.clone(),
         None => Surroundings::real().state_dir(cx.global.state_dir.as_deref())?.join(CONFIG_FILE),
     };
+    if args.file.is_none() && !path.exists() {
+        say(format_args!(
+            "there is no {}, and no need for one: flags, variables and defaults count (`castra config show`)",
+            path.display()
+        ));
+        return Ok(Exit::Yes);
+    }
     let file = ConfigFile::read(&path, true).map_err(|error| Failure::usage(error.to_string()))?;
     let settings = settings(&["castra".into(), "broker".into()], &|_| None, &path, &file);
     let settings = settings.map_err(Failure::usage)?;

@@ -113,6 +113,7 @@ fn what_is_given_means_the_same_to_whoever_gets_it() {
             "end",
             "--terminals-screen",
             "off",
+            "--keep-listeners",
         ],
         &["--queue-messages", "5", "--queue-bytes", "100KiB", "--message-ttl", "1d12h"],
     ] {

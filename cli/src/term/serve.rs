@@ -111,8 +111,9 @@ pub(crate) fn run(cx: &mut Context, args: &Serve) -> Outcome {
 
 /// Runs the server until it is told to stop.
 fn daemon(options: Options, on_ready: impl FnOnce(&Serving)) -> Outcome {
+    let supervisor = crate::run::supervisor(false)?;
     keep_memory_private();
-    service::run(options.of_driver(), on_ready)?;
+    service::run(options.of_driver(), &supervisor, on_ready)?;
     Ok(Exit::Yes)
 }
 

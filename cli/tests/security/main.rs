@@ -6,6 +6,7 @@ mod another_user;
 mod arguments;
 mod dependencies;
 mod guests;
+mod install;
 mod memory;
 mod places;
 mod strangers;

@@ -15,23 +15,29 @@ const EXPOSURE: [(&str, Option<u32>); 3] = [
     ("castra-terminals.service", None),
 ];
 
+/// Its service stands beside it.
+const SOCKET: &str = "castra-broker.socket";
+
 fn units() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("packaging/systemd")
 }
 
 /// The units of a world in which the program is installed.
 fn installed(world: &World) -> Vec<PathBuf> {
-    let units = EXPOSURE.iter().map(|(name, _)| {
+    let services = EXPOSURE.iter().map(|(name, _)| {
         let text = fs::read_to_string(units().join(name)).unwrap();
         assert!(text.contains("ExecStart=/usr/bin/castra "), "{name}");
         let path = world.path(name);
         fs::write(&path, text.replace("/usr/bin/castra", env!("CARGO_BIN_EXE_castra"))).unwrap();
         path
     });
-    units.collect()
+    let mut paths: Vec<_> = services.collect();
+    paths.push(world.path(SOCKET));
+    fs::copy(units().join(SOCKET), world.path(SOCKET)).unwrap();
+    paths
 }
 
-fn analyze(world: &World, args: &[&str]) -> Option<(i32, String)> {
+pub(crate) fn analyze(world: &World, args: &[&str]) -> Option<(i32, String)> {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         let required = std::env::var_os("CASTRA_SYSTEMD").is_some_and(|value| value == "required");
         assert!(!required, "there is no systemd-analyze");
@@ -102,6 +108,13 @@ fn the_program_takes_what_its_units_start_it_with() {
         let option = args.iter().position(|arg| arg.starts_with("--")).unwrap();
         args[option] = "--no-such-option";
         assert_eq!(world.castra(&args).code, 2, "options before --help are looked at");
+        for line in setting("ExecReload=/usr/bin/castra ") {
+            let args: Vec<&str> = line.split_whitespace().chain(["--help"]).collect();
+            assert_eq!(world.castra(&args).code, 0, "{line}");
+        }
+        // Each says when it is ready, and that its loop turns.
+        assert_eq!(setting("Type=").collect::<Vec<_>>(), ["notify"], "{name}");
+        assert_eq!(setting("WatchdogSec=").count(), 1, "{name}");
         // Programs of terminals and start commands outlive a stop.
         assert!(text.contains("\nKillMode=process\n"), "{name}");
         for key in ["StateDirectoryMode=", "RuntimeDirectoryMode="] {

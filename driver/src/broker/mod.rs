@@ -30,7 +30,6 @@ use crate::created::Created;
 use crate::files::{read_records, write_whole};
 use crate::hooks::{HookOptions, Hooks};
 use crate::leftovers;
-use crate::listen::{listen_for_clients, listen_for_manager, listen_on};
 use crate::lock::{Holder, LockError, StateLock};
 use crate::mio_net::MioNet;
 use crate::own::is_writable_by_others;
@@ -40,6 +39,7 @@ use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::start::Starts;
 use crate::store::{DATABASE_FILE, Store};
+use crate::supervisor::Supervisor;
 use crate::terminals::service::{TerminalsOptions, TerminalsThread};
 use crate::threads::ThreadWork;
 
@@ -103,7 +103,8 @@ pub struct Serving {
 }
 
 /// Serves until TERM, INT or a `shutdown` request, and takes leave within 3 s.
-/// `on_ready` is called once everything listens.
+/// `on_ready` is called once everything listens. What `supervisor` was passed is listened
+/// on in place of own sockets.
 ///
 /// Catches TERM, INT and HUP of the process and raises its soft limit on
 /// descriptors to the hard one.
@@ -111,7 +112,11 @@ pub struct Serving {
 /// # Errors
 /// See [`BrokerError`]; what was created for serving is removed again, what is
 /// durable stays.
-pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<(), BrokerError> {
+pub fn run(
+    options: BrokerOptions,
+    supervisor: &Supervisor,
+    on_ready: impl FnOnce(&Serving),
+) -> Result<(), BrokerError> {
     options.config.check()?;
     let started = clock::now();
     let paths = Paths::of(&options);
@@ -144,9 +149,14 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         doors.push((id, via));
         Ok::<_, BrokerError>(())
     };
+    let mut links = Vec::new();
     for address in &options.listen {
-        let mut bound = listen_on(address, &mut warnings)?;
-        if options.manager.is_some() {
+        links.push(supervisor.listen_on(address, &mut warnings)?);
+    }
+    links.extend(supervisor.more_links(&mut warnings));
+    let manager = supervisor.listen_for_manager(options.manager, &mut warnings)?;
+    for mut bound in links {
+        if manager.is_some() {
             bound.tell_local();
         }
         listen.push(bound.address.clone());
@@ -154,13 +164,15 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     }
     let mut config = options.config.clone();
     config.manager.http = None;
-    if let Some(address) = options.manager {
-        let (bound, address) = listen_for_manager(address, &mut warnings)?;
+    if let Some((bound, address)) = manager {
         config.manager.http = Some(address);
         listen.push(bound.address.clone());
         add(bound, &mut net)?;
     }
-    add(listen_for_clients(&paths.control)?, &mut net)?;
+    for bound in supervisor.listen_for_clients(&paths.control, &mut warnings)? {
+        add(bound, &mut net)?;
+    }
+    supervisor.let_go(&mut warnings);
     holder.listen.clone_from(&listen);
     describe(&mut lock, &holder, &mut warnings);
 
@@ -223,6 +235,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
     for warning in &warnings {
         shell.log(now, Level::Warn, warning);
     }
+    supervisor.ready(&format!("serving on {}", listen.join(" ")));
     on_ready(&Serving { listen, control: paths.control.clone(), pid: std::process::id(), warnings });
 
     let mut service = Service {
@@ -230,6 +243,7 @@ pub fn run(options: BrokerOptions, on_ready: impl FnOnce(&Serving)) -> Result<()
         signals: Some(&mut signals),
         stopper: None,
         recording: recording.as_ref(),
+        supervisor,
     };
     let ended = service.run(|| reader.take(), |event| hooks.iter().for_each(|hooks| hooks.event(event)));
     // Where lines still wait, the disk or whoever reads stderr had its time.

@@ -29,6 +29,7 @@ use crate::service::{Ended, Service, Stopper};
 use crate::shell::{Shell, ShellOptions};
 use crate::signals::Signals;
 use crate::store::StoreError;
+use crate::supervisor::{self, Supervisor};
 use crate::terminals::holder::{LINGER, RING};
 use crate::terminals::journal::{JOURNAL_FILE, Journal, JournalFound};
 use crate::terminals::porter::{self, Porter, PorterError};
@@ -165,11 +166,17 @@ pub enum TerminalsError {
 ///
 /// # Errors
 /// See [`TerminalsError`].
-pub fn run(options: TerminalsOptions, on_ready: impl FnOnce(&Serving)) -> Result<(), TerminalsError> {
+pub fn run(
+    options: TerminalsOptions,
+    supervisor: &Supervisor,
+    on_ready: impl FnOnce(&Serving),
+) -> Result<(), TerminalsError> {
     let signals = Signals::catch().map_err(internal("catching signals"))?;
-    let (daemon, serving) = Daemon::start(options, Some(signals))?;
+    let (daemon, mut serving) = Daemon::start(options, Some(signals))?;
+    supervisor.let_go(&mut serving.warnings);
+    supervisor.ready(&format!("serving terminals on {}", serving.socket.display()));
     on_ready(&serving);
-    daemon.serve()
+    daemon.serve(supervisor)
 }
 
 /// A daemon on a thread of this process.
@@ -199,7 +206,7 @@ impl TerminalsThread {
                     return Ok(());
                 }
             };
-            daemon.serve()
+            daemon.serve(&Supervisor::none())
         });
         let thread = thread.map_err(internal("starting the thread for terminals"))?;
         match told.recv_timeout(START) {
@@ -346,12 +353,13 @@ impl Daemon {
         Ok((Self { shell, signals, stopper, on_stop, files: created, lock }, serving))
     }
 
-    fn serve(mut self) -> Result<(), TerminalsError> {
+    fn serve(mut self, supervisor: &Supervisor) -> Result<(), TerminalsError> {
         let mut service = Service {
             shell: &mut self.shell,
             signals: self.signals.as_mut(),
             stopper: Some(&self.stopper),
             recording: None,
+            supervisor,
         };
         let ended = service.run(|| None, |_| {});
         let (_, net, work) = self.shell.into_parts();
@@ -404,7 +412,9 @@ fn environment() -> Vec<(OsString, OsString)> {
     let ours = |name: &OsString| {
         let name = name.as_encoded_bytes();
         let families = [&b"CASTRA_"[..], b"RUST_PTY_", b"PRIVATE_BEACH_"];
-        families.iter().any(|family| name.starts_with(family)) || name == b"CREDENTIALS_DIRECTORY"
+        families.iter().any(|family| name.starts_with(family))
+            || name == b"CREDENTIALS_DIRECTORY"
+            || supervisor::VARIABLES.iter().any(|ours| ours.as_bytes() == name)
     };
     std::env::vars_os().filter(|(name, _)| !ours(name)).collect()
 }

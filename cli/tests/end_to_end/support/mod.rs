@@ -6,6 +6,7 @@ mod control;
 pub(crate) mod fault_proxy;
 mod faults;
 mod link;
+mod manager;
 mod process;
 mod proxy;
 mod raw_broker;
@@ -25,6 +26,7 @@ use tempfile::TempDir;
 pub(crate) use control::{Control, at};
 use faults::Faults;
 pub(crate) use link::{Keyed, Link, Stream};
+pub(crate) use manager::Manager;
 pub(crate) use process::{Process, Ran, until, wall_ms};
 pub(crate) use proxy::{Proxy, join, raw_pty};
 pub(crate) use raw_broker::RawBroker;
@@ -72,10 +74,9 @@ impl World {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_castra"));
         let foreign = ["CASTRA_AGENT_SOCKET", "CASTRA_TOKEN", "CREDENTIALS_DIRECTORY", "NO_COLOR"];
+        let foreign = foreign.into_iter().chain(["NOTIFY_SOCKET", "WATCHDOG_USEC"]);
         let beach = ["MANAGER_URL", "ID", "SESSION_PASSCODE", "MANAGER_TOKEN"];
-        for name in
-            foreign.into_iter().map(str::to_owned).chain(beach.map(|end| format!("PRIVATE_BEACH_{end}")))
-        {
+        for name in foreign.map(str::to_owned).chain(beach.map(|end| format!("PRIVATE_BEACH_{end}"))) {
             command.env_remove(name);
         }
         command

@@ -31,10 +31,17 @@ pub(crate) struct Ran {
 }
 
 impl Process {
-    pub(crate) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::spawn_saying(command, Stdio::piped())
+    }
+
+    /// The same, with its standard output somewhere else.
+    pub(crate) fn spawn_saying(mut command: Command, out: Stdio) -> Self {
         let what = format!("{command:?}");
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let out = Lines::of(child.stdout.take().unwrap());
+        let mut child = command.stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+        // What holds the other end of what was given to the child.
+        drop(command);
+        let out = child.stdout.take().map_or_else(|| Lines::of(std::io::empty()), Lines::of);
         let err = Lines::of(child.stderr.take().unwrap());
         Self { child, what, out, err, began: Instant::now() }
     }

@@ -144,6 +144,7 @@ pub fn start(launcher: &[OsString], arguments: &Arguments, deadline: Instant) ->
     for secret in ["CASTRA_TOKEN", "PRIVATE_BEACH_SESSION_PASSCODE", "PRIVATE_BEACH_MANAGER_TOKEN"] {
         command.env_remove(secret);
     }
+    crate::supervisor::hide_from(&mut command);
     let mut child = command.spawn().map_err(StartError::Run)?;
     // It holds the pipe too.
     drop(command);

@@ -1,6 +1,7 @@
 //! `castra logs`: the log files, with or without a broker.
 
-use std::collections::VecDeque;
+mod fold;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::MetadataExt;
@@ -12,11 +13,12 @@ use castra_core::time::WallTime;
 use jiff::Timestamp;
 
 use crate::Context;
-use crate::args::Logs;
+use crate::args::{LogLevel, Logs};
 use crate::client::shown;
 use crate::duration::millis;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::printable;
+use fold::Last;
 
 /// Lines shown when nobody says how many.
 const LINES: usize = 200;
@@ -30,24 +32,30 @@ const LINE_MAX: usize = 64 * 1024;
 /// Which lines to show.
 struct Filter {
     since: Option<WallTime>,
+    until: Option<WallTime>,
+    level: Option<LogLevel>,
     guests: Vec<GuestName>,
 }
 
 pub(crate) fn run(cx: &mut Context, args: &Logs) -> Outcome {
     let path = cx.place()?.state_dir.join("logs/broker.log");
     let now = crate::offline::wall_now().unix_millis();
-    let since = args.since.map(|span| now.saturating_sub(i64::try_from(millis(span)).unwrap_or(i64::MAX)));
-    let filter = Filter { since: since.map(WallTime::from_unix_millis), guests: args.guests.clone() };
+    let ago = |span| {
+        WallTime::from_unix_millis(now.saturating_sub(i64::try_from(millis(span)).unwrap_or(i64::MAX)))
+    };
+    let (since, until) = (args.since.map(ago), args.until.map(ago));
+    let filter = Filter { since, until, level: args.level, guests: args.guests.clone() };
     let most = args.lines.unwrap_or(if args.since.is_some() { usize::MAX } else { LINES });
     let wrong = |error: &io::Error| Failure::io(format_args!("can't read {}", shown(&path)), error);
-    let (last, mut current) = newest(&path, most, |line| filter.admits(line))?;
+    let mut last = Last::new(most, args.fold);
+    let mut current = newest(&path, &mut last, |line| filter.admits(line))?;
     if current.is_none() && last.is_empty() && !args.follow {
         return Err(Failure::new(
             Exit::Offline,
             format!("no log at {}: no broker has run there; is --state-dir right?", shown(&path)),
         ));
     }
-    for line in last {
+    for line in last.lines() {
         cx.out.line(&printable(&line))?;
     }
     while args.follow && !cx.out.gone() {
@@ -69,33 +77,27 @@ pub(crate) fn run(cx: &mut Context, args: &Logs) -> Outcome {
 
 /// The newest lines of a log, at most `most`, rotated files included.
 pub(crate) fn last(path: &Path, most: usize) -> Result<Vec<String>, Failure> {
-    Ok(newest(path, most, |_| true)?.0.into())
+    let mut last = Last::new(most, false);
+    newest(path, &mut last, |_| true)?;
+    Ok(last.lines().collect())
 }
 
-/// The newest lines that `admits` lets through, and the file that still grows.
-fn newest(
-    path: &Path,
-    most: usize,
-    admits: impl Fn(&str) -> bool,
-) -> Result<(VecDeque<String>, Option<Tail>), Failure> {
+/// Gives `last` the lines that `admits` lets through; the file that still grows.
+fn newest(path: &Path, last: &mut Last, admits: impl Fn(&str) -> bool) -> Result<Option<Tail>, Failure> {
     let wrong = |error: &io::Error| Failure::io(format_args!("can't read {}", shown(path)), error);
-    let mut last = VecDeque::new();
     let mut current = None;
     for file in files(path) {
         let Some(mut tail) = Tail::open(&file).map_err(|error| wrong(&error))? else { continue };
         tail.lines(|line| {
             if admits(line) {
-                last.push_back(line.to_owned());
-                if last.len() > most {
-                    last.pop_front();
-                }
+                last.push(line);
             }
             Ok(())
         })
         .map_err(|error| wrong(&error))??;
         current = (file == path).then_some(tail);
     }
-    Ok((last, current))
+    Ok(current)
 }
 
 /// The log and its rotated predecessors `broker.log.N`, oldest (greatest N) first.
@@ -175,7 +177,19 @@ impl Filter {
     fn admits(&self, line: &str) -> bool {
         (self.guests.is_empty() || self.guests.iter().any(|name| about(line, name)))
             && self.since.is_none_or(|since| stamp(line).is_some_and(|at| at >= since))
+            && self.until.is_none_or(|until| stamp(line).is_some_and(|at| at <= until))
+            && self.level.is_none_or(|least| level(line).is_some_and(|level| level >= least))
     }
+}
+
+/// The level of a line: its word after the time, or after the speaker.
+fn level(line: &str) -> Option<LogLevel> {
+    line.split(' ').skip(1).take(2).find_map(|word| match word {
+        "INFO" => Some(LogLevel::Info),
+        "WARN" => Some(LogLevel::Warn),
+        "ERROR" => Some(LogLevel::Error),
+        _ => None,
+    })
 }
 
 /// Whether the line names the guest, as `vm:NAME` or `vm=NAME`, whole.
@@ -207,11 +221,23 @@ mod tests {
     }
 
     #[test]
-    fn since_judges_by_the_lines_own_time() {
-        let filter = Filter { since: Some(WallTime::from_unix_millis(1_000_000)), guests: vec![] };
+    fn since_and_until_judge_by_the_lines_own_time() {
+        let at = |seconds: i64| Some(WallTime::from_unix_millis(seconds * 1000));
+        let filter = Filter { since: at(1000), until: at(1001), level: None, guests: vec![] };
         assert!(filter.admits("1970-01-01T00:16:40.000Z [host-broker] INFO x"));
+        assert!(filter.admits("1970-01-01T00:16:41.000Z [host-broker] INFO x"));
         assert!(!filter.admits("1970-01-01T00:16:39.999Z [host-broker] INFO x"));
+        assert!(!filter.admits("1970-01-01T00:16:41.001Z [host-broker] INFO x"));
         assert!(!filter.admits("no time here"));
+    }
+
+    #[test]
+    fn a_level_admits_itself_and_what_is_graver_and_no_words_of_guests() {
+        let filter = Filter { since: None, until: None, level: Some(LogLevel::Warn), guests: vec![] };
+        assert!(filter.admits("1970-01-01T00:16:40.000Z [host-broker] WARN x"));
+        assert!(filter.admits("1970-01-01T00:16:40.000Z ERROR x"));
+        assert!(!filter.admits("1970-01-01T00:16:40.000Z [host-broker] INFO WARN ERROR"));
+        assert!(!filter.admits("no level here"));
     }
 
     #[test]
