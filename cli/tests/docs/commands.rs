@@ -7,8 +7,7 @@ use crate::markdown::{Page, pages};
 use crate::shell;
 
 /// Commands and options that are being written elsewhere. Once one is there, it has to leave this list.
-const PENDING: [&[&str]; 4] =
-    [&["top"], &["support-bundle"], &["install-agent"], &["broker", "--metrics", "127.0.0.1:9464"]];
+const PENDING: [&[&str]; 2] = [&["top"], &["broker", "--metrics", "127.0.0.1:9464"]];
 
 /// What stands before a command without being it.
 const BEFORE: [&str; 8] = ["sudo", "exec", "then", "do", "!", "else", "nohup", "time"];
