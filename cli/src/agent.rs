@@ -24,7 +24,7 @@ use crate::client::{self, ClientError, shown};
 use crate::duration::format;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{printable, say};
-use crate::paths::Surroundings;
+use crate::paths::{Surroundings, agent_socket, inbox_dir};
 use crate::run::ConnectAddress;
 use crate::run::agent::{AgentError, AgentOptions, InboxPlace};
 use crate::simple;
@@ -294,7 +294,7 @@ fn capabilities(words: &[String]) -> Result<Capabilities, Failure> {
 fn inbox(given: Option<&Path>, name: &GuestName, around: &Surroundings<'_>) -> Option<InboxPlace> {
     match given {
         Some(directory) => Some(InboxPlace { directory: directory.to_owned(), required: true }),
-        None => around.inbox_dir(name).map(|directory| InboxPlace { directory, required: false }),
+        None => inbox_dir(around, name).map(|directory| InboxPlace { directory, required: false }),
     }
 }
 
@@ -303,7 +303,7 @@ fn socket(cx: &Context, name: &GuestName, around: &Surroundings<'_>) -> Result<O
     if let Some(path) = &cx.global.socket {
         return Ok(Some(path.clone()));
     }
-    let path = around.agent_socket(name)?;
+    let path = agent_socket(around, name)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     match DirBuilder::new().recursive(true).mode(0o700).create(folder) {
         Ok(()) => Ok(Some(path)),

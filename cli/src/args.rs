@@ -14,6 +14,7 @@ use crate::attach_args::{Action, Adopt, Attachments, Managers};
 use crate::attach_help;
 use crate::bench_args::Bench;
 use crate::broker_args::{Broker, Child, Settings};
+use crate::bundle::SupportBundle;
 use crate::completion::{Completion, guests};
 use crate::config::Config;
 use crate::doctor::Doctor;
@@ -134,6 +135,9 @@ pub(crate) enum Command {
     /// Look for what is wrong, and say what to do about it
     #[command(long_about = help::DOCTOR)]
     Doctor(Doctor),
+    /// Collect what somebody who helps asks for, without secrets
+    #[command(long_about = crate::bundle::HELP)]
+    SupportBundle(SupportBundle),
     /// What a broker is set to, and who says so
     #[command(subcommand)]
     Config(Config),

@@ -121,7 +121,7 @@ pub(crate) fn state_dir(settings: &Settings, given: Option<&Path>) -> Result<Pat
             let folder = pidfile.parent().filter(|folder| !folder.as_os_str().is_empty());
             Ok(folder.unwrap_or(Path::new(".")).to_path_buf())
         }
-        _ => Surroundings::real().state_dir(given),
+        _ => Ok(Surroundings::real().state_dir(given)?),
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn run(cx: &Context, args: &Down) -> Outcome {
         Err(other) => return Err(other.into()),
     };
     let process = Process::by_lock(&place.state_dir);
-    match client.call("shutdown", json!({}), ANSWER.min(left())) {
+    match client.request("shutdown", json!({}), ANSWER.min(left())) {
         Ok(_) | Err(ClientError::Closed { .. }) => {}
         Err(ClientError::Refused(body)) if body.code == ErrorCode::ShuttingDown => {}
         Err(ClientError::NotAnswering { .. }) => return silent(args, process, left()),

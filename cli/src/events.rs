@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::Context;
 use crate::args::Events;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, next};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Out, ascii_json, say};
 
@@ -44,7 +44,7 @@ pub(crate) fn run(cx: &mut Context, args: &Events) -> Outcome {
     if let Some(since) = args.since {
         params["since"] = json!(since);
     }
-    let first: Raw = client.call("events", params, bound)?.parse()?;
+    let first: Raw = client.request("events", params, bound)?.parse()?;
     if first.gap {
         gap(&mut cx.out, &first.cursor, args.json)?;
     }
@@ -53,7 +53,7 @@ pub(crate) fn run(cx: &mut Context, args: &Events) -> Outcome {
     }
     while args.follow && !cx.out.gone() {
         let stdout = std::io::stdout();
-        let line = match client.next(std::os::fd::AsFd::as_fd(&stdout)) {
+        let line = match next(&mut client, std::os::fd::AsFd::as_fd(&stdout)) {
             Ok(line) => line,
             Err(ClientError::Closed { .. }) => {
                 return Err(Failure::new(Exit::Offline, "the broker ended the stream: it stopped"));
@@ -65,10 +65,6 @@ pub(crate) fn run(cx: &mut Context, args: &Events) -> Outcome {
             Some(reply) if reply.event == "gap" => {
                 let lost: Gap = reply.parse()?;
                 gap(&mut cx.out, &lost.cursor, args.json)?;
-            }
-            Some(reply) if reply.event == "error" => {
-                let body: castra_core::control::reply::ErrorBody = reply.parse()?;
-                return Err(ClientError::Refused(body).into());
             }
             Some(reply) => show(&mut cx.out, &reply.data, args.json)?,
         }

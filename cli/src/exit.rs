@@ -122,7 +122,9 @@ impl From<ClientError> for Failure {
             ClientError::Denied { .. } => Exit::Refused,
             ClientError::BadPath { .. } => Exit::Usage,
             ClientError::Refused(body) => body.code.into(),
-            ClientError::Protocol { .. } | ClientError::Io { .. } => Exit::Internal,
+            // A no that is newer than this program is a no.
+            ClientError::RefusedOtherwise { .. } => Exit::Refused,
+            _ => Exit::Internal,
         };
         Self { exit, message: error.to_string() }
     }

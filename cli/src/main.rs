@@ -11,6 +11,7 @@ mod bench;
 mod bench_args;
 mod broker;
 mod broker_args;
+mod bundle;
 mod client;
 mod completion;
 mod config;
@@ -79,7 +80,7 @@ pub(crate) struct Context {
 impl Context {
     /// Whom to ask.
     pub(crate) fn place(&self) -> Result<Place, Failure> {
-        Surroundings::real().place(self.global.state_dir.as_deref(), self.global.socket.as_deref())
+        Ok(Surroundings::real().place(self.global.state_dir.as_deref(), self.global.socket.as_deref())?)
     }
 
     /// `--timeout`, or the command's own default.
@@ -154,6 +155,7 @@ fn dispatch(cx: &mut Context, command: Command) -> Outcome {
         Command::Forget(args) => simple::forget(cx, &args),
         Command::Config(args) => config::run(cx, &args),
         Command::Doctor(args) => doctor::run(cx, &args),
+        Command::SupportBundle(args) => bundle::run(cx, &args),
         Command::Reload(args) => simple::reload(cx, args),
         Command::Up(args) => up::run(cx, &args),
         Command::Down(args) => down::run(cx, &args),

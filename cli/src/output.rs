@@ -11,6 +11,8 @@ use rustix::event::{PollFd, PollFlags};
 use crate::args::ColorWhen;
 use crate::exit::Failure;
 
+pub(crate) use castra_client::printable;
+
 /// Standard output. Data goes here and nothing else.
 #[derive(Debug)]
 pub(crate) struct Out {
@@ -99,20 +101,6 @@ const fn colored(when: ColorWhen, terminal: bool, no_color: bool) -> bool {
 /// Says something to the person, on standard error. Nobody listening is no error.
 pub(crate) fn say(text: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "castra: {}", printable(&text.to_string()));
-}
-
-/// `text` on one line, with everything that isn't printable ASCII escaped.
-/// What comes from the broker is already safe; this is the second lock.
-pub(crate) fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            // The sign is in a message of the core.
-            ' '..='~' => safe.push(character),
-            _ => safe.extend(character.escape_unicode()),
-        }
-    }
-    safe
 }
 
 /// JSON with everything outside printable ASCII as `\u` escapes: the same

@@ -26,7 +26,7 @@ pub(crate) fn run(cx: &mut Context, args: &Ping) -> Outcome {
         let began = Instant::now();
         sent += 1;
         let params = json!({"guest": args.name, "timeout_ms": millis(timeout)});
-        match client.call("ping", params, timeout + GRACE) {
+        match client.request("ping", params, timeout + GRACE) {
             Ok(reply) => {
                 let pong: Pong = reply.parse()?;
                 times.push(pong.rtt_us);

@@ -162,7 +162,7 @@ fn watch(cx: &mut Context, args: &Status, place: &Place, bound: Duration) -> Out
 fn follow(socket: &Path, bound: Duration) -> Option<Client> {
     let mut client = Client::connect(socket, bound).ok()?;
     let params = json!({"follow": true, "kinds": ["verdict.changed", "session.closed", "handshake.success"]});
-    client.call("events", params, bound).ok()?;
+    client.request("events", params, bound).ok()?;
     Some(client)
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::args::Json;
-use crate::exit::{Exit, Failure, Outcome};
+use crate::exit::{Exit, Outcome};
 
 /// The version of the control protocol (docs/PROTOCOL.md, section 11).
 const CONTROL: u32 = 1;
@@ -26,17 +26,9 @@ struct Versions {
 }
 
 pub(crate) fn run(cx: &mut Context, format: Json) -> Outcome {
-    let versions = Versions {
-        version: env!("CARGO_PKG_VERSION"),
-        link: [PROOF_V1, BUS_V1, PEERS_V1, TERMINALS_V1],
-        control: CONTROL,
-        status_schema: SCHEMA,
-        terminals: u64::from(wire::PROTOCOL_VERSION),
-    };
+    let versions = Versions::OURS;
     if format.json {
-        let json = serde_json::to_string(&versions)
-            .map_err(|error| Failure::new(Exit::Internal, format!("can't write the document: {error}")))?;
-        cx.out.line(&json)?;
+        cx.out.line(&json())?;
         return Ok(Exit::Yes);
     }
     cx.out.line(&format!("castra {}", versions.version))?;
@@ -45,4 +37,20 @@ pub(crate) fn run(cx: &mut Context, format: Json) -> Outcome {
     cx.out.line(&format!("status     schema {}", versions.status_schema))?;
     cx.out.line(&format!("terminals  v{}", versions.terminals))?;
     Ok(Exit::Yes)
+}
+
+/// The document.
+pub(crate) fn json() -> String {
+    // Words and numbers: nothing in it can't be written.
+    serde_json::to_string(&Versions::OURS).unwrap_or_default()
+}
+
+impl Versions {
+    const OURS: Self = Self {
+        version: env!("CARGO_PKG_VERSION"),
+        link: [PROOF_V1, BUS_V1, PEERS_V1, TERMINALS_V1],
+        control: CONTROL,
+        status_schema: SCHEMA,
+        terminals: wire::PROTOCOL_VERSION as u64,
+    };
 }

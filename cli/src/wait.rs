@@ -64,7 +64,7 @@ pub(crate) fn request(
     let spent = start.elapsed();
     let left = millis(timeout.saturating_sub(spent));
     let params = json!({"guests": names, "for": target, "any": any, "timeout_ms": left});
-    client.call("wait", params, bound.saturating_sub(spent))
+    client.request("wait", params, bound.saturating_sub(spent))
 }
 
 fn unsatisfied(place: &Place, args: &Wait, target: Target, timeout: Duration) -> Failure {

@@ -121,6 +121,27 @@ fn every_shell_has_a_script_and_every_command_a_page() {
     assert!(all.join("castra-status.1").exists(), "{}", ran.stdout);
 }
 
+/// What `cargo install --path cli` installs; `.ci/release` does it for real.
+#[test]
+fn two_programs_are_installed_and_the_second_runs_the_first() {
+    let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.args(["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"]);
+    let ran =
+        common::run(command.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]));
+    let metadata: serde_json::Value =
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
+    let packages = metadata["packages"].as_array().unwrap();
+    let castra = packages.iter().find(|package| package["name"] == "castra").unwrap();
+    let targets = castra["targets"].as_array().unwrap().iter();
+    let programs: Vec<_> =
+        targets.filter(|target| target["kind"][0] == "bin").map(|bin| &bin["name"]).collect();
+    assert_eq!(programs, ["castra", "castra-ptyd"]);
+
+    let ran = common::run(std::process::Command::new(env!("CARGO_BIN_EXE_castra-ptyd")).arg("argument"));
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("castra-ptyd takes no arguments, and got argument"), "{}", ran.stderr);
+}
+
 #[test]
 fn a_configuration_file_that_nobody_wrote_is_no_mistake_and_one_that_was_named_is() {
     let scratch = Scratch::new();

@@ -18,7 +18,7 @@ use crate::client::{self, Reply};
 use crate::duration::{age, age_or_never, millis};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{printable, say};
-use crate::paths::{Place, Surroundings};
+use crate::paths::{Place, Surroundings, peer_place};
 use crate::simple::{DURABLE, QUICK, finish};
 use crate::wait::GRACE;
 use crate::{Context, render};
@@ -72,7 +72,7 @@ pub(crate) fn release(cx: &mut Context, args: &OneGuest) -> Outcome {
 /// `castra attachments`.
 pub(crate) fn attachments(cx: &mut Context, args: Args) -> Outcome {
     let place =
-        Surroundings::real().peer_place(cx.global.state_dir.as_deref(), cx.global.socket.as_deref())?;
+        peer_place(&Surroundings::real(), cx.global.state_dir.as_deref(), cx.global.socket.as_deref())?;
     let timeout = cx.timeout(if args.wait { WAIT } else { QUICK });
     let mut params = json!({"timeout_ms": millis(timeout)});
     if args.wait {

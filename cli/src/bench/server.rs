@@ -103,7 +103,8 @@ impl Server {
         let mut client = Client::connect(&place.socket, ISSUE)?;
         let mut keys = Vec::with_capacity(names.len());
         for name in names {
-            let issued: TokenIssued = client.call("token_issue", json!({"guest": name}), ISSUE)?.parse()?;
+            let issued: TokenIssued =
+                client.request("token_issue", json!({"guest": name}), ISSUE)?.parse()?;
             let key = issued.token.parse().map_err(|error| {
                 Failure::new(Exit::Internal, format!("the broker issued what is no token: {error}"))
             })?;

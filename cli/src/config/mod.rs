@@ -17,7 +17,7 @@ use crate::output::{printable, say};
 use crate::paths::Surroundings;
 use crate::{Context, broker, help};
 
-pub(crate) use layers::{Layers, LayersError, Setting, Source, read, read_again};
+pub(crate) use layers::{Layers, LayersError, Setting, Source, read, read_again, variable};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Config {
@@ -56,8 +56,7 @@ fn show(cx: &mut Context, args: &Show) -> Outcome {
     let checked = broker::options(&args.settings, state_dir, false);
     let settings = cx.layers.settings.clone();
     if args.format.json {
-        let rows: Vec<Value> = settings.iter().map(row).collect();
-        cx.out.line(&json!({"schema": 1, "settings": rows}).to_string())?;
+        cx.out.line(&document(&settings).to_string())?;
     } else {
         for line in table(&settings) {
             cx.out.line(&line)?;
@@ -65,6 +64,12 @@ fn show(cx: &mut Context, args: &Show) -> Outcome {
     }
     // Shown all the same: it is what somebody looks for who was refused.
     checked.map(|_| Exit::Yes)
+}
+
+/// As JSON.
+pub(crate) fn document(settings: &[Setting]) -> Value {
+    let rows: Vec<Value> = settings.iter().map(row).collect();
+    json!({"schema": 1, "settings": rows})
 }
 
 fn row(setting: &Setting) -> Value {
@@ -79,7 +84,7 @@ fn row(setting: &Setting) -> Value {
         Source::Default => "default",
     };
     json!({"name": setting.name, "values": setting.values, "source": source, "file": file, "line": line,
-        "variable": layers::variable(&setting.name)})
+        "variable": variable(&setting.name)})
 }
 
 fn table(settings: &[Setting]) -> Vec<String> {

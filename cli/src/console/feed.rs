@@ -61,7 +61,7 @@ fn snapshots(
     retry: &mut Duration,
 ) -> Result<std::convert::Infallible, Result<Unheard, ClientError>> {
     let mut client = Client::connect(&place.socket, BOUND).map_err(Err)?;
-    let info: Info = client.call("info", json!({}), BOUND).and_then(|reply| reply.parse()).map_err(Err)?;
+    let info: Info = client.request("info", json!({}), BOUND).and_then(|reply| reply.parse()).map_err(Err)?;
     let role = if info.link.is_some() { Role::Agent } else { Role::Broker };
     let mut wants_inbox = true;
     loop {
@@ -87,7 +87,7 @@ fn snapshot(
     name: GuestName,
     wants_inbox: bool,
 ) -> Result<Snapshot, ClientError> {
-    let (standing, broker) = match said(client.call("status", json!({"guests": [name]}), BOUND))? {
+    let (standing, broker) = match said(client.request("status", json!({"guests": [name]}), BOUND))? {
         Ok(reply) => {
             let StatusOutcome { guests, broker, .. } = reply.parse()?;
             let guest = guests.into_iter().find(|guest| guest.name == name);
@@ -99,7 +99,7 @@ fn snapshot(
     let unknown = matches!(standing, Standing::Unknown);
     let (mut peers, mut inbox) = (Err("no guest is called so".into()), Some(Ok(vec![])));
     if !unknown {
-        peers = match said(client.call("list_peers", json!({"name": name}), BOUND))? {
+        peers = match said(client.request("list_peers", json!({"name": name}), BOUND))? {
             Ok(reply) => Ok(reply.parse::<PeersListed>()?.peers),
             Err(error) => Err(sentence(&error)),
         };
@@ -107,7 +107,7 @@ fn snapshot(
     }
     if !unknown && wants_inbox {
         let params = json!({"name": name, "limit": MESSAGES});
-        inbox = Some(match said(client.call("inbox", params, BOUND))? {
+        inbox = Some(match said(client.request("inbox", params, BOUND))? {
             Ok(reply) => Ok(reply.parse::<Inbox>()?.messages),
             Err(error) => Err(sentence(&error)),
         });

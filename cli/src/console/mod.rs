@@ -26,7 +26,7 @@ use crate::Context;
 use crate::args::Console;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::offline::wall_now;
-use crate::paths::{Place, Surroundings};
+use crate::paths::{Place, Surroundings, peer_place};
 use crate::tui::Stage;
 use crate::tui::feed::{ask, follow};
 use crate::tui::screen::Screen;
@@ -45,7 +45,7 @@ const INPUTS: usize = 1000;
 
 pub(crate) fn run(cx: &Context, args: &Console) -> Outcome {
     let global = &cx.global;
-    let place = Surroundings::real().peer_place(global.state_dir.as_deref(), global.socket.as_deref())?;
+    let place = peer_place(&Surroundings::real(), global.state_dir.as_deref(), global.socket.as_deref())?;
     if !Screen::is_possible() {
         return Err(Failure::usage(
             "castra console needs a terminal to draw on; castra status, castra peers and castra inbox print the same as lines",

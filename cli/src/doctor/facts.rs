@@ -143,10 +143,10 @@ fn answers(socket: &Path, bound: Duration) -> Result<Answers, ClientError> {
         events: Vec<Box<RawValue>>,
     }
     let mut client = Client::connect(socket, bound)?;
-    let info: Info = client.call("info", json!({}), bound)?.parse()?;
-    let kept: Kept = client.call("events", json!({"follow": false}), bound)?.parse()?;
+    let info: Info = client.request("info", json!({}), bound)?.parse()?;
+    let kept: Kept = client.request("events", json!({"follow": false}), bound)?.parse()?;
     let status = match info.link {
-        None => Some(client.call("status", json!({}), bound)?.parse()?),
+        None => Some(client.request("status", json!({}), bound)?.parse()?),
         Some(_) => None,
     };
     // A kind that is newer than this program says nothing to it.

@@ -47,20 +47,8 @@ pub(crate) fn run(cx: &mut Context, args: &Logs) -> Outcome {
     let filter = Filter { since, until, level: args.level, guests: args.guests.clone() };
     let most = args.lines.unwrap_or(if args.since.is_some() { usize::MAX } else { LINES });
     let wrong = |error: &io::Error| Failure::io(format_args!("can't read {}", shown(&path)), error);
-
     let mut last = Last::new(most, args.fold);
-    let mut current = None;
-    for file in files(&path) {
-        let Some(mut tail) = Tail::open(&file).map_err(|error| wrong(&error))? else { continue };
-        tail.lines(|line| {
-            if filter.admits(line) {
-                last.push(line);
-            }
-            Ok(())
-        })
-        .map_err(|error| wrong(&error))??;
-        current = (file == path).then_some(tail);
-    }
+    let mut current = newest(&path, &mut last, |line| filter.admits(line))?;
     if current.is_none() && last.is_empty() && !args.follow {
         return Err(Failure::new(
             Exit::Offline,
@@ -87,8 +75,33 @@ pub(crate) fn run(cx: &mut Context, args: &Logs) -> Outcome {
     Ok(Exit::Yes)
 }
 
+/// The newest lines of a log, at most `most`, rotated files included.
+pub(crate) fn last(path: &Path, most: usize) -> Result<Vec<String>, Failure> {
+    let mut last = Last::new(most, false);
+    newest(path, &mut last, |_| true)?;
+    Ok(last.lines().collect())
+}
+
+/// Gives `last` the lines that `admits` lets through; the file that still grows.
+fn newest(path: &Path, last: &mut Last, admits: impl Fn(&str) -> bool) -> Result<Option<Tail>, Failure> {
+    let wrong = |error: &io::Error| Failure::io(format_args!("can't read {}", shown(path)), error);
+    let mut current = None;
+    for file in files(path) {
+        let Some(mut tail) = Tail::open(&file).map_err(|error| wrong(&error))? else { continue };
+        tail.lines(|line| {
+            if admits(line) {
+                last.push(line);
+            }
+            Ok(())
+        })
+        .map_err(|error| wrong(&error))??;
+        current = (file == path).then_some(tail);
+    }
+    Ok(current)
+}
+
 /// The log and its rotated predecessors `broker.log.N`, oldest (greatest N) first.
-fn files(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let mut rotated: Vec<(u32, PathBuf)> = path
         .parent()

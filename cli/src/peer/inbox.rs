@@ -2,14 +2,14 @@
 
 use std::os::fd::AsFd;
 
-use castra_core::control::reply::{ErrorBody, Inbox, InboxMessage};
+use castra_core::control::reply::{Inbox, InboxMessage};
 use castra_core::event::Escaped;
 use serde_json::json;
 
 use super::advice::{About, failure};
 use super::{insert, open};
 use crate::Context;
-use crate::client::{ClientError, Reply};
+use crate::client::{ClientError, Reply, next};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::say;
 use crate::peer_args::Inbox as Args;
@@ -32,21 +32,18 @@ pub(crate) fn inbox(cx: &mut Context, args: &Args) -> Outcome {
     }
     while args.follow && !cx.out.gone() {
         let stdout = std::io::stdout();
-        let line = match client.next(stdout.as_fd()) {
+        let line = match next(&mut client, stdout.as_fd()) {
             Ok(line) => line,
             Err(ClientError::Closed { .. }) => {
                 let text = "the stream ended: the broker or agent stopped, or this reader was too slow; \
                             --after ID goes on behind the last message that was shown";
                 return Err(Failure::new(Exit::Offline, text));
             }
+            Err(refused @ ClientError::Refused(_)) => return Err(failure(refused, "inbox", &about)),
             Err(other) => return Err(other.into()),
         };
         match line {
             None => break,
-            Some(reply) if reply.event == "error" => {
-                let body: ErrorBody = reply.parse()?;
-                return Err(failure(ClientError::Refused(body), "inbox", &about));
-            }
             Some(reply) => {
                 show(cx, &reply, args.format.json)?;
             }

@@ -17,7 +17,7 @@ use crate::client::{self, Client, ClientError, Reply};
 use crate::duration::{age_or_never, millis};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::say;
-use crate::paths::{Place, Surroundings};
+use crate::paths::{Place, Surroundings, peer_place};
 use crate::peer_args::{Pair, Peer, Peers};
 use crate::simple::finish;
 use crate::wait::GRACE;
@@ -123,7 +123,7 @@ fn table(peers: &[Listed]) -> Vec<String> {
 
 /// Whom peers' commands ask.
 fn place(cx: &Context) -> Result<Place, Failure> {
-    Surroundings::real().peer_place(cx.global.state_dir.as_deref(), cx.global.socket.as_deref())
+    peer_place(&Surroundings::real(), cx.global.state_dir.as_deref(), cx.global.socket.as_deref())
 }
 
 /// Asks; `--timeout` bounds the answer.
@@ -145,7 +145,7 @@ fn open(cx: &Context, method: &str, params: Value, about: &About) -> Result<(Cli
     let (place, timeout) = (place(cx)?, cx.timeout(TIMEOUT));
     let ask = || {
         let mut client = Client::connect(&place.socket, timeout)?;
-        let reply = client.call(method, params, timeout)?;
+        let reply = client.request(method, params, timeout)?;
         Ok((client, reply))
     };
     ask().map_err(|error: ClientError| advice::failure(error, method, about))

@@ -15,7 +15,7 @@ use super::serve::{SOCKET, beside};
 use crate::args::Global;
 use crate::client::{self, Client, ClientError, shown};
 use crate::exit::Failure;
-use crate::paths::Surroundings;
+use crate::paths::{Surroundings, peer_place};
 use crate::term_args::Door as Args;
 
 /// A token's file is never longer.
@@ -53,7 +53,7 @@ impl Door {
             let token = args.terminals_token.clone().or_else(|| around.path("RUST_PTY_TOKEN_PATH"));
             return Ok(Self::at(socket, token));
         }
-        let place = around.peer_place(dir, control)?;
+        let place = peer_place(around, dir, control)?;
         if place.socket.file_name().is_some_and(|name| name != CONTROL_SOCKET) {
             return Ok(Self::Tunnel { control: place.socket, guest: None });
         }
@@ -90,7 +90,7 @@ impl Door {
                 if let Some(guest) = guest {
                     params["guest"] = json!(guest);
                 }
-                client.call("terminals", params, bound.saturating_sub(begun.elapsed()))?;
+                client.request("terminals", params, bound.saturating_sub(begun.elapsed()))?;
                 let (stream, rest) = client.into_stream();
                 Ok((stream, rest, String::new()))
             }

@@ -52,11 +52,11 @@ fn answered(place: &Place, client: &mut Option<Client>, ask: &Ask) -> Result<Ans
         [] => (true, json!({})),
         names => (false, json!({"guests": names})),
     };
-    let reply = match said(client.call("status", params, BOUND))? {
+    let reply = match said(client.request("status", params, BOUND))? {
         // One of them is gone: who is there, then?
         Err(ErrorBody { code: ErrorCode::UnknownGuest, .. }) if !is_full => {
             is_full = true;
-            client.call("status", json!({}), BOUND)?
+            client.request("status", json!({}), BOUND)?
         }
         Err(error) => return Err(ClientError::Refused(error)),
         Ok(reply) => reply,
@@ -94,7 +94,7 @@ fn asked<D>(
     params: Value,
     read: impl FnOnce(Reply) -> Result<D, ClientError>,
 ) -> Result<Result<D, String>, ClientError> {
-    Ok(match said(client.call(method, params, BOUND))? {
+    Ok(match said(client.request(method, params, BOUND))? {
         Ok(reply) => read(reply).map_err(|error| error.to_string()),
         Err(error) => Err(sentence(&error)),
     })

@@ -70,7 +70,7 @@ fn events<I: From<Followed>>(
     if let Some(since) = since {
         params["since"] = json!(since);
     }
-    let reply = client.call("events", params, BOUND).map_err(Err)?;
+    let reply = client.request("events", params, BOUND).map_err(Err)?;
     *retry = RETRY_FIRST;
     // Something may have happened while nobody followed. One of a newer kind spoils
     // the list, and then it is as if all of them were lost.
@@ -80,7 +80,7 @@ fn events<I: From<Followed>>(
     }
     send(Followed::Gap(before.map_or_else(Vec::new, |before| before.events)))?;
     let stdout = std::io::stdout();
-    while let Some(reply) = client.next(stdout.as_fd()).map_err(Err)? {
+    while let Some(reply) = client::next(&mut client, stdout.as_fd()).map_err(Err)? {
         // A gap, or a kind that is newer than this program.
         let Ok(event) = reply.parse::<Event>() else {
             send(Followed::Gap(vec![]))?;

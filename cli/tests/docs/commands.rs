@@ -6,9 +6,6 @@ use crate::common::Scratch;
 use crate::markdown::{Page, pages};
 use crate::shell;
 
-/// Commands and options that are being written elsewhere. Once one is there, it has to leave this list.
-const PENDING: [&[&str]; 2] = [&["support-bundle"], &["broker", "--metrics", "127.0.0.1:9464"]];
-
 /// What stands before a command without being it.
 const BEFORE: [&str; 8] = ["sudo", "exec", "then", "do", "!", "else", "nohup", "time"];
 
@@ -33,15 +30,6 @@ fn every_command_line_in_the_documents_is_taken_by_the_program() {
 }
 
 #[test]
-fn what_is_pending_is_not_there_yet() {
-    let scratch = Scratch::new();
-    for args in PENDING {
-        let ran = scratch.run(&[args, &["--help"]].concat());
-        assert_eq!(ran.code, Some(2), "take {args:?} out of PENDING in cli/tests/docs/commands.rs");
-    }
-}
-
-#[test]
 fn a_wrong_command_a_wrong_option_and_a_wrong_value_are_found() {
     let scratch = Scratch::new();
     for args in
@@ -56,15 +44,6 @@ fn a_wrong_command_a_wrong_option_and_a_wrong_value_are_found() {
 /// notice what is missing.
 fn taken(scratch: &Scratch, args: &[String]) -> Result<(), String> {
     let args = if args.first().is_some_and(|first| first == "help") { &args[1..] } else { args };
-    let is = |pending: &[&str]| {
-        pending.iter().enumerate().all(|(at, word)| match at {
-            0 => args.first().is_some_and(|first| first == word),
-            _ => !word.starts_with("--") || args.iter().any(|arg| arg == word),
-        })
-    };
-    if PENDING.iter().any(|pending| is(pending)) {
-        return Ok(());
-    }
     // What stands behind is another program's.
     let program = args.iter().position(|arg| arg == "--" || arg == "--exec").unwrap_or(args.len());
     let mut asked: Vec<&str> = args[..program].iter().map(String::as_str).collect();

@@ -4,9 +4,6 @@ use std::collections::BTreeSet;
 
 use crate::markdown::{Page, pages, root};
 
-/// Pages and pictures that are being written elsewhere. Once one is there, it has to leave this list.
-const PENDING: [&str; 3] = ["docs/METRICS.md", "docs/CLIENTS.md", "docs/RELEASING.md"];
-
 #[test]
 fn every_link_leads_to_a_file_and_a_heading_that_are_there() {
     let pages = pages();
@@ -28,10 +25,7 @@ fn check(page: &Page, link: &str) -> Result<(), String> {
     }
     let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
     let target = if file.is_empty() { page.path.clone() } else { page.path.parent().unwrap().join(file) };
-    let Ok(target) = target.canonicalize() else {
-        let known = PENDING.iter().any(|name| name.ends_with(file.trim_start_matches("../")));
-        return if known { Ok(()) } else { Err("there is no such file".into()) };
-    };
+    let target = target.canonicalize().map_err(|_| "there is no such file".to_owned())?;
     let name = target.strip_prefix(root().canonicalize().unwrap()).map_err(|_| "it is outside".to_owned())?;
     let docs = |name: &str| name.starts_with("docs/");
     if docs(&page.name) && !docs(name.to_str().unwrap()) {
@@ -57,16 +51,9 @@ fn the_books_contents_name_every_page_once() {
     assert_eq!(once.len(), named.len(), "a page is named twice: {named:?}");
     let pages = pages();
     let there = pages.iter().map(|page| page.name.as_str());
-    let mut there: BTreeSet<&str> =
+    let there: BTreeSet<&str> =
         there.filter(|name| name.starts_with("docs/") && *name != "docs/SUMMARY.md").collect();
-    there.extend(PENDING.iter().filter(|name| name.ends_with(".md")));
     assert_eq!(once, there);
-}
-
-#[test]
-fn what_is_pending_is_not_there_yet() {
-    let there: Vec<&&str> = PENDING.iter().filter(|name| root().join(name).exists()).collect();
-    assert!(there.is_empty(), "take these out of PENDING in cli/tests/docs/links.rs: {there:?}");
 }
 
 #[test]

@@ -3,11 +3,14 @@
 
 mod agent_inbox;
 mod broker_stops;
+mod bundle;
+mod clients;
 mod commands;
 mod compatibility;
 mod config;
 mod console;
 mod doctor;
+mod goldens;
 mod impostors;
 mod liveness;
 mod metrics;

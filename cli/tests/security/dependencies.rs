@@ -43,7 +43,7 @@ fn every_direct_dependency_has_a_row_with_its_reason_and_every_row_a_dependency(
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
     let listed = listed(&read("docs/DEPENDENCIES.md"));
     let mut needed = BTreeSet::new();
-    for folder in ["core", "driver", "sim", "cli", "benches", "fuzz"] {
+    for folder in ["core", "client", "driver", "sim", "cli", "benches", "fuzz"] {
         let found = direct(&read(&format!("{folder}/Cargo.toml")));
         assert!(!found.is_empty(), "{folder}");
         needed.extend(found);

@@ -124,6 +124,45 @@ fn what_the_core_writes_is_valid_with_every_field_null_and_with_every_field_set(
     }
 }
 
+/// The schema without its word that there is nothing else: so reads whoever skips what is new.
+fn opened(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("additionalProperties");
+            fields.values_mut().for_each(opened);
+        }
+        Value::Array(items) => items.iter_mut().for_each(opened),
+        _ => {}
+    }
+}
+
+/// Schemas of earlier releases, frozen (docs/RELEASING.md).
+const FROZEN: [&str; 1] = [include_str!("../../../compat/v0.2/status.schema.json")];
+
+#[test]
+fn a_reader_of_an_earlier_release_accepts_what_the_core_writes_now() {
+    for text in FROZEN {
+        let mut schema = serde_json::from_str(text).expect("JSON");
+        opened(&mut schema);
+        let schema = jsonschema::draft202012::options().build(&schema).expect("a schema that can be built");
+        valid(&schema, &document(vec![full(), bare(State::Waiting, Some(Reason::NeverSeen))], serving()));
+        valid(
+            &schema,
+            &document(vec![bare(State::Offline, Some(Reason::NoBroker))], absent(BrokerState::Offline)),
+        );
+        let mut more = document(vec![full()], serving());
+        more["guests"][0]["later"] = json!(1);
+        valid(&schema, &more);
+        for (at, field) in [("/guests/0", "reachable"), ("/broker", "state"), ("", "as_of")] {
+            let mut lacking = document(vec![full()], serving());
+            lacking.pointer_mut(at).and_then(Value::as_object_mut).expect("an object").remove(field);
+            assert!(!schema.is_valid(&lacking), "{at}/{field} may be gone");
+        }
+    }
+    let golden = serde_json::from_str(include_str!("../../../compat/v0.2/status.json")).expect("JSON");
+    valid(&schema(), &golden);
+}
+
 #[test]
 fn every_word_that_the_core_can_say_is_in_the_schema() {
     let schema = schema();

@@ -12,6 +12,7 @@ use castra_core::status::{GuestStatus, StatusOutcome};
 use castra_core::time::WallTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::vectors::parse::Vector;
 
@@ -107,6 +108,38 @@ pub(crate) fn status_row(vector: &Vector) {
 
 pub(crate) fn status(vector: &Vector) {
     assert_eq!(written(&read::<StatusOutcome>(vector, "json")), vector.text("json"), "{}", vector.name);
+}
+
+/// A document of an earlier release: what is written of it now has all that it had.
+pub(crate) fn kept(vector: &Vector) {
+    let now = match vector.kind.as_str() {
+        "status-row" => written(&read::<GuestStatus>(vector, "json")),
+        "status" => written(&read::<StatusOutcome>(vector, "json")),
+        _ => written(&read_event(vector)),
+    };
+    let now = serde_json::from_str(&now).expect("JSON");
+    assert!(holds(&now, &read(vector, "json")), "{}: something is gone: {now}", vector.name);
+}
+
+/// Whether `new` has everything that `old` has.
+fn holds(new: &Value, old: &Value) -> bool {
+    match (new, old) {
+        (Value::Object(new), Value::Object(old)) => {
+            old.iter().all(|(key, old)| new.get(key).is_some_and(|new| holds(new, old)))
+        }
+        (Value::Array(new), Value::Array(old)) => {
+            new.len() == old.len() && new.iter().zip(old).all(|(new, old)| holds(new, old))
+        }
+        _ => new == old,
+    }
+}
+
+#[test]
+fn a_field_may_come_and_none_may_go_or_change() {
+    let old = json!({"a": [{"b": 1}]});
+    assert!(holds(&json!({"a": [{"b": 1, "c": 2}], "d": null}), &old));
+    assert!(!holds(&json!({"a": [{"c": 1}]}), &old));
+    assert!(!holds(&json!({"a": [{"b": "1"}]}), &old));
 }
 
 pub(crate) fn read_event(vector: &Vector) -> Event {

@@ -64,6 +64,25 @@ fn check<'a>(vector: &'a Vector, sessions: &mut BTreeMap<&'a str, castra_core::a
     }
 }
 
+/// Vectors of earlier releases, frozen (docs/RELEASING.md). A document of theirs is read, and
+/// written with every field that it had; everything else holds to the letter.
+const FROZEN: [&str; 1] = [include_str!("../../../../compat/v0.2/vectors.md")];
+
+#[test]
+fn every_vector_of_an_earlier_release_still_holds() {
+    for text in FROZEN {
+        let vectors = parse::vectors(text);
+        assert!(vectors.len() >= 222, "only {} vectors", vectors.len());
+        let mut sessions = BTreeMap::new();
+        for vector in &vectors {
+            match vector.kind.as_str() {
+                "status-row" | "status" | "event" => documents::kept(vector),
+                _ => check(vector, &mut sessions),
+            }
+        }
+    }
+}
+
 #[test]
 fn every_kind_of_event_has_a_vector() {
     let documented: BTreeSet<String> = parse::vectors(PROTOCOL)
