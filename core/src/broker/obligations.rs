@@ -140,9 +140,8 @@ impl Broker {
         } else {
             owes("a silent session's end").unless_armed(armed, session.heard + linger)?;
             if link.in_frames() {
-                let due = session.challenge_due(config.window);
-                owes("a challenge").unless_armed(armed, due)?;
-                owes("a challenge").unless_within(due, now, config.interval.max(config.window / 4))?;
+                owes("a challenge").unless_armed(armed, session.next_challenge)?;
+                owes("a challenge").unless_within(session.next_challenge, now, config.interval)?;
             }
         }
         if let Some(since) = link.blocked_since {

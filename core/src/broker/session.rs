@@ -50,7 +50,7 @@ pub(crate) struct Rare {
     /// The challenge that decides a conflict, outside the usual limit.
     pub(super) conflict: Option<Challenge>,
     /// Challenges before the newest that may still be answered.
-    pub(super) older: [Option<Challenge>; CHALLENGES as usize - 1],
+    pub(super) older: [Option<Challenge>; 3],
     pub(super) late_answered: Option<Time>,
     /// Serial: the session ends then, unless a new `ok` comes before.
     pub(super) reset_by: Option<Time>,
@@ -58,13 +58,8 @@ pub(crate) struct Rare {
     pub(super) topics: Vec<String>,
 }
 
-static NOTHING: Rare = Rare {
-    conflict: None,
-    older: [None; CHALLENGES as usize - 1],
-    late_answered: None,
-    reset_by: None,
-    topics: Vec::new(),
-};
+static NOTHING: Rare =
+    Rare { conflict: None, older: [None; 3], late_answered: None, reset_by: None, topics: Vec::new() };
 
 /// What tags the frames of a keyed session, and how many there were each way.
 #[derive(Clone, Debug)]
@@ -81,9 +76,6 @@ pub(crate) struct Challenge {
     pub(super) nonce: Nonce,
     pub(super) sent_at: Time,
 }
-
-/// Unanswered challenges that are kept, the one that decides a conflict apart.
-const CHALLENGES: u32 = 4;
 
 /// Wrong proofs in a row that end a session.
 const STRIKES: u8 = 3;
@@ -134,20 +126,8 @@ impl Session {
         let silence = if self.legacy { config.legacy_heartbeat_timeout } else { cx.linger };
         let slow = link.blocked_since.map(|since| since + config.window);
         // While a serial stream shakes hands again, keepalives wait.
-        let challenge = link.in_frames().then(|| self.challenge_due(config.window));
+        let challenge = link.in_frames().then_some(self.next_challenge);
         [self.frame_by, slow, challenge].into_iter().flatten().fold(self.heard + silence, Time::min)
-    }
-
-    /// When it is challenged again. As long as two challenges have no answer, the next one waits
-    /// for a quarter of the window after the last: what is forgotten then is hardly worth an
-    /// answer, and one counts however many intervals it is under way.
-    pub(crate) fn challenge_due(&self, window: Duration) -> Time {
-        match &self.newest {
-            Some(newest) if self.rare().older.iter().any(Option::is_some) => {
-                self.next_challenge.max(newest.sent_at + window / CHALLENGES)
-            }
-            _ => self.next_challenge,
-        }
     }
 
     pub(crate) fn rare(&self) -> &Rare {
@@ -186,15 +166,27 @@ impl Session {
         Challenge { seq: self.last_seq, nonce, sent_at }
     }
 
-    fn keep(&mut self, challenge: Challenge) {
+    /// The newest, and three before it. A fifth forgets the oldest, or, as long as that could
+    /// prove something, the one between them whose neighbours are nearest: so an answer counts
+    /// however many intervals it is under way.
+    fn keep(&mut self, challenge: Challenge, window: Duration) {
         let before = self.newest.replace(challenge);
         self.rare.take_if(|rare| rare.is_nothing());
-        if before.is_some() {
-            let older = self.rare_mut().older.iter_mut();
-            if let Some(oldest) = older.min_by_key(|slot| slot.map_or(0, |kept| kept.seq)) {
-                *oldest = before;
+        let Some(before) = before else { return };
+        let older = &mut self.rare_mut().older;
+        let [Some(first), Some(second), Some(third)] = *older else {
+            if let Some(free) = older.iter_mut().find(|slot| slot.is_none()) {
+                *free = Some(before);
             }
-        }
+            return;
+        };
+        let mut open = [first, second, third, before, challenge];
+        open.sort_unstable_by_key(|kept| kept.seq);
+        let gap = |place: &usize| open[place + 1].sent_at.since(open[place - 1].sent_at);
+        let is_void = open[0].sent_at + window <= challenge.sent_at;
+        let forgotten = if is_void { 0 } else { (1..4).min_by_key(gap).unwrap_or(0) };
+        let mut kept = open.into_iter().take(4).enumerate().filter(|(place, _)| *place != forgotten);
+        older.fill_with(|| kept.next().map(|(_, challenge)| challenge));
     }
 }
 
@@ -274,7 +266,7 @@ impl Links {
         if let Some(challenge) = self.challenge(cx, conn)
             && let Some(session) = self.table.get_mut(conn).and_then(|link| link.session.as_mut())
         {
-            session.keep(challenge);
+            session.keep(challenge, cx.config.window);
         }
     }
 
@@ -398,7 +390,7 @@ impl Links {
             return self.end_session_with_bye(cx, guests, conn, end);
         }
         let row = session.row;
-        if (session.at_once || session.challenge_due(config.window) <= now) && link.in_frames() {
+        if (session.at_once || session.next_challenge <= now) && link.in_frames() {
             self.challenge_and_keep(cx, conn);
             if let Some(link) = self.table.get_mut(conn)
                 && let Some(session) = &mut link.session
