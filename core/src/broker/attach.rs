@@ -19,7 +19,7 @@ impl Links {
     /// of itself counts for nothing.
     pub(crate) fn on_attach(&self, cx: &mut Cx, guests: &Guests, conn: ConnId, request: AttachRequest) {
         if let Some(row) = self.speaker(guests, conn) {
-            cx.notify(Notice::Attach { conn, guest: row.name(), request: request.into() });
+            cx.notify(Notice::Attach((conn, row.name(), request).into()));
         }
     }
 }

@@ -80,7 +80,7 @@ pub(crate) enum Notice {
     /// A guest says something about peers.
     Peer(Box<(From, PeerRequest)>),
     /// A guest says something of managed attach.
-    Attach { conn: ConnId, guest: GuestName, request: Box<AttachRequest> },
+    Attach(Box<(ConnId, GuestName, AttachRequest)>),
     /// A guest says something of a stream; its data lies in `Cx::tunnel_bytes`.
     Tunnel { conn: ConnId, frame: TunnelFrame<Range<usize>> },
     /// Send a ping to a session.

@@ -287,7 +287,10 @@ impl Broker {
                     }
                 }
                 Notice::Peer(frame) => self.on_peer_frame(frame.0, frame.1),
-                Notice::Attach { conn, guest, request } => manager.on_frame(cx, guest, conn, *request),
+                Notice::Attach(frame) => {
+                    let (conn, guest, request) = *frame;
+                    manager.on_frame(cx, guest, conn, request);
+                }
                 Notice::Tunnel { conn, frame } => tunnels.on_frame(cx, conn, frame),
                 Notice::Asked { conn, row, request } => {
                     commands.on_asked(cx, clients, guests, conn, row, request);
