@@ -213,7 +213,9 @@ fn hanging_up_reaches_every_process_of_the_session_and_killing_those_that_ignore
     assert!(runs(stubborn), "it ignores that");
     daemon.act(1, Deed::Kill).unwrap();
     until("the end of who ignored it", || !runs(stubborn));
-    assert_eq!(daemon.all(1).1, killed(1));
+    // A shell that lets no signal in just then may find both, and die of the second.
+    let end = daemon.all(1).1;
+    assert!([killed(1), killed(15)].contains(&end), "{end:?}");
 }
 
 #[test]
